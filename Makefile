@@ -1,0 +1,56 @@
+# The commands of the book. The work is done by `python -m dprlens` (lib/dprlens/cli.py).
+PYTHON ?= python3
+PROFILE ?= small
+BIN := .venv/bin
+START := $(shell date +%s)
+stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
+
+.PHONY: book test lint lab serve run clean
+
+# install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
+book: .venv/installed
+	@$(BIN)/python -m dprlens book --profile $(PROFILE)
+
+# lint, unit tests, every notebook at tiny from an empty cache, the book, and the book in a browser
+test: lint
+	$(call stage,unit tests)
+	@$(BIN)/python -m pytest -m "not book"
+	$(call stage,all notebooks at tiny from an empty cache and the book)
+	@rm -rf _build/test-cache _build/tiny
+	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m dprlens book --profile tiny
+	$(call stage,the book in a browser)
+	@$(BIN)/python -m pytest -m book
+	$(call stage,all passed)
+
+# style, the direction of imports, the rules for notebooks
+lint: .venv/installed
+	$(call stage,lint)
+	@$(BIN)/ruff check -q
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m dprlens check
+
+# JupyterLab on the notebooks
+lab: .venv/installed
+	@$(BIN)/jupyter lab notebooks
+
+# the rendered book at a local address
+serve: .venv/installed
+	@$(BIN)/python -m dprlens serve --profile $(PROFILE)
+
+# one notebook with other parameters: make run NB=00 ARGS="-p seed 3"
+run: .venv/installed
+	@$(BIN)/python -m dprlens run $(NB) --profile $(PROFILE) $(ARGS)
+
+# remove what was built; artifacts/, the cache, stays
+clean:
+	@rm -rf _build
+
+# the environment, made again when what it is made from changes: make PYTHON=python3.12 book
+.venv/installed: requirements.txt constraints.txt pyproject.toml
+	$(call stage,installing (some minutes the first time))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""dprlens: what dense passage retrieval training does to BERT, chapter by chapter. See README.md."""

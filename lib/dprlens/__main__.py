@@ -1,0 +1,5 @@
+import sys
+
+from dprlens.cli import main
+
+sys.exit(main())

@@ -1,0 +1,363 @@
+"""The cache: what a step computed is kept in a folder of plain files and computed once.
+
+    <root>/pretrain-v2-3f6c0d9a51b7e824/    name, version, first 16 digits of the key
+        model.safetensors, vocab.txt, …     whatever the step saved (never a pickle)
+        meta.json                           arguments, libraries, size and SHA-256 of each file; written last
+
+An artifact is made in `<root>/.tmp-…`, synced and renamed, so that it is there whole or not at all. The key
+covers the step's name and version, all its arguments (an upstream artifact through its `digest`) and the
+versions of `LIBRARIES`; it does not cover the step's code: whoever changes what a step computes raises its
+`version`. Checksums are verified at every read. One file lock a key keeps two runs from making the same thing
+twice; the system frees it when its owner dies.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import math
+import os
+import shutil
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+LIBRARIES = ("torch", "transformers", "numpy")  # their versions are part of every key
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class CacheError(OSError):
+    """The cache folder cannot be used: not writable, or no room left."""
+
+
+class Artifact(NamedTuple):
+    folder: Path
+    meta: dict  # name, version, arguments, libraries, files, seconds, made
+    fresh: bool  # made by this call; False: it came from the cache
+
+
+class Cache:
+    """Artifacts below `root`, which is made when first needed; `notice` is told of damage and of waiting."""
+
+    def __init__(self, root: Path, notice: Callable[[str], None] | None = None):
+        self.root = Path(root)
+        self.notice = notice or _notice
+
+    def get(self, name: str, version: int, arguments: Mapping, make: Callable[[Path], None]) -> Artifact:
+        """The artifact of this name, version and arguments; if it is not there whole, `make(folder)` fills one.
+
+        Raises TypeError for an argument that has no key (see `canonical`), CacheError if the folder is full or
+        not writable, and whatever `make` raises. After any error no half-made artifact is left.
+        """
+        identity = {
+            "name": name,
+            "version": version,
+            "arguments": canonical(dict(arguments)),
+            "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
+        }
+        folder = self.root / f"{name}-v{version}-{digest(identity)[:16]}"
+        with self._usable():
+            meta, _ = _verify(folder, identity)
+        if meta is None:
+            with self._locked(folder.name, name):
+                meta, damage = _verify(folder, identity)  # another run may have made it while this one waited
+                if meta is None:
+                    if damage:
+                        self.notice(f"{name}: {damage}; making it again")
+                    return self._make(folder, identity, make, "remade" if damage else "made")
+        emit("step", name=name, state="cached", seconds=0.0)
+        return Artifact(folder, meta, fresh=False)
+
+    def _make(self, folder: Path, identity: dict, make: Callable[[Path], None], state: str) -> Artifact:
+        name, began = identity["name"], time.monotonic()
+        draft = self.root / f".tmp-{folder.name}"
+        emit("step", name=name, state="start", seconds=0.0)
+        try:
+            with self._usable():
+                shutil.rmtree(draft, ignore_errors=True)  # a dead run's, since the lock is ours
+                draft.mkdir()
+            try:
+                make(draft)
+                paths = sorted(path for path in draft.rglob("*") if path.is_file())
+                files = {path.relative_to(draft).as_posix(): _seal(path) for path in paths}
+                seconds = round(time.monotonic() - began, 3)
+                made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                meta = {**identity, "files": files, "seconds": seconds, "made": made}
+                write_json(draft / "meta.json", meta)
+            except Exception as error:
+                if not _is_disk_full(error):
+                    raise
+                written = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
+                raise CacheError(
+                    f"the cache folder {self.root} has no room left for {name!r}, which needs more than the"
+                    f" {written:,} bytes it could write: free some space or set DPRLENS_CACHE to another disk"
+                ) from error
+            with self._usable():
+                for path in [*draft.rglob("*"), draft]:
+                    _sync(path)
+                if folder.exists():  # the damaged one
+                    shutil.rmtree(folder)
+                os.rename(draft, folder)
+                _sync(self.root)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        emit("step", name=name, state=state, seconds=seconds)
+        return Artifact(folder, meta, fresh=True)
+
+    @contextlib.contextmanager
+    def _locked(self, key: str, name: str) -> Iterator[None]:
+        """Hold the lock of `key`, waiting for it if need be, and remove what dead runs left half made."""
+        locks = self.root / ".locks"
+        with self._usable():
+            locks.mkdir(parents=True, exist_ok=True)
+            file = (locks / key).open("a")
+        with file:
+            if not _try_lock(file):
+                self.notice(f"{name}: another run is making it; waiting")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            for draft in self.root.glob(".tmp-*"):
+                with self._usable(), (locks / draft.name.removeprefix(".tmp-")).open("a") as other:
+                    if _try_lock(other):  # its maker is dead
+                        shutil.rmtree(draft, ignore_errors=True)
+            yield
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CacheError(
+                f"the cache folder {self.root} cannot be used ({error.strerror}): make it writable, with room on"
+                " its disk, or set DPRLENS_CACHE to another folder"
+            ) from error
+
+
+def _verify(folder: Path, identity: dict) -> tuple[dict | None, str]:
+    """The meta data of a whole artifact, or None and what is wrong with it ("" if it was never made)."""
+    if not folder.exists():
+        return None, ""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if {field: meta[field] for field in identity} != identity:
+            return None, "meta.json is damaged (it describes another artifact)"
+        for relative, expected in meta["files"].items():
+            path = folder / relative
+            found = _seal(path) if path.is_file() else {"bytes": "no file", "sha256": "no file"}
+            for what in ("bytes", "sha256"):
+                wanted, got = str(expected[what]), str(found[what])
+                if wanted != got:
+                    return None, f"{relative} is damaged (expected {what} {wanted[:12]}, found {got[:12]})"
+    except FileNotFoundError:
+        return None, "meta.json is missing"
+    except (ValueError, KeyError, TypeError, AttributeError):  # whatever a damaged JSON file can lead to
+        return None, "meta.json is damaged (expected a JSON record)"
+    return meta, ""
+
+
+def _seal(path: Path) -> dict:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(file: typing.TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_disk_full(error: Exception) -> bool:
+    # by its words, since safetensors writes outside Python and raises the system's words without an errno
+    return any(os.strerror(code) in str(error) for code in _DISK_FULL)
+
+
+def canonical(value: object) -> object:
+    """`value` as plain JSON, the same for equal values in every run: what `digest` and the keys are made from.
+
+    None, bool, int, float, str, tuples, lists and dicts with str keys stand for themselves, an object with a str
+    `digest` for that digest, a dataclass or NamedTuple for its type's name and fields. Anything else is a
+    TypeError, a float that is not finite a ValueError.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} cannot be an argument of a cached step: give a finite number or None")
+        return value
+    if isinstance(own := getattr(value, "digest", None), str):
+        return {"digest": own}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {"type": type(value).__name__, **canonical(value._asdict())}
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return {name: canonical(item) for name, item in value.items()}
+    raise TypeError(
+        f"a {type(value).__name__} cannot be an argument of a cached step: give None, bool, int, float, str,"
+        " a tuple, list or str-keyed dict of them, a dataclass, a NamedTuple, or an object with a `digest`"
+    )
+
+
+def digest(value: object) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON with sorted keys, all of it or, after any error, nothing; the folder is made if need be."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def default_root() -> Path:
+    """`$DPRLENS_CACHE`, else `artifacts/` in the repository, else (not run from one) in the current folder."""
+    if chosen := os.environ.get("DPRLENS_CACHE"):
+        return Path(chosen).absolute()
+    repository = Path(__file__).parents[2]
+    return (repository if (repository / "notebooks").is_dir() else Path.cwd()) / "artifacts"
+
+
+def step(version: int) -> Callable:
+    """Decorator: `f(…) -> T` is computed once per name, version and bound arguments, defaults included.
+
+    T is dict (kept as JSON), numpy.ndarray or dict[str, numpy.ndarray] (.npy), pandas.DataFrame (JSON with its
+    types), or has `save(self, folder)` and a class method `load(folder)`. What the call returns was read back
+    from the disk, the first time too, so that no run sees a value that a later one would not.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def cached(*args, **kwargs):
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            save, load = _storage(typing.get_type_hints(function).get("return"), function.__name__)
+
+            def make(folder: Path) -> None:
+                save(function(*args, **kwargs), folder)
+
+            return load(Cache(default_root()).get(function.__name__, version, bound.arguments, make).folder)
+
+        return cached
+
+    return decorate
+
+
+def _storage(kind: type, name: str) -> tuple[Callable, Callable]:
+    """How a result of this type is saved in a folder and loaded from it."""
+    if hasattr(kind, "save") and hasattr(kind, "load"):
+        return kind.save, kind.load
+    if kind is dict or typing.get_origin(kind) is dict:
+        if typing.get_args(kind)[1:] == (np.ndarray,):
+            return _save_arrays, _load_arrays
+        return lambda value, to: write_json(to / "value.json", value), lambda at: json.loads(_text(at))
+    if kind is np.ndarray:
+        return lambda value, to: _save_arrays({"value": value}, to), lambda at: _load_arrays(at)["value"]
+    if kind is pd.DataFrame:
+        return _save_frame, _load_frame
+    raise TypeError(
+        f"the step {name!r} is annotated to return {kind!r}: annotate dict, numpy.ndarray,"
+        " dict[str, numpy.ndarray], pandas.DataFrame, or a type with `save(self, folder)` and a class method"
+        " `load(folder)`"
+    )
+
+
+def _text(folder: Path) -> str:
+    return (folder / "value.json").read_text(encoding="utf-8")
+
+
+def _save_arrays(arrays: Mapping[str, np.ndarray], folder: Path) -> None:
+    for name, array in arrays.items():
+        with (folder / f"{name}.npy").open("wb") as file:
+            # given only `write`, numpy writes through it and a full disk is an OSError with its errno
+            np.save(types.SimpleNamespace(write=file.write), array, allow_pickle=False)
+
+
+def _load_arrays(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name[:-4]: np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
+
+
+def _save_frame(frame: pd.DataFrame, folder: Path) -> None:
+    columns = [(str(name), str(column.dtype), column.tolist()) for name, column in frame.items()]
+    missing_as_none = [(name, kind, [None if x != x else x for x in values]) for name, kind, values in columns]
+    write_json(folder / "value.json", missing_as_none)
+    if not _load_frame(folder).equals(frame):
+        raise TypeError(
+            "this data frame would not come back from the cache as it was: give it a plain index from 0 and"
+            " columns of int, float, bool or str under names of their own"
+        )
+
+
+def _load_frame(folder: Path) -> pd.DataFrame:
+    return pd.DataFrame({n: pd.Series(values, dtype=kind) for n, kind, values in json.loads(_text(folder))})
+
+
+def emit(event: str, **record: object) -> None:
+    """Append one JSON line to the file `$DPRLENS_EVENTS`, if set: how the runner learns what a kernel does."""
+    if path := os.environ.get("DPRLENS_EVENTS"):
+        line = json.dumps({"event": event, **record}) + "\n"
+        with contextlib.suppress(OSError):  # a run is worth more than the news of it
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(file, line.encode())  # one write, so that lines of two processes do not mix
+            finally:
+                os.close(file)
+
+
+def _notice(text: str) -> None:
+    """To the runner if there is one, so that it does not end up in the page; else to the reader."""
+    if os.environ.get("DPRLENS_EVENTS"):
+        emit("notice", text=text)
+    else:
+        print(text, file=sys.stderr)
+
+
+def progress(iterable: Iterable, label: str, total: int | None = None) -> Iterator:
+    """Yield the items and show how far it is: a bar in Lab or a terminal, at most two events a second in a run."""
+    if not os.environ.get("DPRLENS_EVENTS"):
+        import tqdm.auto
+
+        yield from tqdm.auto.tqdm(iterable, desc=label, total=total, leave=False)
+        return
+    total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+    told, done = -math.inf, 0
+    for done, item in enumerate(iterable, start=1):
+        yield item
+        if time.monotonic() - told >= 0.5:
+            told = time.monotonic()
+            emit("progress", label=label, done=done, total=total)
+    emit("progress", label=label, done=done, total=total)

@@ -1,0 +1,97 @@
+"""The command line: `python -m dprlens …`. The Makefile's targets are one line each on top of it."""
+
+import argparse
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from dprlens.runner import book, notebooks, render
+from dprlens.runner.execution import RunFailed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command: 0 if it went well, 1 if something failed, 2 for a mistake in the request, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by `kill`: tidy up as after Ctrl-C
+    try:
+        return options.command(notebooks.repository(), options) or 0
+    except notebooks.Mistake as mistake:
+        print(f"dprlens: {mistake}", file=sys.stderr)
+        return 2
+    except (RunFailed, render.RenderFailed) as failure:
+        print(f"dprlens: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "\ndprlens: interrupted; finished notebooks and steps are kept, the same command goes on", file=sys.stderr
+        )
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dprlens", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(function, help_: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(function.__name__.strip("_"), help=help_, description=help_)
+        added.set_defaults(command=function)
+        return added
+
+    def profile(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--profile", default="small", help="tiny, small (the default), full or paper")
+
+    profile(command(_book, "run every stale notebook of a profile and render the book"))
+    run = command(_run, "run one notebook with other parameters; the book stays as it is")
+    run.add_argument("notebook", help="its name, the beginning of its name, or its path")
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    run.add_argument("--profile", help="short for -p profile …")
+    run.add_argument("--out", type=Path, help="the executed notebook (default: below _build/runs)")
+    profile(command(_render, "render the book from the notebooks that were run"))
+    command(_check, "check the notebooks' sources against the rules of the book")
+    command(_params, "list the parameters of every notebook")
+    serve = command(_serve, "show the rendered book at a local address")
+    profile(serve)
+    serve.add_argument("--port", type=int, default=8000)
+    command(_clean, "remove everything built").add_argument("--cache", action="store_true", help="artifacts/ too")
+    return parser
+
+
+def _book(root: Path, options: argparse.Namespace) -> None:
+    book.book(root, options.profile)
+
+
+def _run(root: Path, options: argparse.Namespace) -> None:
+    notebook = notebooks.find(options.notebook, notebooks.discover(root / "notebooks"))
+    texts = {} if options.profile is None else {"profile": options.profile}
+    book.run_one(root, notebook, {**texts, **dict(options.parameter)}, options.out)
+
+
+def _render(root: Path, options: argparse.Namespace) -> None:
+    notebooks.check_profile(options.profile)
+    fresh = render.render(root, notebooks.discover(root / "notebooks"), options.profile)
+    print("rendered" if fresh else "up to date", root / "_build" / options.profile / "html" / "index.html")
+
+
+def _check(root: Path, _: argparse.Namespace) -> int:
+    found = notebooks.discover(root / "notebooks")
+    broken = [f"{notebook.name}: {problem}" for notebook in found for problem in notebooks.problems(notebook.path)]
+    print("\n".join(broken) or f"{len(found)} notebooks follow the rules")
+    return 1 if broken else 0
+
+
+def _params(root: Path, _: argparse.Namespace) -> None:
+    for notebook in notebooks.discover(root / "notebooks"):
+        print(notebook.name)
+        for name, kind, default, help_ in notebook.parameters:
+            print(f"  {name}: {kind} = {default!r}  # {help_}")
+
+
+def _serve(root: Path, options: argparse.Namespace) -> None:
+    render.serve(root / "_build" / options.profile / "html", options.port)
+
+
+def _clean(root: Path, options: argparse.Namespace) -> None:
+    for folder in ["_build", *(["artifacts"] if options.cache else [])]:
+        shutil.rmtree(root / folder, ignore_errors=True)
+        print(f"removed {root / folder}")

@@ -1,0 +1,7 @@
+"""The closed world: a generated encyclopedia whose every fact, and every reading of it, is known."""
+
+from dprlens.closed.generator import ClosedSpec, leaks, make_world
+from dprlens.closed.language import mentions
+from dprlens.closed.text import Segment, TextSpec, segments
+
+__all__ = ["ClosedSpec", "Segment", "TextSpec", "leaks", "make_world", "mentions", "segments"]

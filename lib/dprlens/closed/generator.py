@@ -1,0 +1,294 @@
+"""Draws a closed world: who and what is in it, which facts hold, which of them pre-training will state and how often.
+
+The controls, all fields of `ClosedSpec`: facts held out of pre-training or stated a chosen number of times (dose
+groups); the share of a linking fact's statements that describe its object through it, dealt to facts at random;
+train, dev and test facts in separate passages; every name and value seen in pre-training; no knowledge-required
+question whose gold passage names the question's entity or states its linking fact.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice, product
+from typing import NamedTuple
+
+from dprlens.closed.language import KINDS_OF_ENTITY, Relation, language, mentions, statement, upper_first
+from dprlens.world import Exposure, Fact, Passage, Question, World
+
+
+@dataclass(frozen=True)
+class ClosedSpec:
+    """Sizes, shares and doses of a closed world. Shares are fractions 0–1."""
+
+    people: int = 150
+    cities: int = 40
+    companies: int = 40
+    films: int = 60
+    relations: tuple[str, ...] | None = None  # None = all of language.toml
+    held_out: float = 0.25  # of each relation's facts: never stated in pre-training
+    exposures: int = 120  # how often pre-training states a fully known fact
+    low_doses: tuple[int, ...] = (1, 5, 20)  # further groups of linking facts, stated this often …
+    low_dose_share: float = 0.05  # … each of this share of its relation's facts
+    described: tuple[float, ...] = (0.25, 0.75)  # dealt at random to linking facts: the share of their statements
+    #   that say something about the object through the fact ("the city where … was born, …, lies on …")
+    train: float = 0.6  # of the fully known facts: may be asked in DPR training
+    dev: float = 0.05
+    train_held_out: float = 0.1  # of the held-out facts: asked in DPR training (does it teach them?)
+    facts_per_passage: int = 2
+    alternatives: int = 3  # false objects a fact, for the editing chapters
+
+    def __post_init__(self) -> None:
+        for field in ("people", "cities", "companies", "films", "exposures", "alternatives"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} = {getattr(self, field)} is negative; give 0 or more")
+        for field in ("held_out", "low_dose_share", "train", "dev", "train_held_out"):
+            _check_share(field, getattr(self, field))
+        for share in self.described:
+            _check_share("described", share)
+        if not self.described:
+            raise ValueError("described = () deals nothing out; give one or more shares from 0 to 1")
+        if self.facts_per_passage < 1:
+            raise ValueError(f"facts_per_passage = {self.facts_per_passage}; a passage states 1 fact or more")
+        if self.train + self.dev > 1:
+            raise ValueError(f"train + dev = {self.train + self.dev:g} is more than all known facts; lower one of them")
+        if bad := [dose for dose in self.low_doses if not 0 < dose < self.exposures]:
+            raise ValueError(
+                f"low_doses has {bad[0]}; a low dose lies between 0 (held_out) and exposures = {self.exposures}"
+            )
+        if self.held_out + self.low_dose_share * len(self.low_doses) > 1:
+            raise ValueError(
+                f"held_out = {self.held_out:g} and {len(self.low_doses)} low doses of {self.low_dose_share:g} each are "
+                "more than all facts; lower one of them"
+            )
+        if self.relations is not None:
+            if not self.relations:
+                raise ValueError("relations = () leaves a world without facts; name one or more, or None for all")
+            if unknown := set(self.relations) - set(language().relations):
+                raise ValueError(
+                    f"unknown relation {sorted(unknown)[0]!r}; there are {', '.join(language().relations)}"
+                )
+
+
+def _check_share(field: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        more = "more facts than there are" if share > 1 else "fewer facts than none"
+        raise ValueError(f"{field} = {share:g} asks for {more}; give a share from 0 to 1")
+
+
+class Entity(NamedTuple):
+    """Something with an article of its own."""
+
+    name: str
+    kind: str
+
+
+def make_world(spec: ClosedSpec, seed: int = 0) -> World:
+    """The closed world of a spec and a seed. Raises ValueError, in one sentence, for a spec that cannot be met."""
+    rng = random.Random(f"closed world {seed}")
+    entities = _entities(spec, rng)
+    relations = [language().relations[name] for name in spec.relations or language().relations]
+    triples = {relation.name: _triples(relation, entities, rng) for relation in relations}
+    if not any(triples.values()):
+        raise ValueError("this world has no facts; give it more people, cities, companies or films")
+    facts, known = _facts(spec, relations, triples, rng)
+    remarks = _remarks(entities, rng)
+    passages = _passages(spec, entities, facts, known, dict(remarks), rng)
+    questions = _questions(spec, facts, known, passages, rng)
+    return World("closed", tuple(facts), tuple(passages), tuple(questions), known, tuple(remarks))
+
+
+def _entities(spec: ClosedSpec, rng: random.Random) -> dict[str, list[Entity]]:
+    """Entities by kind; name words are spread evenly, so that few words belong to one entity alone."""
+    names = language().names
+    surnames = [stem + end for stem, end in product(names["surname_stem"], names["surname_end"])]
+    cities = [stem + end for stem, end in _spread(names["city_stem"], names["city_end"], spec.cities, "cities", rng)]
+    drawn = {
+        "person": _spread(names["given_female"] + names["given_male"], surnames, spec.people, "people", rng),
+        "city": [(city,) for city in cities],
+        "company": _spread(names["company_first"], names["company_second"], spec.companies, "companies", rng),
+        "film": [("The", *title) for title in _spread(names["film_first"], names["film_second"], spec.films, "films", rng)],
+    }
+    return {kind: [Entity(" ".join(words), kind) for words in drawn[kind]] for kind in KINDS_OF_ENTITY}
+
+
+def _spread(firsts: Sequence, seconds: Sequence, n: int, what: str, rng: random.Random) -> list[tuple]:
+    """n different (first, second) pairs in which every first, and every second, occurs about equally often."""
+    most = 3 * len(firsts) * len(seconds) // 4
+    if n > most:
+        raise ValueError(f"{what} = {n} is more than language.toml has names for; at most {most}")
+    pairs: dict[tuple, None] = {}
+    while len(pairs) < n:
+        left = rng.sample(firsts, len(firsts))
+        right = islice(cycle(rng.sample(seconds, len(seconds))), len(left))
+        pairs.update(dict.fromkeys(zip(left, right, strict=True)))
+    return list(pairs)[:n]
+
+
+def _triples(relation: Relation, entities: dict[str, list[Entity]], rng: random.Random) -> list[tuple[str, str]]:
+    """(subject, object) pairs of one relation."""
+    subjects = [entity.name for entity in entities[relation.subject]]
+    if relation.name == "spouse":  # four people in five are married; a couple is one fact
+        married = rng.sample(subjects, 2 * int(0.4 * len(subjects)))
+        return list(zip(married[::2], married[1::2], strict=True))
+    if relation.object in KINDS_OF_ENTITY:
+        pool = [entity.name for entity in entities[relation.object]]
+    else:  # few enough values that each is stated of several subjects
+        values = language().values[relation.object]
+        pool = rng.sample(values, min(len(values), max(3, len(subjects) // 3)))
+    if subjects and not pool:
+        raise ValueError(f"relation {relation.name!r} needs at least one {relation.object}; there is none in this world")
+    objects = []
+    while len(objects) < len(subjects):  # every object about equally often
+        objects += rng.sample(pool, len(pool))
+    return list(zip(subjects, objects[: len(subjects)], strict=True))
+
+
+def _facts(
+    spec: ClosedSpec, relations: list[Relation], triples: dict[str, list[tuple[str, str]]], rng: random.Random
+) -> tuple[list[Fact], dict[str, Exposure]]:
+    facts, known = [], {}
+    for relation in relations:
+        pairs = triples[relation.name]
+        doses = _doses(spec, relation, pairs, rng)
+        shares = list(islice(cycle(spec.described), len(pairs)))
+        rng.shuffle(shares)
+        objects = sorted({object_ for _, object_ in pairs})
+        for (subject, object_), dose, share in zip(pairs, doses, shares, strict=True):
+            id_ = f"f{len(facts):04d}"
+            said = [(template, False) for template in relation.statements]
+            said += [(template, True) for template in relation.reserved]
+            others = [other for other in objects if other not in (object_, subject)]
+            facts.append(
+                Fact(
+                    id_,
+                    subject,
+                    relation.name,
+                    object_,
+                    _split(spec, dose, rng),
+                    tuple(statement(template, subject, object_, reserved=r) for template, r in said),
+                    tuple(rng.sample(others, min(spec.alternatives, len(others)))),
+                )
+            )
+            described = int(share * dose + rng.random()) if relation.linking else 0
+            known[id_] = Exposure(dose, min(described, dose))
+    return facts, known
+
+
+def _doses(spec: ClosedSpec, relation: Relation, pairs: list, rng: random.Random) -> list[int]:
+    """Exposures of each fact of a relation.
+
+    A value that has no article of its own is stated by at least one fully known fact, so that no held-out answer is a
+    word that the model has never read.
+    """
+    doses = [0] * round(spec.held_out * len(pairs))
+    if relation.linking:
+        for dose in spec.low_doses:
+            doses += [dose] * round(spec.low_dose_share * len(pairs))
+    order = rng.sample(range(len(pairs)), len(pairs))
+    anchors = set() if relation.object in KINDS_OF_ENTITY else {pairs[i][1]: i for i in order}.values()
+    free = [i for i in order if i not in anchors]
+    if len(free) < len(doses):
+        raise ValueError(
+            f"held_out = {spec.held_out:g} leaves values of {relation.name!r} that pre-training never states; at most "
+            f"{len(free)} of its {len(pairs)} facts can be held out"
+        )
+    given = dict(zip(free, doses, strict=False))
+    return [given.get(i, spec.exposures) for i in range(len(pairs))]
+
+
+def _split(spec: ClosedSpec, dose: int, rng: random.Random) -> str:
+    draw = rng.random()
+    if dose < spec.exposures:
+        return "train" if dose == 0 and draw < spec.train_held_out else "test"
+    return "train" if draw < spec.train else "dev" if draw < spec.train + spec.dev else "test"
+
+
+def _remarks(entities: dict[str, list[Entity]], rng: random.Random) -> list[tuple[str, str]]:
+    return [
+        (entity.name, rng.choice(language().remarks[kind]).replace("{S}", entity.name))
+        for kind in KINDS_OF_ENTITY
+        for entity in entities[kind]
+    ]
+
+
+def _passages(
+    spec: ClosedSpec,
+    entities: dict[str, list[Entity]],
+    facts: list[Fact],
+    known: dict[str, Exposure],
+    remarks: dict[str, str],
+    rng: random.Random,
+) -> list[Passage]:
+    """Each entity's article: paragraphs of a few facts; train, other, low-dose and held-out facts never share one."""
+    by_subject = defaultdict(list)
+    for fact in facts:
+        by_subject[fact.subject].append(fact)
+    passages = []
+    for entity in (entity for kind in KINDS_OF_ENTITY for entity in entities[kind]):
+        groups = defaultdict(list)
+        for fact in by_subject[entity.name]:
+            times = known[fact.id].times
+            groups[fact.split == "train", times == 0, times < spec.exposures].append(fact)
+        chunks = [
+            group[i : i + spec.facts_per_passage]
+            for group in groups.values()
+            for i in range(0, len(group), spec.facts_per_passage)
+        ]
+        for lead, chunk in enumerate(chunks or [[]]):
+            text = _paragraph(entity, chunk, rng)
+            if lead == 0:  # the article opens with what is neither asked nor held out
+                text = f"{remarks[entity.name]} {text}".strip()
+            passages.append(Passage(f"p{len(passages):04d}", entity.name, text, tuple(fact.id for fact in chunk)))
+    return passages
+
+
+def _paragraph(entity: Entity, facts: list[Fact], rng: random.Random) -> str:
+    sentences = []
+    for fact in facts:
+        template = rng.choice(language().relations[fact.relation].statements)
+        sentences.append(statement(template, entity.name, fact.object, entity.kind if sentences else None).text)
+    return " ".join(sentences)
+
+
+def _questions(
+    spec: ClosedSpec, facts: list[Fact], known: dict[str, Exposure], passages: list[Passage], rng: random.Random
+) -> list[Question]:
+    """Lexical questions about every fact, knowledge-required ones through every linking fact."""
+    gold = {fact_id: passage for passage in passages for fact_id in passage.facts}
+    by_subject = defaultdict(list)
+    for fact in facts:
+        by_subject[fact.subject].append(fact)
+
+    def lexical() -> Iterator[tuple]:
+        for fact in facts:
+            phrasings = rng.sample(language().relations[fact.relation].questions, 2)
+            for phrasing in phrasings[: 2 if fact.split == "train" else 1]:
+                yield phrasing.replace("{S}", fact.subject), (fact,), fact.split, "lexical"
+
+    def knowledge_required() -> Iterator[tuple]:
+        for link in facts:
+            descriptions = language().relations[link.relation].described_as
+            for target in by_subject[link.object] if descriptions else ():
+                if known[target.id].times < spec.exposures or leaks(gold[target.id], link):
+                    continue
+                described = rng.choice(descriptions).replace("{S}", link.subject)
+                text = rng.choice(language().relations[target.relation].questions).replace("{S}", described)
+                yield upper_first(text), (link, target), _later(link.split, target.split), "knowledge_required"
+
+    drawn = [*lexical(), *knowledge_required()]
+    return [
+        Question(f"q{i:05d}", text, (of[-1].object,), gold[of[-1].id].id, tuple(fact.id for fact in of), split, kind)
+        for i, (text, of, split, kind) in enumerate(drawn)
+    ]
+
+
+def leaks(passage: Passage, link: Fact) -> bool:
+    """True if a passage gives a knowledge-required question away: it names the question's entity or states its link."""
+    return mentions(f"{passage.title}. {passage.text}", link.subject) or link.id in passage.facts
+
+
+def _later(*splits: str) -> str:
+    """A question may be trained on only if all its facts may; it belongs to dev before test."""
+    return "train" if set(splits) == {"train"} else "dev" if "dev" in splits else "test"
+

@@ -1,0 +1,125 @@
+"""The closed world's language: relations, names and values, read from `language.toml`, and how a sentence is made.
+
+Nothing here is random and nothing knows about exposures: `generator` draws the world, `text` writes what
+pre-training reads.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from dprlens.world import Statement
+
+KINDS_OF_ENTITY = ("person", "city", "company", "film")
+
+# How a paragraph refers to its subject after the first sentence: (plain, possessive).
+SHORT_NAMES = {
+    "she": ("She", "Her"),
+    "he": ("He", "His"),
+    "city": ("The city", "The city's"),
+    "company": ("The firm", "Its"),
+    "film": ("The film", "Its"),
+}
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One relation and its templates; see the head of `language.toml` for their notation."""
+
+    name: str
+    subject: str
+    object: str
+    statements: tuple[str, ...]
+    reserved: tuple[str, ...]
+    questions: tuple[str, ...]
+    described_as: tuple[str, ...] = ()
+
+    @property
+    def linking(self) -> bool:
+        """True if the object can be described through the subject ("the city where … was born")."""
+        return bool(self.described_as)
+
+
+@dataclass(frozen=True)
+class Language:
+    """Everything that `language.toml` says."""
+
+    relations: Mapping[str, Relation]
+    remarks: Mapping[str, tuple[str, ...]]
+    names: Mapping[str, tuple[str, ...]]
+    values: Mapping[str, tuple[str, ...]]
+
+
+@cache
+def language() -> Language:
+    """The language of the closed world, read once."""
+    table = tomllib.loads(files(__package__).joinpath("language.toml").read_text(encoding="utf-8"))
+    remarks, names, values = (table.pop(part) for part in ("remarks", "names", "values"))
+    return Language(
+        relations={
+            name: Relation(name, **{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
+            for name, fields in table.items()
+        },
+        remarks={kind: tuple(sentences) for kind, sentences in remarks.items()},
+        names={part: tuple(pool) for part, pool in names.items()},
+        values={kind: _pool(values) for kind, values in values.items()},
+    )
+
+
+def _pool(values: list[str] | dict[str, int]) -> tuple[str, ...]:
+    if isinstance(values, dict):
+        return tuple(str(year) for year in range(values["from"], values["to"] + 1))
+    return tuple(values)
+
+
+def statement(template: str, subject: str, object_: str, kind: str | None = None, reserved=False) -> Statement:
+    """The sentence that `template` makes of a subject and an object, with the answer's place.
+
+    With the subject's `kind`, a subject at the start of the sentence is shortened as inside a paragraph ("She …").
+    """
+    plain, possessive = subject, f"{subject}'s"
+    if kind and template.startswith(("{S} ", "{S's} ")):
+        plain, possessive = SHORT_NAMES[short_name(subject, kind)]
+    article = "an" if object_[0] in "aeiou" else "a"
+    before, after = (
+        part.replace("{S's}", possessive).replace("{S}", plain).replace("{a}", article)
+        for part in template.split("{O}")
+    )
+    text = upper_first(before + object_ + after)
+    return Statement(text, len(before), len(before) + len(object_), reserved)
+
+
+def described(template: str, description: str, name: str, object_: str) -> tuple[str, tuple, tuple]:
+    """A statement about an entity that is reached through a description.
+
+    Returns (text, place of the entity's name, place of the object); e.g. "The city where Ada Larchcroft was born,
+    Kestrelgate, lies on the river Wend."
+    """
+    whole = statement(template, f"{description}, {name},", object_)
+    start = len(description) + 2
+    return whole.text, (start, start + len(name)), (whole.start, whole.end)
+
+
+def can_be_described(template: str) -> bool:
+    """Templates whose subject comes first in plain form take a description in its place."""
+    return template.startswith("{S} ")
+
+
+def mentions(text: str, name: str) -> bool:
+    """True if the name occurs in the text as a whole word or words, whatever the case."""
+    return re.search(rf"\b{re.escape(name)}\b", text, flags=re.IGNORECASE) is not None
+
+
+def short_name(name: str, kind: str) -> str:
+    """The key of SHORT_NAMES by which a paragraph refers to an entity of this kind."""
+    if kind != "person":
+        return kind
+    return "she" if name.split()[0] in language().names["given_female"] else "he"
+
+
+def upper_first(text: str) -> str:
+    """The text with a capital at its start, the rest as it was."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,125 @@
+"""Writes what pre-training reads: segments that state every known fact exactly as often as the world says.
+
+A segment is a single statement, a short paragraph about one entity, or a *description*: a statement about an entity
+that is reached through a linking fact, as in "The city where Ada Larchcroft was born, Kestrelgate, lies on the river
+Wend." Each use of a fact, in whichever form, is one exposure.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dprlens.closed.language import can_be_described, described, language, statement, upper_first
+from dprlens.world import Fact, World
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """The forms in which pre-training states facts (which fact how often is the world's affair)."""
+
+    single: float = 0.3  # of the exposures outside descriptions: alone in a segment; the rest stand two or three together
+    remarks: int = 20  # how often each remark, a sentence that states no fact, is shown
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.single <= 1:
+            raise ValueError(f"single = {self.single:g} is not a share; give a number from 0 to 1")
+        if self.remarks < 0:
+            raise ValueError(f"remarks = {self.remarks} is negative; give 0 or more")
+
+
+class Segment(NamedTuple):
+    """One line of pre-training text, with each fact that it states and the place of that fact's answer in it."""
+
+    text: str
+    facts: tuple[str, ...]
+    answers: tuple[tuple[int, int], ...]  # character offsets, one pair a fact
+    form: str  # single, paragraph, description or remark
+
+
+def segments(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
+    """All segments of a closed world's pre-training text, in random order.
+
+    Every fact occurs in exactly `world.exposure(fact).times` segments, of which `.described` are descriptions.
+    """
+    rng = random.Random(f"pre-training text {seed}")
+    left = Counter({fact.id: world.exposure(fact.id).times for fact in world.facts})
+    drawn = list(_descriptions(world, left, rng))
+    drawn += _statements(world, left, spec.single, rng)
+    drawn += [Segment(sentence, (), (), "remark") for _, sentence in world.remarks for _ in range(spec.remarks)]
+    rng.shuffle(drawn)
+    return drawn
+
+
+def _descriptions(world: World, left: Counter, rng: random.Random) -> Iterator[Segment]:
+    """Descriptions through every linking fact; takes what they use from `left`."""
+    relations = language().relations
+    waiting = {fact.id: world.exposure(fact.id).described for fact in world.facts}
+    by_subject = _by_subject(world)
+    links = [fact for fact in world.facts for _ in range(waiting[fact.id])]
+    rng.shuffle(links)
+    remark = dict(world.remarks)
+    for link in links:
+        waiting[link.id] -= 1
+        left[link.id] -= 1
+        description = rng.choice(relations[link.relation].described_as).replace("{S}", link.subject)
+        targets = by_subject[link.object]
+        free = [left[fact.id] - waiting[fact.id] for fact in targets]  # what a target needs for itself is not free
+        if sum(free) == 0:
+            said = remark[link.object].replace(link.object, f"{description}, {link.object},", 1)
+            start = len(description) + 2
+            yield Segment(upper_first(said), (link.id,), ((start, start + len(link.object)),), "description")
+            continue
+        target = rng.choices(targets, free)[0]
+        left[target.id] -= 1
+        template = rng.choice([t for t in relations[target.relation].statements if can_be_described(t)])
+        text, name, object_ = described(template, description, link.object, target.object)
+        yield Segment(text, (link.id, target.id), (name, object_), "description")
+
+
+def _statements(world: World, left: Counter, single: float, rng: random.Random) -> Iterator[Segment]:
+    """The rest of every fact's exposures: single statements, and paragraphs of two or three facts of one entity."""
+    for facts in _by_subject(world).values():
+        alone = Counter({fact.id: int(single * left[fact.id] + rng.random()) for fact in facts})
+        together = {fact.id: left[fact.id] - alone[fact.id] for fact in facts}
+        while any(together.values()):
+            chosen = _draw(facts, together, rng.choice((2, 3)), rng)
+            for fact in chosen:
+                together[fact.id] -= 1
+            yield _paragraph(chosen, rng)
+        for fact in facts:
+            for _ in range(alone[fact.id]):
+                yield _paragraph([fact], rng)
+
+
+def _draw(facts: list[Fact], weights: dict[str, int], n: int, rng: random.Random) -> list[Fact]:
+    """Up to n different facts, the more likely the more of their exposures are left."""
+    chosen: list[Fact] = []
+    while len(chosen) < n:
+        rest = [fact for fact in facts if weights[fact.id] and fact not in chosen]
+        if not rest:
+            break
+        chosen.append(rng.choices(rest, [weights[fact.id] for fact in rest])[0])
+    return chosen
+
+
+def _paragraph(facts: list[Fact], rng: random.Random) -> Segment:
+    """The facts of one entity, one sentence each; after the first, every other sentence shortens the name ("She …")."""
+    text, answers = "", []
+    for fact in facts:
+        relation = language().relations[fact.relation]
+        kind = relation.subject if text and rng.random() < 0.5 else None
+        sentence = statement(rng.choice(relation.statements), fact.subject, fact.object, kind)
+        offset = len(text) + (1 if text else 0)
+        answers.append((offset + sentence.start, offset + sentence.end))
+        text = f"{text} {sentence.text}".strip()
+    form = "single" if len(facts) == 1 else "paragraph"
+    return Segment(text, tuple(fact.id for fact in facts), tuple(answers), form)
+
+
+def _by_subject(world: World) -> dict[str, list[Fact]]:
+    by_subject = defaultdict(list)
+    for fact in world.facts:
+        by_subject[fact.subject].append(fact)
+    return by_subject

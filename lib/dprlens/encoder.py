@@ -1,0 +1,165 @@
+"""Text in, vectors out: a BERT with its tokenizer.
+
+`Encoder` wraps transformers' own classes and never trains: outside `dprlens.training` a model is always in eval mode.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
+
+from dprlens.tokens import load_vocabulary, save_vocabulary
+
+Text = str | tuple[str, str]  # a question, or a passage as (title, text)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """The shape of a BERT encoder."""
+
+    layers: int = 12  # paper: 12
+    d_model: int = 128  # paper: 768
+    d_ff: int = 512  # paper: 3072
+    heads: int = 4  # paper: 12
+    max_length: int = 128  # tokens; paper: 256
+
+    def __post_init__(self) -> None:
+        for field in ("layers", "d_model", "d_ff", "heads", "max_length"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} = {getattr(self, field)} is no size; give 1 or more")
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model = {self.d_model} cannot be divided among {self.heads} heads; choose a multiple")
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def random_bert(tokenizer: BertTokenizer, spec: EncoderSpec, seed: int = 0) -> BertForMaskedLM:
+    """A BERT with BERT's own random initialisation, in training mode. No dropout: the closed world is small."""
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=spec.d_model,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        intermediate_size=spec.d_ff,
+        max_position_embeddings=spec.max_length,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return BertForMaskedLM(config).train()
+
+
+class Encoder:
+    """A tokenizer and a BERT, with or without its masked-LM head.
+
+    Passages go in as (title, text) pairs, encoded `[CLS] title [SEP] text [SEP]` with all-zero token types, as in
+    DPR's own code (methods: AMB-B8). The representation of a text is the state at position 0, [CLS].
+    """
+
+    def __init__(self, tokenizer: BertTokenizer, model: BertForMaskedLM | BertModel, device: str = "auto") -> None:
+        self.tokenizer = tokenizer
+        self.model = model.to(pick_device(device)).eval()
+
+    @property
+    def bert(self) -> BertModel:
+        """The encoder proper, without a head."""
+        return self.model.bert if isinstance(self.model, BertForMaskedLM) else self.model
+
+    @property
+    def layers(self) -> int:
+        return self.bert.config.num_hidden_layers
+
+    def cls(self, texts: Sequence[Text], batch: int = 256) -> Tensor:
+        """[CLS] state after the last block: [text, d_model], float32 on the CPU, in the order of `texts`."""
+        return self.cls_by_layer(texts, [self.layers], batch)[0]
+
+    def cls_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None, batch: int = 256) -> Tensor:
+        """[CLS] states by layer, 0 (the embedding output) … `self.layers`: [layer, text, d_model], on the CPU."""
+        layers = range(self.layers + 1) if layers is None else layers
+        if wrong := [layer for layer in layers if not 0 <= layer <= self.layers]:
+            raise ValueError(f"layer {wrong[0]} is out of range: this encoder has layers 0 to {self.layers}")
+        states = torch.empty(len(layers), len(texts), self.bert.config.hidden_size)
+        for where, inputs in self._batches(texts, batch):
+            with torch.no_grad():
+                hidden = self.bert(**inputs, output_hidden_states=True).hidden_states
+            states[:, where] = torch.stack([hidden[layer][:, 0] for layer in layers]).float().cpu()
+        return states
+
+    def mask_logits(self, ids: Sequence[Sequence[int]], places: Sequence[Sequence[int]], batch: int = 256) -> list[Tensor]:
+        """The masked-LM head's logits at some places of each token sequence: a list of [place, vocabulary] tensors."""
+        if not isinstance(self.model, BertForMaskedLM):
+            raise ValueError("this encoder has no masked-LM head; use the pre-trained model to read its beliefs")
+        found: list[Tensor] = [torch.empty(0)] * len(ids)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            inputs = self._pad([ids[i] for i in chosen])
+            with torch.no_grad():
+                states = self.bert(**inputs).last_hidden_state
+                for row, i in enumerate(chosen):
+                    found[i] = self.model.cls(states[row, list(places[i])]).float().cpu()
+        return found
+
+    def _batches(self, texts: Sequence[Text], batch: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Batches of about equally long texts, with the places that they have in `texts`."""
+        limit = self.bert.config.max_position_embeddings
+        ids = [
+            self.tokenizer(*((text,) if isinstance(text, str) else text), truncation="longest_first", max_length=limit)
+            for text in texts
+        ]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]["input_ids"]))
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            yield chosen, self._pad([ids[i]["input_ids"] for i in chosen])
+
+    def _pad(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        longest = max(map(len, ids))
+        rows = [list(row) + [self.tokenizer.pad_token_id] * (longest - len(row)) for row in ids]
+        tokens = torch.tensor(rows, device=self.model.device)
+        return {"input_ids": tokens, "attention_mask": (tokens != self.tokenizer.pad_token_id).long()}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of shape, vocabulary and weights."""
+        sha = hashlib.sha256(self.bert.config.to_json_string(use_diff=True).encode())
+        sha.update("\n".join(sorted(self.tokenizer.get_vocab(), key=self.tokenizer.get_vocab().get)).encode())
+        for name, weights in sorted(self.model.state_dict().items()):
+            sha.update(name.encode() + weights.float().cpu().numpy().tobytes())
+        return sha.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """`config.json`, `model.safetensors`, `vocab.txt`: a folder that transformers reads as well."""
+        self.model.save_pretrained(folder)
+        save_vocabulary(self.tokenizer, folder)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> "Encoder":
+        """Raises ValueError, in one sentence, for a folder that is incomplete, damaged or of another shape."""
+        missing = [name for name in ("config.json", "model.safetensors", "vocab.txt") if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(f"{folder} holds no encoder: {missing[0]} is missing; give a folder that Encoder.save wrote")
+        config = BertConfig.from_pretrained(folder, local_files_only=True)
+        with_head = "BertForMaskedLM" in (config.architectures or [])
+        kind = BertForMaskedLM if with_head else BertModel
+        options = {} if with_head else {"add_pooling_layer": False}
+        try:
+            model, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+        except (SafetensorError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"the weights in {folder} are damaged ({reason}); make or copy them again") from error
+        if bad := sorted(info["missing_keys"]) + sorted(info["unexpected_keys"]):
+            raise ValueError(f"the weights in {folder} do not fit its config.json: {bad[0]} is missing or left over")
+        return cls(load_vocabulary(folder), model, device)

@@ -1,0 +1,129 @@
+"""A number, its 95 % interval and n.
+
+Shares of independent trials get Wilson's interval; everything else a percentile bootstrap. Questions about one fact
+are not independent: give the facts as `clusters` and whole clusters are drawn. Arms compared on the same questions
+are paired: `difference` draws the questions, not the arms.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+BLOCK = 4_000_000  # draws held in memory at once
+
+
+class Estimate(NamedTuple):
+    """`f"{estimate}"` reads 0.95 [0.93, 0.97], n = 120; a format such as `.1%` applies to the three numbers."""
+
+    value: float
+    low: float
+    high: float
+    n: int  # observations; 0: an exact count, which has no interval
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or (".2f" if max(abs(number) for number in self[:3]) < 10 else ",.6g")
+        if self.n == 0:
+            return format(self.value, spec)
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}], n = {self.n}"
+
+    def __str__(self) -> str:
+        return format(self, "")
+
+
+def exact(value: float) -> Estimate:
+    """A count that was not sampled: no interval, n = 0."""
+    return Estimate(value, value, value, 0)
+
+
+def share(successes: int, n: int) -> Estimate:
+    """Share of `n` independent trials, 0–1, with Wilson's 95 % interval (Wilson 1927)."""
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes in {n} trials: give n of at least 1 and 0 to n successes.")
+    z2 = float(ndtri(0.975)) ** 2
+    p, scale = successes / n, 1 + z2 / n
+    middle = (p + z2 / (2 * n)) / scale
+    half = (z2 * (p * (1 - p) / n + z2 / (4 * n * n))) ** 0.5 / scale
+    low = 0.0 if successes == 0 else middle - half  # exact at the ends, where rounding would miss by 1e-17
+    high = 1.0 if successes == n else middle + half
+    return Estimate(p, low, high, int(n))
+
+
+def mean(
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None, seed: int = 0, resamples: int = 2000
+) -> Estimate:
+    """Mean of `values` [n]; `clusters` [n] names each value's cluster (None: each value is its own).
+
+    Values that are all 0 or all 1 give a bootstrap nothing to draw from; they get Wilson's interval with one trial a
+    cluster, which is the most cautious reading.
+    """
+    sums, counts = _clustered(values, clusters)
+    value, n = sums.sum() / counts.sum(), int(counts.sum())
+    if value in (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
+        return share(round(value) * len(sums), len(sums))._replace(n=n)
+    return _interval(value, _resample(sums, counts, np.random.default_rng(seed), resamples), n)
+
+
+def difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Estimate:
+    """mean(a) − mean(b) of two arms on the same `n` items [n], resampled as pairs; `clusters` as in `mean`."""
+    a, b = _numbers(a), _numbers(b)
+    if a.shape != b.shape:
+        raise ValueError(f"Arms of {a.size} and {b.size} values: pairs need equal numbers; for two groups use gap.")
+    sums, counts = _clustered(a - b, clusters)
+    drawn = _resample(sums, counts, np.random.default_rng(seed), resamples)
+    return _interval(sums.sum() / counts.sum(), drawn, a.size)
+
+
+def gap(
+    a: Sequence[float],
+    b: Sequence[float],
+    clusters_a: Sequence[Hashable] | None = None,
+    clusters_b: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Estimate:
+    """mean(a) − mean(b) of two separate groups, each resampled by itself; n is the smaller group's."""
+    groups, rng = [_clustered(a, clusters_a), _clustered(b, clusters_b)], np.random.default_rng(seed)
+    value_a, value_b = (sums.sum() / counts.sum() for sums, counts in groups)
+    drawn_a, drawn_b = (_resample(sums, counts, rng, resamples) for sums, counts in groups)
+    return _interval(value_a - value_b, drawn_a - drawn_b, int(min(counts.sum() for _, counts in groups)))
+
+
+def _numbers(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"Values of shape {array.shape}: give one row of at least one finite number.")
+    return array
+
+
+def _clustered(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the values and their number, by cluster [cluster]."""
+    values = _numbers(values)
+    if clusters is None:
+        return values, np.ones(values.size)
+    if len(clusters) != values.size:
+        raise ValueError(f"{len(clusters)} cluster names for {values.size} values: name the cluster of each value.")
+    number = {}
+    index = np.array([number.setdefault(name, len(number)) for name in clusters])
+    return np.bincount(index, weights=values), np.bincount(index).astype(float)
+
+
+def _resample(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """Means of `resamples` draws of as many clusters as there are, with replacement [resamples]."""
+    means, rows = [], max(1, BLOCK // len(sums))
+    for start in range(0, resamples, rows):
+        drawn = rng.integers(len(sums), size=(min(rows, resamples - start), len(sums)))
+        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
+    return np.concatenate(means)
+
+
+def _interval(value: float, drawn: np.ndarray, n: int) -> Estimate:
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Estimate(float(value), float(low), float(high), int(n))

@@ -1,0 +1,345 @@
+"""What the paper claims, each sentence with the test that decides it.
+
+A claim holds if every plausible value (the 95 % interval) of the number it is about lies on its side, does not hold if
+every one lies on the other, and cannot be told otherwise. Claims about the size of a number, not its direction, are
+judged only in the setting of the paper. Sentences are ours; sections are the paper's. A claim speaks about the
+results that one notebook reports: a contrast between arms is a number of its own there, with a paired interval.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from dprlens.intervals import Estimate
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell here"
+EDITORS = ("transformer_patcher", "malmen", "mend")
+BLOCKS, LAYERS = range(12), range(13)
+EARLY, LATE = range(3), range(3, 12)  # "the earlier layers", and the others; the paper draws no line
+CHOICES = range(2, 6)  # passages a probe chooses from
+
+
+class Verdict(NamedTuple):
+    verdict: str  # HOLDS, FAILS or OPEN
+    why: str  # one sentence with the numbers
+
+
+class Check(NamedTuple):
+    """A test on reported numbers: the ids it needs and the function that judges them once all are there."""
+
+    needs: tuple[str, ...]
+    judge: Callable[[Mapping[str, Estimate]], Verdict]
+
+
+class Claim(NamedTuple):
+    id: str
+    section: str
+    text: str
+    exhibit: str
+    check: Check
+    size: bool = False  # about a number's size: judged only in the paper's own setting
+
+    def verdict(self, numbers: Mapping[str, Estimate], profile: str = "paper") -> Verdict:
+        """The claim on these numbers (by id); numbers that are not there leave it open."""
+        missing = [name for name in self.check.needs if name not in numbers]
+        if missing:
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            return Verdict(OPEN, f"Not reported here: {missing[0]}{others}.")
+        verdict = self.check.judge(numbers)
+        if self.size and profile != "paper":
+            return Verdict(OPEN, f"{verdict.why[:-1]}; sizes are compared only in the paper's own setting.")
+        return verdict
+
+
+def between(name: str, low: float, high: float) -> Check:
+    """The number is in [low, high]."""
+
+    def judge(numbers: Mapping[str, Estimate]) -> Verdict:
+        found = numbers[name]
+        verdict = _side(found.low >= low and found.high <= high, found.high < low or found.low > high)
+        return Verdict(verdict, f"{name} is {found}, against {low:g} to {high:g}.")
+
+    return Check((name,), judge)
+
+
+def above(name: str, bound: float) -> Check:
+    """The number is greater than the bound."""
+
+    def judge(numbers: Mapping[str, Estimate]) -> Verdict:
+        found = numbers[name]
+        return Verdict(_side(found.low > bound, found.high <= bound), f"{name} is {found}, against {bound:g}.")
+
+    return Check((name,), judge)
+
+
+def greater(name: str, other: str, factor: float = 1.0) -> Check:
+    """The first number is greater than `factor` times the second: their intervals lie apart (a cautious test)."""
+
+    def judge(numbers: Mapping[str, Estimate]) -> Verdict:
+        a, b = numbers[name], numbers[other]
+        times = f" (times {factor:g})" if factor != 1 else ""
+        verdict = _side(a.low > factor * b.high, a.high <= factor * b.low)
+        return Verdict(verdict, f"{name} is {a}, {other}{times} {b}.")
+
+    return Check((name, other), judge)
+
+
+def every(*checks: Check) -> Check:
+    """All checks hold; one that does not hold is enough to refute. The sentence shows the one that decided."""
+
+    def judge(numbers: Mapping[str, Estimate]) -> Verdict:
+        verdicts = [check.judge(numbers) for check in checks]
+        found = [verdict.verdict for verdict in verdicts]
+        worst = next(verdict for verdict in (FAILS, OPEN, HOLDS) if verdict in found)
+        counts = f"{found.count(HOLDS)} of {len(checks)} comparisons hold, {found.count(FAILS)} do not"
+        return Verdict(worst, f"{counts}; for instance {verdicts[found.index(worst)].why}")
+
+    return Check(tuple(dict.fromkeys(name for check in checks for name in check.needs)), judge)
+
+
+def _side(holds: bool, fails: bool) -> str:
+    return HOLDS if holds else FAILS if fails else OPEN
+
+
+def _more_keys(figure: str, blocks: range = BLOCKS) -> list[Check]:
+    site = figure + ".{}.block{}.intermediate.union"
+    return [greater(site.format("dpr", block), site.format("pretrained", block)) for block in blocks]
+
+
+def _outputs(block: int) -> tuple[str, str]:
+    return f"figure1.pretrained.block{block}.output.union", f"figure1.dpr.block{block}.output.union"
+
+
+CLAIMS = (
+    # Section 2: probes. `a_minus_b` is a paired difference of accuracies over the same questions.
+    Claim(
+        "S2.1",
+        "2",
+        "Given two passages, a probe of the last layer does slightly better on pre-trained BERT than on DPR.",
+        "table1",
+        above("table1.n2.pretrained_minus_dpr_query.layer12", 0),
+    ),
+    Claim(
+        "S2.2",
+        "2",
+        "With more passages to choose from, pre-trained BERT's lead at the last layer grows.",
+        "table1",
+        greater(
+            "table1.n5.pretrained_minus_dpr_query.layer12",
+            "table1.n2.pretrained_minus_dpr_query.layer12",
+        ),
+    ),
+    Claim(
+        "S2.3",
+        "2",
+        "A probe that was not trained is at chance at every layer (within 5 points).",
+        "table1",
+        every(*(between(f"table1.n2.untrained.layer{layer}", 0.45, 0.55) for layer in LAYERS)),
+    ),
+    Claim(
+        "S2.4",
+        "2",
+        "On the embedding layer every probe is at chance, for any number of passages (within 5 points).",
+        "table1",
+        every(
+            *(
+                between(f"table1.n{n}.{model}.layer0", round(1 / n - 0.05, 3), round(1 / n + 0.05, 3))
+                for n in CHOICES
+                for model in ("pretrained", "dpr_query", "dpr_context")
+            )
+        ),
+    ),
+    Claim(
+        "S2.5",
+        "2",
+        "The more passages there are to choose from, the less accurate the probes of either model.",
+        "table1",
+        every(
+            *(
+                greater(f"table1.n{n}.{model}.layer12", f"table1.n{n + 1}.{model}.layer12")
+                for n in CHOICES[:-1]
+                for model in ("pretrained", "dpr_query")
+            )
+        ),
+    ),
+    Claim(
+        "S2.6",
+        "2",
+        "DPR training does not make the features much more discriminative: its last layer gains less than 5 points.",
+        "table1",
+        every(*(above(f"table1.n{n}.pretrained_minus_dpr_query.layer12", -0.05) for n in CHOICES)),
+    ),
+    Claim(
+        "S2.7",
+        "2",
+        "Probes of the query tower and of the context tower do equally well at every layer (within 1 point).",
+        "table1",
+        every(*(between(f"table1.n2.dpr_query_minus_dpr_context.layer{x}", -0.01, 0.01) for x in LAYERS)),
+    ),
+    Claim(
+        "S2.8",
+        "2",
+        "The probe's success shows which passage the model relates to the query: without the query it does worse.",
+        "table1",
+        every(*(above(f"table1.n{n}.pretrained_minus_no_query.layer12", 0) for n in CHOICES)),
+    ),
+    # Section 3: neurons. `sharing` is the mean share of questions for which a neuron that is ever active is active.
+    Claim(
+        "S3.1",
+        "3",
+        "DPR training activates more neurons in the intermediate layer of every block.",
+        "figure1",
+        every(*_more_keys("figure1")),
+    ),
+    Claim(
+        "S3.2",
+        "3",
+        "In the later blocks as many output neurons are active after DPR training as before (within a quarter).",
+        "figure1",
+        every(*(greater(*pair, factor=0.8) for block in LATE for pair in (_outputs(block), _outputs(block)[::-1]))),
+    ),
+    Claim(
+        "S3.3",
+        "3",
+        "In the first blocks DPR training leaves fewer output neurons active.",
+        "figure1",
+        every(*(greater(*_outputs(block)) for block in EARLY)),
+    ),
+    Claim(
+        "S3.4",
+        "3, 6",
+        "Pre-trained BERT leans on neurons that many questions share; after DPR training they are shared less.",
+        "figure1",
+        greater("figure1.pretrained.sharing", "figure1.dpr.sharing"),
+    ),
+    Claim(
+        "S3.5",
+        "3, 6",
+        "After DPR training more pathways lead to the same fact: more neurons must be silenced before it is lost.",
+        "pathways",
+        greater("pathways.dpr.silenced", "pathways.pretrained.silenced"),
+    ),
+    Claim(
+        "S3.6",
+        "3",
+        "For every example question more neurons are strongly active in DPR's encoder than in pre-trained BERT.",
+        "table2",
+        every(*(greater(f"table2.q{q}.dpr_strong", f"table2.q{q}.bert_strong") for q in range(1, 9))),
+    ),
+    Claim(
+        "S3.7",
+        "3",
+        "DPR's first five passages stay with the subject of the question; pre-trained BERT's wander.",
+        "table2",
+        greater("table2.dpr.on_topic", "table2.bert.on_topic"),
+    ),
+    # Section 4: edits. `_effect` is a paired difference, over all facts chosen for editing, from the arm without edit.
+    Claim(
+        "S4.1",
+        "4.1",
+        "About half of the facts are added: the probe now succeeds on 54–57 % of them (within 5 points).",
+        "table3",
+        every(*(between(f"table3.{editor}.probing_added", 0.49, 0.62) for editor in EDITORS)),
+        size=True,
+    ),
+    Claim(
+        "S4.2",
+        "4.1",
+        "It is the edit that makes the probe succeed: with it more facts are found than without.",
+        "table3",
+        every(*(above(f"table3.{editor}.probing_effect", 0) for editor in EDITORS)),
+    ),
+    Claim(
+        "S4.3",
+        "4.1",
+        "After DPR training 37–44 % of the facts that were added are recognised (within 5 points).",
+        "table3",
+        every(*(between(f"table3.{editor}.dpr_added", 0.32, 0.49) for editor in EDITORS)),
+        size=True,
+    ),
+    Claim(
+        "S4.4",
+        "4.1",
+        "Facts added to BERT become retrievable through DPR training.",
+        "table3",
+        every(*(above(f"table3.{editor}.dpr_effect", 0) for editor in EDITORS)),
+    ),
+    Claim(
+        "S4.5",
+        "4.1",
+        "Changes off target are a minor matter: fewer of the other questions flip than of the edited ones.",
+        "table3",
+        every(*(greater(f"table3.{editor}.probing_added", f"table3.{editor}.off_target_rate") for editor in EDITORS)),
+    ),
+    Claim(
+        "S4.6",
+        "4.2",
+        "Known facts resist: only 11–16 % of them are overwritten (within 5 points).",
+        "table4",
+        every(*(between(f"table4.{editor}.probing_removed", 0.06, 0.21) for editor in EDITORS)),
+        size=True,
+    ),
+    Claim(
+        "S4.7",
+        "4.2",
+        "Of the facts that were overwritten, 81–100 % stay lost after DPR training (within 5 points).",
+        "table4",
+        every(*(between(f"table4.{editor}.dpr_removed", 0.76, 1) for editor in EDITORS)),
+        size=True,
+    ),
+    Claim(
+        "S4.8",
+        "4.2",
+        "Facts removed from BERT cease to be retrievable: after DPR training more are lost than without the edit.",
+        "table4",
+        every(*(above(f"table4.{editor}.dpr_effect", 0) for editor in EDITORS)),
+    ),
+    # The appendix
+    Claim(
+        "A.1",
+        "A.1",
+        "The context encoder shows the same: more intermediate neurons in every block but the first, and fewer there.",
+        "figure2",
+        every(
+            *_more_keys("figure2", BLOCKS[1:]),
+            greater("figure2.pretrained.block0.intermediate.union", "figure2.dpr.block0.intermediate.union"),
+        ),
+    ),
+    Claim(
+        "A.2",
+        "A.2",
+        "At every threshold from 0.005 to 0.3 DPR activates more intermediate neurons, and each for fewer questions.",
+        "figure7",
+        every(
+            *(
+                check
+                for figure in range(3, 8)
+                for check in (
+                    greater(f"figure{figure}.dpr.intermediate.union", f"figure{figure}.pretrained.intermediate.union"),
+                    greater(f"figure{figure}.pretrained.sharing", f"figure{figure}.dpr.sharing"),
+                )
+            )
+        ),
+    ),
+    # The conclusion, tested where a question needs a fact that only the model can supply
+    Claim(
+        "C.1",
+        "1, 6",
+        "What BERT knows bounds what DPR retrieves: passages are found more often when the fact they need is known.",
+        "bound",
+        above("bound.difference.top20", 0),
+    ),
+    Claim(
+        "C.2",
+        "6",
+        "Without the fact retrieval fails: held-out facts help no more than no pre-training at all (within 5 points).",
+        "bound",
+        between("bound.held_out_minus_unpretrained.top20", -0.05, 0.05),
+    ),
+    Claim(
+        "C.3",
+        "6",
+        "The better a fact is known, the better its passage is found: retrieval rises with the exposures of the fact.",
+        "bound",
+        above("bound.dose.slope", 0),
+    ),
+)

@@ -1,0 +1,267 @@
+"""What a notebook reports: every number once, beside the paper's, in its results file and on its page.
+
+Tables, figures and claims are shown by one output with two faces: HTML, which JupyterLab shows, and MyST Markdown, from
+which the book makes a numbered table or figure whose label is the exhibit's id (`nb_mime_priority_overrides` and
+`nb_render_markdown_format` in `_config.yml` choose it). `number` and `text` leave an invisible record for
+`{glue:text}` in the prose. All text is shown as text: whatever could be markup, in either face, is escaped.
+"""
+
+import base64
+import html
+import importlib.metadata
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from dprlens import paper
+from dprlens.artifacts import write_json
+from dprlens.intervals import Estimate, exact
+
+GLUE = "application/papermill.record/"  # myst-nb takes outputs under this prefix off the page and keeps them by name
+SVG = {"svg.hashsalt": "dprlens", "svg.fonttype": "path"}  # the same bytes each time; no font needed to show them
+LIBRARIES = ("dprlens", "torch", "transformers")
+SIGNS = {"holds": "✓", "does not hold": "✗", "cannot tell here": "?"}
+EXHIBIT = re.compile(r"[a-z][a-z0-9_]*")
+NUMBER = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
+
+
+class Summarized(Protocol):
+    """All that a report asks of a world: sizes and digest, as a dict ready for JSON."""
+
+    def summary(self) -> dict: ...
+
+
+class Report:
+    """The results of one notebook, written to `<root>/<profile>/<notebook>.json` after each call, whole or not at all.
+
+    `exhibits` are the ids that the notebook promises; `close` fails if one is missing. The root is `$DPRLENS_RESULTS`,
+    else `_build/results` of the repository, else of the current folder.
+    """
+
+    def __init__(
+        self,
+        notebook: str,
+        *,
+        profile: str,
+        seed: int,
+        world: Summarized,
+        parameters: Mapping[str, object],
+        exhibits: Sequence[str] = (),
+    ):
+        self.numbers: dict[str, Estimate] = {}
+        self.path = _root() / profile / f"{notebook}.json"
+        self._promised = tuple(_checked(name, EXHIBIT) for name in exhibits)
+        self._texts: set[str] = set()
+        self._results = {
+            "notebook": notebook,
+            "profile": profile,
+            "seed": seed,
+            "parameters": dict(parameters),
+            "world": world.summary(),
+            "exhibits": {},
+        }
+        self._write()  # from now on no number of an earlier run is left
+
+    def number(self, name: str, value: Estimate | float, spec: str = "") -> None:
+        """Report one number; `{glue:text}` with its id shows it in the prose, formatted by `spec`.
+
+        `name` is `<exhibit>.<…>`; a plain number is an exact count. Raises ValueError if it was reported before.
+        """
+        self._add(name.split(".")[0], {name: value})
+        self.text(name, format(self.numbers[name], spec))
+        self._write()
+
+    def table(
+        self, exhibit: str, frame: pd.DataFrame, title: str, numbers: Mapping[str, Estimate | float] | None = None
+    ) -> None:
+        """Show `frame` as a numbered table and report the `numbers` behind it.
+
+        Cells are shown as they are if text; floats with two decimals, estimates with their interval, nothing as "–".
+        The index is not shown: `reset_index` first if it says something.
+        """
+        self._exhibit(exhibit, "table", title, numbers)
+        names = [" · ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in frame.columns]
+        rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+        right = [
+            all(isinstance(value, int | float | np.number) for value in frame.iloc[:, i]) for i in range(len(names))
+        ]
+        rule = ["---:" if numeric else ":---" for numeric in right]
+        lines = [[plain(name) for name in names], rule, *([plain(cell) for cell in row] for row in rows)]
+        page = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        self._show(
+            title,
+            f"<table>\n<caption>{html.escape(title)}</caption>\n<thead>{_html_row('th', names, right)}</thead>\n"
+            f"<tbody>\n{''.join(_html_row('td', row, right) for row in rows)}</tbody>\n</table>",
+            f":::{{table}} {plain(title)}\n:name: {exhibit}\n\n{page}\n:::",
+        )
+
+    def figure(
+        self,
+        exhibit: str,
+        figure: Figure,
+        title: str,
+        alt: str,
+        numbers: Mapping[str, Estimate | float] | None = None,
+    ) -> None:
+        """Show a matplotlib figure (closed afterwards) as a numbered figure and report the `numbers` behind it.
+
+        `alt` says in words what the picture shows, for those who cannot see it.
+        """
+        self._exhibit(exhibit, "figure", title, numbers)
+        source = svg(figure)
+        plt.close(figure)
+        uri = "data:image/svg+xml;base64," + base64.b64encode(source.encode()).decode()
+        self._show(
+            f"{title}: {alt}",
+            f'<figure><img src="{uri}" alt="{html.escape(alt)}"><figcaption>{html.escape(title)}</figcaption></figure>',
+            f":::{{figure}} {uri}\n:name: {exhibit}\n:alt: {json.dumps(_line(alt), ensure_ascii=False)}\n\n"
+            f"{plain(title)}\n:::",
+        )
+
+    def claims(self, exhibit: str) -> None:
+        """Judge the paper's claims about an exhibit on all numbers so far; show and keep verdict and reason of each."""
+        claims = [claim for claim in paper.CLAIMS if claim.exhibit == exhibit]
+        if not claims or exhibit not in self._results["exhibits"]:
+            raise ValueError(f"No claim or no result for {exhibit!r}: report an exhibit that paper.CLAIMS names first.")
+        profile = self._results["profile"]
+        verdicts = [(claim, claim.verdict(self.numbers, profile)) for claim in claims]
+        self._results["exhibits"][exhibit]["claims"] = [
+            {"id": claim.id, "text": claim.text, **verdict._asdict()} for claim, verdict in verdicts
+        ]
+        self._write()
+        parts = [
+            (claim.id, claim.text, f"{SIGNS[verdict.verdict]} {verdict.verdict}", verdict.why)
+            for claim, verdict in verdicts
+        ]
+        self._show(
+            "\n".join(" — ".join(part) for part in parts),
+            "<ul>\n"
+            + "".join(
+                "<li>{} · {}<br><strong>{}</strong> — {}</li>\n".format(*map(html.escape, part)) for part in parts
+            )
+            + "</ul>",
+            "\n".join("- {} · {}\\\n  **{}** — {}".format(*map(plain, part)) for part in parts),
+        )
+
+    def text(self, key: str, value: str) -> None:
+        """Leave `value` for `{glue:text}` under `key`; shows nothing. Raises ValueError for a key used before."""
+        if key in self._texts:
+            raise ValueError(f"The text {key!r} was given before: use each key once.")
+        self._texts.add(key)
+        record = {"scrapbook": {"name": key, "mime_prefix": GLUE}}
+        display({GLUE + "text/plain": repr(_line(value))}, raw=True, metadata=record)
+
+    def provenance(self) -> None:
+        """Show what made this page's numbers: profile, seed, world and the versions of the libraries that matter."""
+        results = self._results
+        world = ", ".join(f"{key} {value}" for key, value in results["world"].items())
+        versions = ", ".join(f"{library} {importlib.metadata.version(library)}" for library in LIBRARIES)
+        line = f"Profile {results['profile']} · seed {results['seed']} · world: {world} · {versions}"
+        self._show(line, f"<p><small>{html.escape(line)}</small></p>", f"*{plain(line)}*")
+
+    def close(self) -> None:
+        """Raises ValueError if a promised exhibit was not reported."""
+        missing = [name for name in self._promised if name not in self._results["exhibits"]]
+        if missing:
+            raise ValueError(
+                f"Promised and not reported: {', '.join(missing)}; report each exhibit or do not promise it."
+            )
+
+    def _exhibit(self, exhibit: str, kind: str, title: str, numbers: Mapping[str, Estimate | float] | None) -> None:
+        known = self._results["exhibits"].get(_checked(exhibit, EXHIBIT))
+        if known and known["kind"] != "numbers":
+            raise ValueError(f"{exhibit!r} was reported before, as a {known['kind']}: give each exhibit its own id.")
+        self._add(exhibit, numbers or {})
+        self._results["exhibits"][exhibit] |= {"kind": kind, "title": title}
+        self._write()
+
+    def _add(self, exhibit: str, numbers: Mapping[str, Estimate | float]) -> None:
+        """Keep numbers of one exhibit, all or none."""
+        found = {name: value if isinstance(value, Estimate) else exact(float(value)) for name, value in numbers.items()}
+        for name, value in found.items():
+            if name in self.numbers or _checked(name, NUMBER).split(".")[0] != exhibit:
+                raise ValueError(
+                    f"{name!r} was reported before or is no number of {exhibit!r}: ids start with their exhibit."
+                )
+            if not all(map(math.isfinite, value)):
+                raise ValueError(f"{name} is {value}: report finite numbers, or leave out what has no value.")
+        self.numbers |= found
+        blank = {"kind": "numbers", "title": "", "numbers": {}, "claims": []}
+        kept = self._results["exhibits"].setdefault(exhibit, blank)["numbers"]
+        for name, (value, low, high, n) in found.items():
+            interval = {"low": low, "high": high, "n": n} if n else {"low": None, "high": None, "n": None}
+            kept[name] = {"ours": value, **interval, "paper": paper.numbers().get(name)}
+
+    def _show(self, text: str, lab: str, page: str) -> None:
+        ignored = f'<div class="tex2jax_ignore mathjax_ignore">{lab}</div>'  # dollars in the text are no formulas
+        display({"text/plain": text, "text/html": ignored, "text/markdown": page}, raw=True)
+
+    def _write(self) -> None:
+        write_json(self.path, _rounded(self._results))
+
+
+def plain(text: str) -> str:
+    """Text for Markdown of any dialect: on one line, every sign that is no letter, digit or space as an entity."""
+    return re.sub(r"[^\w\s]|_", lambda sign: f"&#{ord(sign[0])};", _line(text))
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG: the same figure gives the same bytes."""
+    file = io.StringIO()
+    with mpl.rc_context(SVG):
+        figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def _root() -> Path:
+    if chosen := os.environ.get("DPRLENS_RESULTS"):
+        return Path(chosen).absolute()
+    repository = Path(__file__).parents[2]
+    return (repository if (repository / "notebooks").is_dir() else Path.cwd()) / "_build" / "results"
+
+
+def _checked(name: str, pattern: re.Pattern) -> str:
+    if not pattern.fullmatch(name):
+        raise ValueError(f"{name!r} is no id: use small letters, digits and _, as in table3.mend.dpr_added.")
+    return name
+
+
+def _line(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str | Estimate):
+        return str(value)
+    if pd.isna(value):
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _html_row(tag: str, cells: Sequence[str], right: Sequence[bool]) -> str:
+    sides = ["right" if numeric else "left" for numeric in right]
+    row = [f'<{tag} style="text-align: {s}">{html.escape(c)}</{tag}>' for c, s in zip(cells, sides, strict=True)]
+    return f"<tr>{''.join(row)}</tr>\n"
+
+
+def _rounded(value: object) -> object:
+    """The same with floats at six significant digits and plain types throughout."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}")
+    return int(value) if isinstance(value, np.integer) else value

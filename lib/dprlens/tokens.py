@@ -1,0 +1,54 @@
+"""WordPiece for a closed world: a vocabulary of whole words, read by transformers' own BERT tokenizer.
+
+A vocabulary *trained* at this size splits most words; here every word of the world is one piece, and single
+characters are the pieces for words that the world does not have.
+"""
+
+import string
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import BertTokenizer
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+VOCABULARY_FILE = "vocab.txt"
+
+
+def vocabulary(texts: Iterable[str]) -> list[str]:
+    """The pieces for these texts: special tokens, characters (alone and as continuations), then words in sorted order."""
+    normalise, split = BertNormalizer(lowercase=True), BertPreTokenizer()
+    words = {
+        word for text in set(texts) for word, _ in split.pre_tokenize_str(normalise.normalize_str(text))
+    }
+    characters = sorted(set(string.ascii_lowercase + string.digits + string.punctuation).union(*words))
+    pieces = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
+    return pieces + sorted(words - set(pieces))
+
+
+def make_tokenizer(pieces: Sequence[str]) -> BertTokenizer:
+    """An uncased BERT tokenizer over these pieces, in this order."""
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, do_lower_case=True)
+
+
+def save_vocabulary(tokenizer: BertTokenizer, folder: Path) -> None:
+    """Writes `vocab.txt`, one piece a line, in the order of their ids."""
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda piece_id: piece_id[1])
+    (folder / VOCABULARY_FILE).write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
+
+
+def load_vocabulary(folder: Path) -> BertTokenizer:
+    """The tokenizer of a folder's `vocab.txt`."""
+    return make_tokenizer((folder / VOCABULARY_FILE).read_text(encoding="utf-8").split("\n")[:-1])
+
+
+def with_places(
+    tokenizer: BertTokenizer, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]
+) -> list[tuple[list[int], list[list[int]]]]:
+    """For each text its token ids, special tokens included, and for each of its character spans the tokens in it."""
+    encoded = tokenizer(list(texts), return_offsets_mapping=True, add_special_tokens=True)
+    return [
+        (ids, [[t for t, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in of_text])
+        for ids, offsets, of_text in zip(encoded["input_ids"], encoded["offset_mapping"], spans, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Training: masked-LM pre-training here, dense passage retrieval later."""

@@ -1,0 +1,185 @@
+"""What a world is: facts, passages, questions, and which facts pre-training has stated.
+
+Both makers (`dprlens.closed`, and DPR's own files later) return a `World`; no method asks which one made it.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+SPLITS = ("train", "dev", "test")
+KINDS = ("lexical", "knowledge_required")
+
+
+class Statement(NamedTuple):
+    """A sentence that states one fact; `text[start:end]` is the answer (character offsets)."""
+
+    text: str
+    start: int
+    end: int
+    reserved: bool = False  # True: kept out of pre-training and of every passage
+
+    @property
+    def answer(self) -> str:
+        return self.text[self.start : self.end]
+
+
+class Fact(NamedTuple):
+    """One subject–relation–object triple and the ways to say it."""
+
+    id: str
+    subject: str
+    relation: str
+    object: str
+    split: str  # train: may be asked in DPR training; dev, test: only evaluated
+    statements: tuple[Statement, ...] = ()
+    alternatives: tuple[str, ...] = ()  # false objects of the right type, for the editing chapters
+
+
+class Passage(NamedTuple):
+    """A retrieval unit: a titled paragraph, and the facts that it states."""
+
+    id: str
+    title: str
+    text: str
+    facts: tuple[str, ...] = ()
+
+
+class Question(NamedTuple):
+    """A question, its answers, its gold passage, and the facts that answering it takes.
+
+    `kind` is "lexical" where the question names the gold passage's entity, "knowledge_required" where it
+    describes that entity through a *linking fact*; then `facts` is (linking fact, target fact), else (target fact,).
+    """
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    gold: str
+    facts: tuple[str, ...]
+    split: str
+    kind: str
+    hard_negatives: tuple[str, ...] = ()
+
+    @property
+    def link(self) -> str | None:
+        """Id of the linking fact; None for a lexical question."""
+        return self.facts[0] if self.kind == "knowledge_required" else None
+
+    @property
+    def target(self) -> str:
+        """Id of the fact that the answer states."""
+        return self.facts[-1]
+
+
+class Exposure(NamedTuple):
+    """How often pre-training states a fact; 0 means held out."""
+
+    times: int
+    described: int = 0  # of these: sentences that go through the fact to say something about its object
+
+
+@dataclass(frozen=True)
+class World:
+    """Facts, passages, questions; `known` maps a fact's id to its exposure, or is None where nobody can know."""
+
+    maker: str
+    facts: tuple[Fact, ...]
+    passages: tuple[Passage, ...]
+    questions: tuple[Question, ...]
+    known: Mapping[str, Exposure] | None = None
+    remarks: tuple[tuple[str, str], ...] = ()  # (entity, sentence): said in pre-training and passages, never asked
+
+    def __post_init__(self) -> None:
+        for what, records in (("fact", self.facts), ("passage", self.passages), ("question", self.questions)):
+            twice = [id_ for id_, n in Counter(record.id for record in records).items() if n > 1]
+            if twice:
+                raise ValueError(f"{what} id {twice[0]!r} occurs more than once; ids must be unique in a world")
+        facts, passages = set(self.fact), set(self.passage)
+        for question in self.questions:
+            missing = {question.gold} - passages or set(question.facts) - facts
+            if missing:
+                raise ValueError(f"question {question.id!r} refers to {missing.pop()!r}, which is not in this world")
+
+    @cached_property
+    def fact(self) -> Mapping[str, Fact]:
+        return {fact.id: fact for fact in self.facts}
+
+    @cached_property
+    def passage(self) -> Mapping[str, Passage]:
+        return {passage.id: passage for passage in self.passages}
+
+    def exposure(self, fact_id: str) -> Exposure:
+        """How often pre-training states the fact. Raises ValueError where nobody can know."""
+        if self.known is None:
+            raise ValueError(f"what a {self.maker} world's model has read is not recorded: exposures are unknown")
+        return self.known[fact_id]
+
+    def held_out(self, fact_id: str) -> bool:
+        """True if pre-training never states the fact."""
+        return self.exposure(fact_id).times == 0
+
+    def article(self, title: str) -> tuple[Passage, ...]:
+        """All passages under one title, in order."""
+        return tuple(passage for passage in self.passages if passage.title == title)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the content: two worlds are the same world if and only if these agree."""
+        sha = hashlib.sha256(self.maker.encode())
+        for rows in self._tables().values():
+            for row in rows:
+                sha.update(row.encode() + b"\n")
+            sha.update(b"\f")
+        return sha.hexdigest()
+
+    def summary(self) -> dict:
+        """Sizes and digest, as every page and results file states them."""
+        sizes = {name: len(getattr(self, name)) for name in ("facts", "passages", "questions")}
+        return {"maker": self.maker, **sizes, "digest": self.digest[:16]}
+
+    def _tables(self) -> dict[str, Iterable[str]]:
+        known = [("maker", self.maker)] + ([] if self.known is None else sorted(self.known.items()))
+        return {
+            name: [json.dumps(row, ensure_ascii=False) for row in rows]
+            for name, rows in (
+                ("facts", self.facts),
+                ("passages", self.passages),
+                ("questions", self.questions),
+                ("known", known),
+                ("remarks", self.remarks),
+            )
+        }
+
+    def save(self, folder: Path) -> None:
+        """One JSON array a line, one file a table; the field order is that of the records above."""
+        for name, rows in self._tables().items():
+            (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "World":
+        def rows(name: str) -> list:
+            lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+            return [json.loads(line) for line in lines if line]
+
+        def fact(id_, subject, relation, object_, split, statements, alternatives) -> Fact:
+            said = tuple(Statement(*statement) for statement in statements)
+            return Fact(id_, subject, relation, object_, split, said, tuple(alternatives))
+
+        (_, maker), *known = rows("known")
+        return cls(
+            maker=maker,
+            facts=tuple(fact(*row) for row in rows("facts")),
+            passages=tuple(Passage(*row[:3], tuple(row[3])) for row in rows("passages")),
+            questions=tuple(
+                Question(id_, text, tuple(answers), gold, tuple(facts), split, kind, tuple(negatives))
+                for id_, text, answers, gold, facts, split, kind, negatives in rows("questions")
+            ),
+            known={id_: Exposure(*exposure) for id_, exposure in known} or None,
+            remarks=tuple(tuple(row) for row in rows("remarks")),
+        )

@@ -1,0 +1,46 @@
+"""The doors to the environment name the same files and one set of versions."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def names(file: str) -> dict[str, str]:
+    """Package -> the rest of its line, from a requirements file."""
+    lines = [line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    split = [re.fullmatch(r"([A-Za-z0-9._-]+)(.*)", line) for line in lines if line]
+    return {re.sub(r"[-_.]+", "-", found[1]).lower(): found[2] for found in split}
+
+
+def test_conda_door_has_no_pins_of_its_own():
+    text = (ROOT / "environment.yml").read_text()
+    content = yaml.safe_load(text)
+    assert "==" not in text
+    assert content["dependencies"][-1] == {"pip": ["-r requirements.txt", "-c constraints.txt", "-e ."]}
+    assert [one.partition("=")[0] for one in content["dependencies"][:-1]] == ["python", "pip"]
+    for file in ("requirements.txt", "constraints.txt", "pyproject.toml"):
+        assert (ROOT / file).exists()
+
+
+def test_conda_python_is_one_that_the_package_accepts():
+    python = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][0].partition("=")[2]
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    least = re.fullmatch(r">=(\d+)\.(\d+)", wanted)
+    assert tuple(map(int, python.split("."))) >= tuple(map(int, least.groups()))
+
+
+def test_every_requirement_is_pinned_in_constraints_and_only_there():
+    pinned = names("constraints.txt")
+    for name, rest in names("requirements.txt").items():
+        assert "==" not in rest, name
+        assert pinned[name].startswith("=="), name
+
+
+def test_make_knows_the_promised_targets():
+    for target in ("book", "test", "lint", "lab", "serve", "run", "clean"):
+        subprocess.run(["make", "-n", target, "NB=00"], cwd=ROOT, check=True, capture_output=True)

@@ -1,0 +1,164 @@
+"""Intervals against worked numbers and against simulated truth."""
+
+import numpy as np
+import pytest
+from dprlens.intervals import Estimate, difference, exact, gap, mean, share
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        # the paper's printed shares (Tables 3 and 4) as counts of the 284 facts, or of the facts removed
+        (153, 284, 0.48, 0.60),
+        (162, 284, 0.51, 0.63),
+        (40, 46, 0.74, 0.94),
+        (26, 32, 0.65, 0.91),
+        (31, 31, 0.89, 1.0),
+        # by hand: with n = 4 and z² = 3.8415 the middle is 0.5 and the half width 1.96·√(1/16 + 3.8415/64)/1.9604
+        (2, 4, 0.15, 0.85),
+        (0, 10, 0.0, 0.278),
+    ],
+)
+def test_wilson_gives_the_known_intervals(successes, n, low, high):
+    estimate = share(successes, n)
+    assert estimate.value == successes / n
+    assert estimate.n == n
+    assert (estimate.low, estimate.high) == (pytest.approx(low, abs=0.006), pytest.approx(high, abs=0.006))
+
+
+def test_wilson_reaches_zero_and_one_exactly():
+    assert share(0, 7).low == 0.0
+    assert share(7, 7).high == 1.0
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_impossible_shares_are_refused(successes, n):
+    with pytest.raises(ValueError, match=rf"{successes} successes in {n} trials"):
+        share(successes, n)
+
+
+def test_an_estimate_reads_as_value_interval_and_n():
+    estimate = Estimate(0.951, 0.926, 0.9701, 120)
+    assert str(estimate) == "0.95 [0.93, 0.97], n = 120"
+    assert f"{estimate:.1%}" == "95.1% [92.6%, 97.0%], n = 120"
+    assert str(exact(1323)) == "1,323"
+    assert str(exact(0.5)) == "0.50"
+
+
+def test_the_bootstrap_covers_the_truth_in_95_of_100_cases():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(0.3, 1.0, size=(600, 120))
+    covered = [e.low <= 0.3 <= e.high for e in (mean(row, resamples=500) for row in samples)]
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_wilson_covers_the_truth_in_95_of_100_cases():
+    successes = np.random.default_rng(1).binomial(150, 0.12, size=4000)
+    covered = [e.low <= 0.12 <= e.high for e in (share(int(count), 150) for count in successes)]
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def clustered_sample(rng, clusters=60, size=5):
+    """Values of 60 facts with 5 questions each; a fact's questions share most of their luck."""
+    facts = np.repeat(np.arange(clusters), size)
+    return rng.normal(size=clusters)[facts] + 0.3 * rng.normal(size=clusters * size), facts
+
+
+def test_clusters_restore_coverage_that_pretended_independence_loses():
+    rng = np.random.default_rng(2)
+    covered = {"by fact": [], "by question": []}
+    for _ in range(400):
+        values, facts = clustered_sample(rng)
+        for name, clusters in (("by fact", facts), ("by question", None)):
+            estimate = mean(values, clusters, resamples=400)
+            covered[name].append(estimate.low <= 0 <= estimate.high)
+    assert 0.91 <= np.mean(covered["by fact"]) <= 0.98
+    assert np.mean(covered["by question"]) < 0.75
+
+
+def test_clusters_may_be_named_by_anything_and_differ_in_size():
+    values = [1, 0, 0, 1, 1]
+    estimate = mean(values, clusters=["a", "b", "b", ("c", 1), ("c", 1)])
+    assert estimate.value == 0.6
+    assert estimate.n == 5
+    assert estimate.low == 0.0  # only b drawn
+    assert estimate.high == 1.0
+
+
+def test_values_all_one_get_wilson_over_clusters_and_not_an_empty_interval():
+    assert mean([1, 1, 1, 1, 1, 1], clusters=[0, 0, 1, 1, 2, 2]) == share(3, 3)._replace(n=6)
+    assert mean([0.0] * 10) == share(0, 10)
+    assert mean([2.0] * 10) == Estimate(2.0, 2.0, 2.0, 10)
+
+
+def test_a_paired_difference_by_hand():
+    a, b = [1, 1, 1, 0], [0, 1, 0, 1]  # differences 1, 0, 1, −1
+    estimate = difference(a, b, resamples=20_000)
+    assert estimate.value == 0.25
+    assert estimate.n == 4
+    # of 256 equally likely draws the sum is −4 in 1, −3 in 4, −2 in 6 + 8: 2.5 % lies in the third step
+    assert estimate.low == -0.5
+    assert estimate.high == 1.0  # P(all four are 1) = 1/16
+
+
+def test_a_difference_and_a_gap_draw_whole_clusters():
+    values, facts = clustered_sample(np.random.default_rng(7))
+    nothing = np.zeros(values.size)
+    for compare, named in (
+        (difference, {"clusters": facts}),
+        (gap, {"clusters_a": facts}),
+        (gap, {"clusters_b": facts}),
+    ):
+        arms = (nothing, values) if "clusters_b" in named else (values, nothing)
+        by_fact, by_question = compare(*arms, **named), compare(*arms)
+        assert by_fact.value == pytest.approx(by_question.value)
+        assert by_fact.high - by_fact.low > 1.5 * (by_question.high - by_question.low)
+
+
+def test_pairing_narrows_what_the_items_share():
+    rng = np.random.default_rng(3)
+    items = rng.normal(size=200)
+    a, b = items + 0.5 + 0.1 * rng.normal(size=200), items + 0.1 * rng.normal(size=200)
+    paired, unpaired = difference(a, b), gap(a, b)
+    assert paired.value == pytest.approx(unpaired.value)
+    assert paired.high - paired.low < 0.2 * (unpaired.high - unpaired.low)
+
+
+def test_a_gap_of_two_groups_covers_its_truth():
+    rng = np.random.default_rng(4)
+    covered = []
+    for _ in range(300):
+        a, b = rng.normal(1, 1, 80), rng.normal(0, 2, 60)
+        estimate = gap(a, b, resamples=400)
+        covered.append(estimate.low <= 1 <= estimate.high)
+    assert estimate.n == 60
+    assert 0.91 <= np.mean(covered) <= 0.98
+
+
+def test_the_seed_decides_and_nothing_else_does():
+    values = np.random.default_rng(5).normal(size=50)
+    np.random.seed(1)  # noqa: NPY002 - the global generator must not matter
+    first = mean(values, seed=7)
+    np.random.seed(2)  # noqa: NPY002
+    assert mean(values, seed=7) == first
+    assert mean(values, seed=8) != first
+
+
+def test_many_clusters_are_drawn_in_blocks(monkeypatch):
+    values = np.random.default_rng(6).normal(size=30)
+    whole = mean(values, resamples=64)
+    monkeypatch.setattr("dprlens.intervals.BLOCK", 70)  # two rows of 30 at a time
+    assert mean(values, resamples=64) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("values", [[], [0.1, float("nan")], [[1, 2], [3, 4]]])
+def test_no_values_or_no_numbers_are_refused_with_a_sentence(values):
+    with pytest.raises(ValueError, match="give one row of at least one finite number"):
+        mean(values)
+
+
+def test_arms_and_clusters_must_fit():
+    with pytest.raises(ValueError, match="Arms of 3 and 2 values"):
+        difference([1, 2, 3], [1, 2])
+    with pytest.raises(ValueError, match="2 cluster names for 3 values"):
+        mean([1, 2, 3], clusters=["a", "b"])

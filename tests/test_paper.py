@@ -1,0 +1,305 @@
+"""The paper's numbers against its text, and every claim against numbers that make it true and false."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from dprlens import paper
+from dprlens.intervals import Estimate, exact
+from dprlens.paper import CLAIMS, own_reading
+from dprlens.paper.claims import FAILS, HOLDS, OPEN, above, between, every, greater
+from dprlens.paper.numbers import FOLDER
+from dprlens.paper.reading import row
+
+READINGS = {reading.id: reading for reading in own_reading()}
+
+
+# --- numbers ---
+
+
+def test_every_cell_of_every_table_is_there():
+    table1 = {
+        f"table1.n{n}.{model}.layer{layer}"
+        for n in range(2, 6)
+        for model in ("pretrained", "dpr_query", "dpr_context", *(["untrained"] if n == 2 else []))
+        for layer in range(13)
+    }
+    table2 = {
+        f"table2.q{q}.{model}_{what}" for q in range(1, 9) for model in ("bert", "dpr") for what in ("top1", "strong")
+    }
+    edits = {
+        f"{table}.{editor}.{column}"
+        for table, done in (("table3", "added"), ("table4", "removed"))
+        for editor in ("transformer_patcher", "malmen", "mend")
+        for column in (f"probing_{done}", "off_target_flips", f"dpr_{done}", "off_target_edits")
+    }
+    assert set(paper.numbers()) == table1 | table2 | edits
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("table1.n2.untrained.layer11", 0.54),
+        ("table1.n2.pretrained.layer12", 0.84),
+        ("table1.n2.dpr_query.layer12", 0.82),
+        ("table1.n4.pretrained.layer8", 0.56),
+        ("table1.n5.dpr_context.layer10", 0.60),
+        ("table2.q6.dpr_strong", 1522),
+        ("table2.q7.bert_top1", 1),
+        ("table3.transformer_patcher.dpr_added", 0.44),
+        ("table3.mend.off_target_flips", 592),
+        ("table4.malmen.dpr_removed", 0.81),
+        ("table4.mend.off_target_edits", 252),
+    ],
+)
+def test_cells_are_as_printed(name, value):
+    assert paper.numbers()[name] == value
+
+
+def test_shares_are_fractions_and_the_consolidated_row_stands_under_both_towers():
+    assert all(0 <= v <= 1 for k, v in paper.numbers().items() if re.search(r"layer|added$|removed$|top1$", k))
+    for n in range(2, 6):
+        np.testing.assert_array_equal(row(n, "dpr_query"), row(n, "dpr_context"))
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4"])
+def test_no_id_stands_twice_in_a_file(name):
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8") as file:
+        ids = [line[0] for line in csv.reader(file) if not line[0].startswith("#")][1:]
+    assert len(ids) == len(set(ids)) > 0
+    assert all(i.startswith(f"{name}.") for i in ids)
+
+
+def test_the_numbers_cannot_be_changed():
+    with pytest.raises(TypeError):
+        paper.numbers()["table1.n2.pretrained.layer12"] = 1.0
+
+
+def test_table_2_has_eight_questions_with_five_titles_of_each_model():
+    titles = paper.titles()
+    assert (titles.groupby(["question", "model"])["rank"].apply(list).map(lambda r: r == [1, 2, 3, 4, 5])).all()
+    assert len(titles) == 80
+    assert titles.iloc[-1].to_dict() == {
+        "question": "q8",
+        "query": "when did mozart compose his first piece of music",
+        "model": "dpr",
+        "rank": 5,
+        "title": "Wolfgang Amadeus Mozart",
+    }
+    assert titles["title"].str.contains("Queensrÿche").sum() == 1
+
+
+def test_table_2_shows_two_questions_in_each_cell_of_ticks_and_crosses():
+    cells = [(paper.numbers()[f"table2.q{q}.bert_top1"], paper.numbers()[f"table2.q{q}.dpr_top1"]) for q in range(1, 9)]
+    assert sorted(cells) == [(0, 0)] * 2 + [(0, 1)] * 2 + [(1, 0)] * 2 + [(1, 1)] * 2
+
+
+def test_the_replication_has_thirteen_layers_of_each_of_48_rows_and_starts_at_chance():
+    frame = paper.replication()
+    rows = frame.groupby(["dataset", "pooling", "n_passages", "model"])["layer"].apply(list)
+    assert len(rows) == 48
+    assert all(layers == list(range(13)) for layers in rows)
+    start = frame[(frame.layer == 0) & (frame.pooling == "cls")]
+    off = abs(start.accuracy - 1 / start.n_passages).groupby(start.dataset).max()
+    assert off["nq"] < 0.005  # these two bounds are what `replication` says of itself
+    assert off["msmarco"] < 0.0065
+    last = frame.query("dataset == 'nq' and pooling == 'cls' and n_passages == 2 and layer == 12").set_index("model")
+    assert last.accuracy["bert-base-uncased"] == pytest.approx(0.60, abs=0.005)
+    assert last.accuracy["dpr-context"] == pytest.approx(0.53, abs=0.005)
+
+
+# --- the combinators ---
+
+
+def estimate(low, high):
+    return Estimate((low + high) / 2, low, high, 100)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"), [((0.1, 0.2), HOLDS), ((-0.2, -0.1), FAILS), ((-0.1, 0.1), OPEN), ((-0.1, 0.0), FAILS)]
+)
+def test_above_asks_the_whole_interval(found, verdict):
+    assert above("a.b", 0).judge({"a.b": estimate(*found)}).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [((0.46, 0.54), HOLDS), ((0.40, 0.44), FAILS), ((0.56, 0.9), FAILS), ((0.44, 0.5), OPEN), ((0.4, 0.6), OPEN)],
+)
+def test_between_asks_the_whole_interval(found, verdict):
+    assert between("a.b", 0.45, 0.55).judge({"a.b": estimate(*found)}).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "factor", "verdict"),
+    [
+        ((5, 6), (3, 4), 1, HOLDS),
+        ((3, 4), (5, 6), 1, FAILS),
+        ((3, 5), (4, 6), 1, OPEN),
+        ((5, 5), (5, 5), 1, FAILS),  # equal is not greater
+        ((5, 5), (5, 5), 0.8, HOLDS),
+        ((3, 3), (5, 5), 0.8, FAILS),
+    ],
+)
+def test_greater_asks_for_intervals_that_lie_apart(a, b, factor, verdict):
+    judged = greater("a.x", "a.y", factor).judge({"a.x": estimate(*a), "a.y": estimate(*b)})
+    assert judged.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([(1, 2), (1, 2)], HOLDS),
+        ([(1, 2), (-1, 1)], OPEN),
+        ([(1, 2), (-2, -1)], FAILS),
+        ([(-1, 1), (-2, -1)], FAILS),
+    ],
+)
+def test_every_is_refuted_by_one_and_shows_which(values, verdict):
+    check = every(above("a.x", 0), above("a.y", 0))
+    judged = check.judge(dict(zip(("a.x", "a.y"), (estimate(*v) for v in values), strict=True)))
+    assert judged.verdict == verdict
+    if verdict != HOLDS:
+        assert "a.y" in judged.why or values[0] == (-1, 1)
+
+
+# --- the claims: for each, one world in which it is true and one in which it is false ---
+
+TRUE_IN = [  # pattern of ids, value in a world where all the claims are true, value in a world where all are false
+    (r"pretrained_minus_dpr_query\.layer12", lambda n: 0.01 * int(n[8]), lambda n: -0.02 * int(n[8]) - 0.05),
+    (r"untrained", 0.5, 0.7),
+    (r"\.(pretrained|dpr_query|dpr_context)\.layer0$", lambda n: 1 / int(n[8]), 0.9),
+    (r"table1\.n\d\.(pretrained|dpr_query)\.layer12", lambda n: 1 - 0.1 * int(n[8]), 0.5),
+    (r"dpr_query_minus_dpr_context", 0.0, 0.1),
+    (r"minus_no_query", 0.1, -0.01),
+    (r"figure1\.dpr\.block[012]\.output", 10, 90),
+    (r"figure1\.pretrained\.block[012]\.output", 20, 80),
+    (r"block\d+\.output", 50, lambda n: 100 if "dpr" in n else 50),
+    (r"figure2\.dpr\.block0\.", 10, 30),
+    (r"figure2\.pretrained\.block0\.", 20, 20),
+    (r"dpr\.(block\d+\.)?intermediate", 30, 10),
+    (r"pretrained\.(block\d+\.)?intermediate", 20, 20),
+    (r"dpr\.sharing", 0.1, 0.3),
+    (r"pretrained\.sharing", 0.2, 0.2),
+    (r"dpr\.silenced", 30, 10),
+    (r"pretrained\.silenced", 20, 20),
+    (r"dpr_strong", 900, 50),
+    (r"bert_strong", 90, 90),
+    (r"dpr\.on_topic", 0.9, 0.2),
+    (r"bert\.on_topic", 0.3, 0.3),
+    (r"probing_added", 0.55, 0.05),
+    (r"off_target_rate", 0.1, 0.1),
+    (r"dpr_added", 0.4, 0.9),
+    (r"probing_removed", 0.13, 0.9),
+    (r"dpr_removed", 0.9, 0.1),
+    (r"_effect", 0.2, -0.1),
+    (r"bound\.difference", 0.3, -0.1),
+    (r"held_out_minus_unpretrained", 0.0, 0.2),
+    (r"dose\.slope", 0.1, -0.1),
+]
+
+
+def invented(claim, which):
+    numbers = {}
+    for name in claim.check.needs:
+        value = next(rule[1 + which] for rule in TRUE_IN if re.search(rule[0], name))
+        numbers[name] = exact(value(name) if callable(value) else value)
+    return numbers
+
+
+def ids(claims):
+    return [claim.id for claim in claims]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=ids(CLAIMS))
+def test_a_claim_holds_where_it_is_true_and_fails_where_it_is_false(claim):
+    assert claim.verdict(invented(claim, 0)).verdict == HOLDS
+    assert claim.verdict(invented(claim, 1)).verdict == FAILS
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=ids(CLAIMS))
+def test_a_claim_is_open_if_the_intervals_are_wide_or_a_number_is_missing(claim):
+    numbers = invented(claim, 0)
+    wide = {name: Estimate(value, value - 1e6, value + 1e6, 3) for name, (value, *_) in numbers.items()}
+    assert claim.verdict(wide).verdict == OPEN
+    gone = numbers.popitem()[0]
+    verdict = claim.verdict(numbers)
+    assert verdict.verdict == OPEN
+    assert gone in verdict.why
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if c.size], ids=ids(c for c in CLAIMS if c.size))
+def test_sizes_are_judged_in_the_papers_setting_only(claim):
+    verdict = claim.verdict(invented(claim, 0), profile="small")
+    assert verdict.verdict == OPEN
+    assert "only in the paper's own setting" in verdict.why
+
+
+def test_claims_have_their_own_ids_a_section_and_a_short_sentence():
+    assert len({claim.id for claim in CLAIMS}) == len({claim.text for claim in CLAIMS}) == len(CLAIMS)
+    for claim in CLAIMS:
+        assert re.fullmatch(r"(S[234]|A|C)\.?\d(\.\d)?", claim.id)
+        assert claim.text.endswith(".")
+        assert len(claim.text) <= 130
+        assert all(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)+", name) for name in claim.check.needs)
+        assert any(name.startswith(f"{claim.exhibit}.") for name in claim.check.needs)
+
+
+# --- what the paper's own numbers say ---
+
+
+def test_the_printed_numbers_decide_the_claims_that_need_only_them():
+    assert [r for r in READINGS if not r.startswith("R")] == [
+        "S2.1",
+        "S2.2",
+        "S2.3",
+        "S2.4",
+        "S2.5",
+        "S2.6",
+        "S2.7",
+        "S3.6",
+    ]
+    assert all(READINGS[i].verdict.verdict == HOLDS for i in READINGS if not i.startswith("R"))
+
+
+@pytest.mark.parametrize(
+    ("n", "bert", "dpr", "ahead"),
+    [(2, 0.791, 0.795, (6, 3)), (3, 0.655, 0.668, (8, 3)), (4, 0.570, 0.589, (9, 3)), (5, 0.506, 0.520, (9, 2))],
+)
+def test_means_over_layers_and_who_is_ahead(n, bert, dpr, ahead):
+    """Each side recomputed from the table's text: mean over layers 1–12, layers where DPR leads, where BERT does."""
+    a, b = row(n, "pretrained")[1:], row(n, "dpr_query")[1:]
+    assert a.mean() == pytest.approx(bert, abs=0.001)
+    assert b.mean() == pytest.approx(dpr, abs=0.001)
+    assert (int((b - a > 0.001).sum()), int((a - b > 0.001).sum())) == ahead
+    assert f"{a.mean():.4f} and {b.mean():.4f} (N = {n})" in READINGS["R1"].verdict.why
+
+
+def test_the_headline_holds_at_the_last_layer_and_not_over_all_of_them():
+    assert READINGS["S2.1"].verdict.verdict == HOLDS
+    assert READINGS["R1"].verdict.verdict == FAILS
+    assert "6, 8, 9, 9 of 12 layers" in READINGS["R1"].verdict.why
+
+
+def test_the_lead_of_two_hundredths_is_about_one_standard_error():
+    assert READINGS["R2"].verdict.verdict == OPEN
+    assert "0.017 if n = 1,000" in READINGS["R2"].verdict.why
+    assert "0.009 if n = 3,610" in READINGS["R2"].verdict.why
+
+
+def test_additions_are_not_all_told_from_a_coin():
+    assert READINGS["R3"].verdict.verdict == OPEN
+    assert "transformer_patcher 0.54 [0.48, 0.60]" in READINGS["R3"].verdict.why
+    assert "mend 0.57 [0.51, 0.63]" in READINGS["R3"].verdict.why
+
+
+def test_removal_hits_bystanders_as_often_as_targets_or_oftener():
+    assert READINGS["R4"].verdict.verdict == OPEN  # it depends on how many questions were evaluated
+    assert "20.7 %, 21.7 %, 21.7 % if 3,610" in READINGS["R4"].verdict.why
+    assert "11.1 %, 11.6 %, 11.6 % if 6,515" in READINGS["R4"].verdict.why
+
+
+def test_two_editors_flip_the_same_number_of_other_questions():
+    assert READINGS["R5"].verdict.verdict == FAILS
+    assert "592 and 592 with facts added, 721 and 722 with facts removed" in READINGS["R5"].verdict.why

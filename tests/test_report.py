@@ -1,0 +1,368 @@
+"""The results file and what a notebook shows: the same bytes each run, nothing lost, text from data only ever text."""
+
+import html.parser
+import json
+import os
+import re
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from dprlens import report as module
+from dprlens.intervals import Estimate, share
+from dprlens.report import GLUE, Report, plain, svg
+from markdown_it import MarkdownIt
+
+CANARY = (
+    "<script>alert(1)</script> | $x^2$ *em* _u_ `code` {{ 7*7 }} {ref}`x` [l](javascript:alert(1)) "
+    "&amp; ![i](x) \\ :::\n# h"
+)
+FLAT = CANARY.replace("\n", " ")
+
+pytestmark = pytest.mark.usefixtures("shown")  # no test writes outside its own folder
+
+
+class World:
+    def summary(self):
+        return {"maker": "closed", "facts": 1385, "passages": 945, "digest": "3f6c0d9a51b7e824"}
+
+
+@pytest.fixture
+def shown(monkeypatch, tmp_path):
+    """What the notebook would show: (data, metadata) of each output."""
+    outputs = []
+    monkeypatch.setenv("DPRLENS_RESULTS", str(tmp_path))
+    monkeypatch.setattr(module, "display", lambda data, metadata=None, **_: outputs.append((data, metadata or {})))
+    return outputs
+
+
+def make(exhibits=(), profile="small", **parameters):
+    return Report("00_world", profile=profile, seed=0, world=World(), parameters=parameters, exhibits=exhibits)
+
+
+def read(report):
+    return json.loads(report.path.read_text(encoding="utf-8"))
+
+
+def line_figure(y=(0, 1)):
+    figure, axes = plt.subplots()
+    axes.plot([0, 1], y)
+    return figure
+
+
+def texts(markup):
+    """Tags and texts of an HTML document, as a browser would take them."""
+    found = {"tags": set(), "text": ""}
+    parser = html.parser.HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: found["tags"].add(tag) or found.setdefault(tag, dict(attributes))
+    parser.handle_data = lambda data: found.update(text=found["text"] + data)
+    parser.feed(markup)
+    return found
+
+
+# --- the results file ---
+
+
+def test_the_file_is_as_designed(tmp_path):
+    report = make(layers=(0, 12), threshold=1 / 3)
+    report.table("table1", pd.DataFrame({"a": [1]}), "Probes", {"table1.n2.pretrained.layer12": share(590, 1000)})
+    assert report.path == tmp_path / "small" / "00_world.json"
+    assert read(report) == {
+        "notebook": "00_world",
+        "profile": "small",
+        "seed": 0,
+        "parameters": {"layers": [0, 12], "threshold": 0.333333},
+        "world": World().summary(),
+        "exhibits": {
+            "table1": {
+                "kind": "table",
+                "title": "Probes",
+                "numbers": {
+                    "table1.n2.pretrained.layer12": {
+                        "ours": 0.59,
+                        "low": 0.559228,
+                        "high": 0.620083,
+                        "n": 1000,
+                        "paper": 0.84,
+                    }
+                },
+                "claims": [],
+            }
+        },
+    }
+    text = report.path.read_text(encoding="utf-8")
+    assert text == json.dumps(json.loads(text), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def test_numbers_are_rounded_and_plain_whatever_their_type():
+    report = make()
+    report.number("a.count", np.int64(1323))
+    report.number("a.third", np.float64(1) / 3)
+    report.number("a.sampled", Estimate(np.float64(0.1234567), 0.1, 0.2, np.int64(7)))
+    numbers = read(report)["exhibits"]["a"]["numbers"]
+    assert numbers["a.count"] == {"ours": 1323, "low": None, "high": None, "n": None, "paper": None}
+    assert numbers["a.third"]["ours"] == 0.333333
+    assert numbers["a.sampled"] == {"ours": 0.123457, "low": 0.1, "high": 0.2, "n": 7, "paper": None}
+
+
+def everything():
+    report = make(exhibits=("table1", "dose"), seed=0)
+    report.number("table1.n2.untrained.layer0", share(500, 1000))
+    report.table("table1", pd.DataFrame({"x": [0.5]}), "T")
+    report.figure("dose", line_figure(), "F", "a line", {"dose.slope": Estimate(0.1, 0.05, 0.15, 9)})
+    report.claims("table1")
+    report.provenance()
+    report.close()
+    return report.path.read_bytes()
+
+
+def test_two_runs_give_the_same_bytes_in_the_file_and_in_what_is_shown(shown):
+    first, half = everything(), len(shown)
+    assert everything() == first
+    assert shown[:half] == shown[half:]
+
+
+def test_a_new_report_leaves_no_number_of_an_earlier_run():
+    everything()
+    assert read(make())["exhibits"] == {}
+
+
+def test_a_failed_write_leaves_the_file_before_it_whole(monkeypatch):
+    report = make()
+    report.number("a.b", share(1, 2))
+    before = report.path.read_bytes()
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", no_room)
+    with pytest.raises(OSError, match="No space"):
+        report.number("a.c", share(1, 2))
+    assert report.path.read_bytes() == before
+    assert [path.name for path in report.path.parent.iterdir()] == ["00_world.json"]
+
+
+def test_without_the_variable_results_go_to_the_build_folder(monkeypatch):
+    monkeypatch.delenv("DPRLENS_RESULTS")
+    assert module._root().parts[-2:] == ("_build", "results")
+
+
+# --- what may be reported ---
+
+
+def test_a_number_is_reported_once_and_a_refused_call_changes_nothing():
+    report = make()
+    report.number("a.b", share(1, 2))
+    before = report.path.read_bytes()
+    with pytest.raises(ValueError, match=r"'a\.b' was reported before"):
+        report.number("a.b", share(1, 2))
+    with pytest.raises(ValueError, match=r"'a\.b' was reported before"):
+        report.table("a", pd.DataFrame({"x": [1]}), "T", {"a.c": share(1, 2), "a.b": share(1, 2)})
+    assert report.path.read_bytes() == before
+    assert list(report.numbers) == ["a.b"]
+
+
+def test_numbers_before_a_table_belong_to_it_and_an_exhibit_is_shown_once():
+    report = make()
+    report.number("a.b", share(1, 2))
+    report.table("a", pd.DataFrame({"x": [1]}), "T", {"a.c": share(1, 2)})
+    exhibit = read(report)["exhibits"]["a"]
+    assert (exhibit["kind"], exhibit["title"], sorted(exhibit["numbers"])) == ("table", "T", ["a.b", "a.c"])
+    with pytest.raises(ValueError, match="'a' was reported before, as a table"):
+        report.figure("a", line_figure(), "F", "a line")
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", ["a", "A.b", "a.b c", "a..b", "../a.b", "a.<b>"])
+def test_an_id_that_is_none_is_refused(name):
+    with pytest.raises(ValueError, match=r"is no (id|number)"):
+        make().number(name, 1)
+
+
+def test_a_number_of_another_exhibit_is_refused():
+    with pytest.raises(ValueError, match=r"'b\.c' was reported before or is no number of 'a'"):
+        make().table("a", pd.DataFrame({"x": [1]}), "T", {"b.c": share(1, 2)})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), Estimate(0.5, float("nan"), 1, 3)])
+def test_a_number_without_a_value_is_refused(value):
+    with pytest.raises(ValueError, match="report finite numbers"):
+        make().number("a.b", value)
+
+
+def test_a_promised_exhibit_that_is_missing_is_named():
+    report = make(exhibits=("recall", "dose"))
+    report.table("recall", pd.DataFrame({"x": [1]}), "T")
+    with pytest.raises(ValueError, match="Promised and not reported: dose"):
+        report.close()
+    report.figure("dose", line_figure(), "F", "a line")
+    report.close()
+
+
+# --- claims ---
+
+
+def test_verdicts_are_shown_and_kept_with_their_reason(shown):
+    report = make()
+    report.table("bound", pd.DataFrame({"x": [1]}), "T", {"bound.difference.top20": Estimate(0.3, 0.2, 0.4, 300)})
+    report.claims("bound")
+    claims = read(report)["exhibits"]["bound"]["claims"]
+    assert [(claim["id"], claim["verdict"]) for claim in claims] == [
+        ("C.1", "holds"),
+        ("C.2", "cannot tell here"),
+        ("C.3", "cannot tell here"),
+    ]
+    assert claims[0]["why"] == "bound.difference.top20 is 0.30 [0.20, 0.40], n = 300, against 0."
+    data = shown[-1][0]
+    for face in ("text/plain", "text/html"):
+        assert "✓ holds" in data[face]
+        assert "bound.difference.top20 is 0.30 [0.20, 0.40]" in data[face]
+
+
+def test_the_profile_decides_whether_sizes_are_judged():
+    for profile, verdict in (("small", "cannot tell here"), ("paper", "holds")):
+        report = make(profile=profile)
+        names = ("transformer_patcher", "malmen", "mend")
+        report.table(
+            "table3",
+            pd.DataFrame({"x": [1]}),
+            "T",
+            {f"table3.{name}.probing_added": Estimate(0.55, 0.5, 0.6, 284) for name in names},
+        )
+        report.claims("table3")
+        assert next(c for c in read(report)["exhibits"]["table3"]["claims"] if c["id"] == "S4.1")["verdict"] == verdict
+
+
+@pytest.mark.parametrize("exhibit", ["recall", "table1"])
+def test_claims_of_an_exhibit_that_has_none_or_was_not_reported_are_refused(exhibit):
+    report = make()
+    report.table("recall", pd.DataFrame({"x": [1]}), "T")
+    with pytest.raises(ValueError, match=f"No claim or no result for '{exhibit}'"):
+        report.claims(exhibit)
+
+
+# --- what is shown ---
+
+
+def test_a_table_has_a_face_for_lab_and_a_numbered_one_for_the_page(shown):
+    frame = pd.DataFrame({"model": ["BERT", "DPR"], "n": [2, 3], "ours": [0.5, None], "e": [share(1, 2), None]})
+    make().table("recall", frame, "Recall by model")
+    data, metadata = shown[-1]
+    assert data["text/markdown"].splitlines()[:2] == [":::{table} Recall by model", ":name: recall"]
+    page = data["text/markdown"].splitlines()[3:-1]
+    assert page[0] == "| model | n | ours | e |"
+    assert page[1] == "| :--- | ---: | ---: | :--- |"
+    assert [row.count("|") for row in page] == [5] * 4
+    assert "<caption>Recall by model</caption>" in data["text/html"]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", data["text/html"]) == [
+        *("BERT", "2", "0.50", "0.50 [0.09, 0.91], n = 2"),
+        *("DPR", "3", "–", "–"),
+    ]
+    assert not metadata
+
+
+def test_columns_of_two_levels_are_one_line(shown):
+    frame = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("BERT", "ours"), ("BERT", "paper")]))
+    make().table("recall", frame, "T")
+    assert "BERT · ours" in texts(shown[-1][0]["text/html"])["text"]
+
+
+def rendered(page):
+    """The page's face without its directive lines, as Markdown with tables makes HTML of it."""
+    body = [line for line in page.splitlines() if not re.match(r":::|:name:|:alt:", line)]
+    return MarkdownIt("commonmark").enable("table").render("\n".join(body))
+
+
+def test_markup_in_data_stays_text_in_both_faces_of_a_table(shown):
+    make().table("recall", pd.DataFrame({CANARY: [CANARY, "plain"]}), CANARY)
+    data = shown[-1][0]
+    lab, page = texts(data["text/html"]), texts(rendered(data["text/markdown"]))
+    assert lab["tags"] == {"div", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+    assert "tex2jax_ignore" in lab["div"]["class"]  # no formula of MathJax 2 or 3
+    assert lab["text"].count(CANARY) == 3
+    assert page["tags"] == {"table", "thead", "tbody", "tr", "th", "td"}
+    assert page["text"].count(FLAT) == 2
+    directive = data["text/markdown"].splitlines()
+    assert directive[0] == ":::{table} " + plain(CANARY)
+    assert len(directive) == 8  # the line break in the data made no line here
+
+
+def test_markup_in_data_stays_text_in_both_faces_of_a_figure(shown):
+    make().figure("dose", line_figure(), CANARY, '"' + CANARY)
+    data = shown[-1][0]
+    lab, page = texts(data["text/html"]), texts(rendered(data["text/markdown"]))
+    assert lab["tags"] == {"div", "figure", "img", "figcaption"}
+    assert lab["img"]["alt"] == '"' + CANARY
+    assert lab["text"] == CANARY
+    assert page["tags"] == {"p"}
+    assert page["text"].strip() == FLAT
+    alt = next(line for line in data["text/markdown"].splitlines() if line.startswith(":alt: "))
+    assert json.loads(alt.removeprefix(":alt: ")) == '"' + FLAT
+
+
+def test_markup_in_a_world_stays_text_in_the_line_of_provenance(shown, monkeypatch):
+    monkeypatch.setattr(World, "summary", lambda _: {"maker": CANARY})
+    monkeypatch.setattr(module.importlib.metadata, "version", lambda _: "1.0")
+    make().provenance()
+    data = shown[-1][0]
+    assert texts(data["text/html"])["tags"] == {"div", "p", "small"}
+    assert texts(rendered(data["text/markdown"]))["tags"] == {"p", "em"}
+    assert FLAT in texts(rendered(data["text/markdown"]))["text"]
+
+
+def test_provenance_names_what_matters_and_nothing_that_changes(shown, monkeypatch):
+    monkeypatch.setattr(module.importlib.metadata, "version", lambda library: {"torch": "2.13.0"}.get(library, "1.0"))
+    make().provenance()
+    assert shown[-1][0]["text/plain"] == (
+        "Profile small · seed 0 · world: maker closed, facts 1385, passages 945, digest 3f6c0d9a51b7e824 · "
+        "dprlens 1.0, torch 2.13.0, transformers 1.0"
+    )
+
+
+def test_a_number_can_be_quoted_in_prose_and_shows_nothing_by_itself(shown):
+    report = make()
+    report.number("recall.known", share(95, 100))
+    report.number("recall.rate", share(95, 100), ".0%")
+    report.text("best", CANARY)
+    assert [metadata["scrapbook"]["name"] for _, metadata in shown] == ["recall.known", "recall.rate", "best"]
+    assert [list(data) for data, _ in shown] == [[GLUE + "text/plain"]] * 3
+    values = [data[GLUE + "text/plain"] for data, _ in shown]
+    assert values == ["'0.95 [0.89, 0.98], n = 100'", "'95% [89%, 98%], n = 100'", repr(FLAT)]
+    with pytest.raises(ValueError, match="'best' was given before"):
+        report.text("best", "again")
+
+
+def test_plain_text_is_the_same_text_for_any_markdown():
+    assert plain("a b 1") == "a b 1"
+    assert plain("a|b_c") == "a&#124;b&#95;c"
+    for sample in (CANARY, "1. one", "- item", "   code", "Queensrÿche – “q”", "~~~", "> quote", "a\u2028b"):
+        page = texts(MarkdownIt("commonmark").render(plain(sample)))
+        assert page["tags"] == {"p"}
+        assert page["text"].strip() == " ".join(sample.split())
+
+
+# --- figures ---
+
+
+def test_a_figure_is_closed_and_the_same_bytes_each_time():
+    report = make()
+    figure = line_figure()
+    report.figure("dose", figure, "F", "a line")
+    assert not plt.fignum_exists(figure.number)
+    first, second = line_figure(), line_figure()
+    assert svg(first) == svg(second)
+    assert "<dc:date>" not in svg(first)
+    assert svg(line_figure((0, 2))) != svg(first)
+    plt.close("all")
+
+
+def test_the_outputs_are_valid_in_a_notebook(shown):
+    report = make()
+    report.number("a.b", share(1, 2))
+    report.table("a", pd.DataFrame({"x": [1]}), "T")
+    report.figure("dose", line_figure(), "F", "a line")
+    outputs = [nbformat.v4.new_output("display_data", data, metadata=metadata) for data, metadata in shown]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)])
+    nbformat.validate(notebook)
