@@ -352,15 +352,35 @@ def test_a_failing_cell_is_told_with_its_number_source_and_error(tmp_path):
     assert not out.exists()
 
 
-def test_what_hangs_is_tried_once_more(tmp_path):
-    tried = f"import pathlib, time\np = pathlib.Path({str(tmp_path)!r}, 'tried')"
-    hang = f"{tried}\nif not p.exists():\n    p.touch(); time.sleep(60)"
-    out = tmp_path / "out.ipynb"
-    notices = run(write(tmp_path / "notebooks" / "00.ipynb", hang), out, limit=2)
+def test_what_hangs_is_stopped_and_tried_once_more(tmp_path, monkeypatch):
+    path = write(tmp_path / "notebooks" / "00.ipynb", "import time\ntime.sleep(60)")
+    first = execution._papermill
+
+    def second(_, __, draft, *___):
+        draft.write_text(json.dumps(executed([])))
+
+    def papermill(*arguments):
+        monkeypatch.setattr(execution, "_papermill", second)
+        first(*arguments)
+
+    monkeypatch.setattr(execution, "_papermill", papermill)
+    notices = run(path, tmp_path / "out.ipynb", limit=2)
     assert len(notices) == 1
-    assert notices[0].startswith("00: a cell took more than 2 s in cell 3\n  | import pathlib, time\n")
-    assert notices[0].endswith("trying once more")
-    assert out.exists()
+    assert notices[0].startswith("00: a cell took more than 2 s in cell 3\n  | import time\n  | time.sleep(60)\n")
+    assert notices[0].endswith("; trying once more")
+    assert (tmp_path / "out.ipynb").exists()
+
+
+def test_a_run_that_shows_nothing_is_not_kept_as_a_page(tmp_path, monkeypatch):
+    view = {"output_type": "display_data", "data": {execution.WIDGET_VIEW: {"model_id": "ab"}}}
+
+    def papermill(_, __, draft, *___):
+        draft.write_text(json.dumps(executed([view])))
+
+    monkeypatch.setattr(execution, "_papermill", papermill)
+    with pytest.raises(RunFailed, match=r"(?s)^00: cell 1 shows a widget whose state.*kept in .*half-run\.ipynb$"):
+        run(write(tmp_path / "00.ipynb"), tmp_path / "out.ipynb")
+    assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_only_a_hang_is_tried_again_and_only_once(tmp_path, monkeypatch):
@@ -473,6 +493,8 @@ def light(repository, monkeypatch):
         if notebook.exhibits and behaviour["numbers"] is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"exhibits": {"world": {"numbers": behaviour["numbers"]}}}))
+        if behaviour.get("slow") == notebook.name:
+            time.sleep(0.5)
         if behaviour.get("fail") == notebook.name:
             raise RunFailed(f"{notebook.name} failed in cell 3")
         out.write_text(notebook.path.read_text())
@@ -548,6 +570,17 @@ def test_a_failure_restores_the_results_and_starts_nothing_that_waits(light, cap
     with pytest.raises(RunFailed):
         book(root, "tiny")
     assert not committed.exists()
+
+
+def test_after_a_failure_nothing_new_is_started_but_what_runs_is_finished(light):
+    root, ran, behaviour = light
+    for name in ("02_slow", "03_never"):
+        write(root / "notebooks" / f"{name}.ipynb")
+    behaviour.update(fail="00_world", slow="02_slow")
+    with pytest.raises(RunFailed):
+        book(root, "tiny")
+    assert sorted(ran) == ["00_world", "02_slow"]
+    assert (root / "_build" / "tiny" / "stamps" / "02_slow.json").exists()
 
 
 def test_promised_results_that_were_not_written_are_a_failure(light):

@@ -98,7 +98,9 @@ class Encoder:
             states[:, where] = torch.stack([hidden[layer][:, 0] for layer in layers]).float().cpu()
         return states
 
-    def mask_logits(self, ids: Sequence[Sequence[int]], places: Sequence[Sequence[int]], batch: int = 256) -> list[Tensor]:
+    def mask_logits(
+        self, ids: Sequence[Sequence[int]], places: Sequence[Sequence[int]], batch: int = 256
+    ) -> list[Tensor]:
         """The masked-LM head's logits at some places of each token sequence: a list of [place, vocabulary] tensors."""
         if not isinstance(self.model, BertForMaskedLM):
             raise ValueError("this encoder has no masked-LM head; use the pre-trained model to read its beliefs")
@@ -106,11 +108,13 @@ class Encoder:
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
-            inputs = self._pad([ids[i] for i in chosen])
+            rows = [row for row, i in enumerate(chosen) for _ in places[i]]
+            columns = [place for i in chosen for place in places[i]]
             with torch.no_grad():
-                states = self.bert(**inputs).last_hidden_state
-                for row, i in enumerate(chosen):
-                    found[i] = self.model.cls(states[row, list(places[i])]).float().cpu()
+                states = self.bert(**self._pad([ids[i] for i in chosen])).last_hidden_state
+                logits = self.model.cls(states[rows, columns]).float().cpu()
+            for i, of_text in zip(chosen, logits.split([len(places[i]) for i in chosen]), strict=True):
+                found[i] = of_text
         return found
 
     def _batches(self, texts: Sequence[Text], batch: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
@@ -150,7 +154,9 @@ class Encoder:
         """Raises ValueError, in one sentence, for a folder that is incomplete, damaged or of another shape."""
         missing = [name for name in ("config.json", "model.safetensors", "vocab.txt") if not (folder / name).is_file()]
         if missing:
-            raise ValueError(f"{folder} holds no encoder: {missing[0]} is missing; give a folder that Encoder.save wrote")
+            raise ValueError(
+                f"{folder} holds no encoder: {missing[0]} is missing; give a folder that Encoder.save wrote"
+            )
         config = BertConfig.from_pretrained(folder, local_files_only=True)
         with_head = "BertForMaskedLM" in (config.architectures or [])
         kind = BertForMaskedLM if with_head else BertModel

@@ -4,7 +4,10 @@ A statement's answer is replaced by as many masks as it has pieces; the fact is 
 every piece of the answer first among all pieces of the vocabulary (rank 1).
 """
 
+import random
 from collections.abc import Sequence
+from itertools import product
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +29,7 @@ class Cloze(NamedTuple):
 
 def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
     """Masks each statement's answer and reads the masked-LM head's belief about it."""
-    texts, spans = [s.text for s in statements], [[(s.start, s.end)] for s in statements]
-    masked, places, answers = [], [], []
-    for ids, (place,) in with_places(encoder.tokenizer, texts, spans):
-        places.append(place)
-        answers.append([ids[token] for token in place])
-        masked.append([encoder.tokenizer.mask_token_id if t in place else piece for t, piece in enumerate(ids)])
+    masked, places, answers = _blanked(encoder, statements)
     results = []
     for logits, answer in zip(encoder.mask_logits(masked, places), answers, strict=True):
         said = logits.argmax(-1).tolist()
@@ -40,9 +38,17 @@ def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
     return results
 
 
-def recall(encoder: Encoder, world: World) -> pd.DataFrame:
-    """One row a statement of the world: fact, relation, exposures, described, reserved, recalled, probability, said."""
-    rows = [(fact, statement) for fact in world.facts for statement in fact.statements]
+def recall(encoder: Encoder, world: World, seen: int = 2, seed: int = 0) -> pd.DataFrame:
+    """Cloze recall of every fact, by all its reserved statements and `seen` of those that pre-training uses.
+
+    One row a statement: fact, relation, exposures, described, reserved, recalled, probability, said.
+    """
+    rng = random.Random(f"statements {seed}")
+    rows = []
+    for fact in world.facts:
+        trained = [statement for statement in fact.statements if not statement.reserved]
+        reserved = [statement for statement in fact.statements if statement.reserved]
+        rows += [(fact, statement) for statement in rng.sample(trained, min(seen, len(trained))) + reserved]
     return pd.DataFrame(
         {
             "fact": fact.id,
@@ -54,6 +60,29 @@ def recall(encoder: Encoder, world: World) -> pd.DataFrame:
         }
         for (fact, statement), result in zip(rows, cloze(encoder, [s for _, s in rows]), strict=True)
     )
+
+
+def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tuple[str, float]]:
+    """The model's n likeliest answers in a statement's blank, with their probabilities (product over pieces, 0–1)."""
+    masked, places, _ = _blanked(encoder, [statement])
+    (logits,) = encoder.mask_logits(masked, places)
+    chances, pieces = logits.softmax(-1).topk(n)
+    pieces = [list(zip(*place, strict=True)) for place in zip(pieces.tolist(), chances.tolist(), strict=True)]
+    answers = [(encoder.tokenizer.decode([i for i, _ in c]), prod(p for _, p in c)) for c in product(*pieces)]
+    return sorted(answers, key=lambda answer: -answer[1])[:n]
+
+
+def _blanked(
+    encoder: Encoder, statements: Sequence[Statement]
+) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+    """Token ids with the answers masked, the places of the masks, and the pieces that stood there."""
+    masked, places, answers = [], [], []
+    spans = [[(statement.start, statement.end)] for statement in statements]
+    for ids, (place,) in with_places(encoder.tokenizer, [statement.text for statement in statements], spans):
+        places.append(place)
+        answers.append([ids[token] for token in place])
+        masked.append([encoder.tokenizer.mask_token_id if t in place else piece for t, piece in enumerate(ids)])
+    return masked, places, answers
 
 
 def constant_guess(world: World) -> pd.DataFrame:

@@ -17,11 +17,9 @@ VOCABULARY_FILE = "vocab.txt"
 
 
 def vocabulary(texts: Iterable[str]) -> list[str]:
-    """The pieces for these texts: special tokens, characters (alone and as continuations), then words in sorted order."""
+    """The pieces for these texts: special tokens, characters (alone and as continuations), then words, sorted."""
     normalise, split = BertNormalizer(lowercase=True), BertPreTokenizer()
-    words = {
-        word for text in set(texts) for word, _ in split.pre_tokenize_str(normalise.normalize_str(text))
-    }
+    words = {word for text in set(texts) for word, _ in split.pre_tokenize_str(normalise.normalize_str(text))}
     characters = sorted(set(string.ascii_lowercase + string.digits + string.punctuation).union(*words))
     pieces = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
     return pieces + sorted(words - set(pieces))

@@ -6,7 +6,7 @@ Both makers (`dprlens.closed`, and DPR's own files later) return a `World`; no m
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -127,6 +127,14 @@ class World:
     def article(self, title: str) -> tuple[Passage, ...]:
         """All passages under one title, in order."""
         return tuple(passage for passage in self.passages if passage.title == title)
+
+    def texts(self) -> Iterator[str]:
+        """Every text of the world: titles, passages, questions, statements, remarks."""
+        for passage in self.passages:
+            yield from (passage.title, passage.text)
+        yield from (question.text for question in self.questions)
+        yield from (statement.text for fact in self.facts for statement in fact.statements)
+        yield from (sentence for _, sentence in self.remarks)
 
     @cached_property
     def digest(self) -> str:

@@ -107,7 +107,9 @@ def _entities(spec: ClosedSpec, rng: random.Random) -> dict[str, list[Entity]]:
         "person": _spread(names["given_female"] + names["given_male"], surnames, spec.people, "people", rng),
         "city": [(city,) for city in cities],
         "company": _spread(names["company_first"], names["company_second"], spec.companies, "companies", rng),
-        "film": [("The", *title) for title in _spread(names["film_first"], names["film_second"], spec.films, "films", rng)],
+        "film": [
+            ("The", *title) for title in _spread(names["film_first"], names["film_second"], spec.films, "films", rng)
+        ],
     }
     return {kind: [Entity(" ".join(words), kind) for words in drawn[kind]] for kind in KINDS_OF_ENTITY}
 
@@ -137,7 +139,9 @@ def _triples(relation: Relation, entities: dict[str, list[Entity]], rng: random.
         values = language().values[relation.object]
         pool = rng.sample(values, min(len(values), max(3, len(subjects) // 3)))
     if subjects and not pool:
-        raise ValueError(f"relation {relation.name!r} needs at least one {relation.object}; there is none in this world")
+        raise ValueError(
+            f"relation {relation.name!r} needs at least one {relation.object}; there is none in this world"
+        )
     objects = []
     while len(objects) < len(subjects):  # every object about equally often
         objects += rng.sample(pool, len(pool))
@@ -291,4 +295,3 @@ def leaks(passage: Passage, link: Fact) -> bool:
 def _later(*splits: str) -> str:
     """A question may be trained on only if all its facts may; it belongs to dev before test."""
     return "train" if set(splits) == {"train"} else "dev" if "dev" in splits else "test"
-

@@ -55,7 +55,7 @@ class Watch:
     job: Job
     began: float
     read: int = 0  # bytes of its events
-    doing: str = "starting"
+    doing: str = "running"
     steps: dict[str, dict] = field(default_factory=dict)  # step -> its last event
 
 

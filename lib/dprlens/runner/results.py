@@ -45,7 +45,7 @@ def _verdicts(results: dict) -> dict[str, str]:
 def _moved(was: dict, now: dict) -> bool:
     if was.get("low") is None or was.get("high") is None or was["ours"] is None or now["ours"] is None:
         return was["ours"] != now["ours"]
-    return (now["ours"] - was["ours"]) > (was["high"] - was["low"]) / 2
+    return abs(now["ours"] - was["ours"]) > (was["high"] - was["low"]) / 2
 
 
 def _shown(value: float | str | None) -> str:

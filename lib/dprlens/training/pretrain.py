@@ -1,14 +1,13 @@
 """Masked-LM pre-training from scratch, in one pass over the text, so that exposures are what the world says.
 
-The recipe (measured in the chapter on the world): mask a fact's whole answer; train a shallow network first and
-stack copies of its blocks to the full depth (Gong et al. 2019), then go on; apply the head at masked places only;
-batches of equally long segments, so that nothing is padded; Muon for the blocks' matrices, AdamW for the rest, which
-takes about a third of the steps that AdamW alone takes to the same recall. Plain float32: at this size bfloat16
-autocast is slower on the CPUs that have it.
+The recipe: mask a fact's whole answer; train a shallow network on most of the text, with Muon for the blocks' matrices
+(AdamW alone needs about three times the steps for the same recall); then deepen it by splitting every block, and let
+the deep network read the rest with AdamW. The head is applied at masked places only, and batches hold equally long
+segments, so that nothing is padded. Plain float32: at this size bfloat16 autocast is slower even on CPUs that have it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,19 +26,22 @@ from dprlens.tokens import with_places
 class PretrainSpec:
     """Pre-training of the base model."""
 
-    shallow_layers: int = 3  # trained first, then stacked to the encoder's depth; must divide it
+    shallow_layers: int = 3  # trained first, then split to the encoder's depth; must divide it
     shallow_share: float = 0.85  # of the text that the shallow network reads
-    learning_rate: float = 3e-3  # of AdamW: embeddings, biases, normalisations, head
-    matrix_learning_rate: float = 0.02  # of Muon: the blocks' matrices
-    deep_factor: float = 0.4  # both rates, times this, for the stacked network
+    learning_rate: float = 3e-3  # of AdamW in the shallow network: all but the blocks' matrices
+    matrix_learning_rate: float = 0.01  # of Muon in the shallow network: the blocks' matrices
+    deep_learning_rate: float = 7e-4  # of AdamW in the deep network: everything
+    split_scale: float = 0.18  # of the output matrices of a split block's parts
     warm_up: float = 0.06  # share of each stage's steps
-    batch: int = 64  # segments
-    random_mask: float = 0.10  # of the tokens outside answers; answers are always masked, whole
+    batch: int = 32  # segments
+    random_mask: float = 0.05  # of the tokens outside answers; answers are always masked, whole
     threads: int = 2  # part of the result: sums are split among threads
 
     def __post_init__(self) -> None:
         if not 0 < self.shallow_share <= 1:
-            raise ValueError(f"shallow_share = {self.shallow_share:g} is no share of the text; give more than 0, at most 1")
+            raise ValueError(
+                f"shallow_share = {self.shallow_share:g} is no share of the text; give more than 0, at most 1"
+            )
         for field in ("batch", "threads", "shallow_layers"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
@@ -59,38 +61,47 @@ def pretrain(
     """A BERT with its masked-LM head, trained from scratch on the segments, each read once."""
     if shape.layers % min(spec.shallow_layers, shape.layers):
         raise ValueError(
-            f"shallow_layers = {spec.shallow_layers} cannot be stacked to {shape.layers} layers; choose a divisor"
+            f"shallow_layers = {spec.shallow_layers} cannot be split into {shape.layers}; choose a divisor"
         )
     if not text:
         raise ValueError("there is no pre-training text; give the world known facts or remarks")
     rng = np.random.default_rng([seed, 0x9E7])
     first = int(len(text) * spec.shallow_share) if spec.shallow_layers < shape.layers else len(text)
-    shallow = EncoderSpec(min(spec.shallow_layers, shape.layers), shape.d_model, shape.d_ff, shape.heads, shape.max_length)
+    shallow = EncoderSpec(
+        min(spec.shallow_layers, shape.layers), shape.d_model, shape.d_ff, shape.heads, shape.max_length
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)
     try:
         model = random_bert(tokenizer, shallow, seed).to(pick_device())
-        _train(model, tokenizer, text[:first], spec, 1.0, rng, f"{shallow.layers} layers")
+        _train(model, tokenizer, text[:first], spec, _shallow_optimisers(model, spec), rng)
         if first < len(text):
-            model = stack(model, shape.layers)
-            _train(model, tokenizer, text[first:], spec, spec.deep_factor, rng, f"{shape.layers} layers")
+            model = split_blocks(model, shape.layers, spec.split_scale)
+            optimiser = _adamw(model.parameters(), spec.deep_learning_rate)
+            _train(model, tokenizer, text[first:], spec, [optimiser], rng)
     finally:
         torch.set_num_threads(threads)
     return Encoder(tokenizer, model)
 
 
-def stack(model: BertForMaskedLM, layers: int) -> BertForMaskedLM:
-    """A deeper copy of the model, its blocks repeated in order (1 2 3 1 2 3 …) (Gong et al. 2019)."""
+def split_blocks(model: BertForMaskedLM, layers: int, scale: float) -> BertForMaskedLM:
+    """A deeper copy of the model: each block becomes several in a row, each doing a part of what it did.
+
+    The parts are copies whose two output matrices (of attention and of the feed-forward) are scaled down, so that
+    together they add to the state about what the block added. Stacking whole copies instead (Gong et al. 2019) loses
+    what the shallow network knew: recall fell to zero, and the text that is left did not bring it back.
+    """
+    parts = layers // model.config.num_hidden_layers
     config = type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": layers})
-    shallow = model.config.num_hidden_layers
-    state = dict(model.state_dict())
-    for name, weights in model.state_dict().items():
-        if name.startswith("bert.encoder.layer."):
-            block, rest = name.removeprefix("bert.encoder.layer.").split(".", 1)
-            for copy in range(int(block), layers, shallow):
-                state[f"bert.encoder.layer.{copy}.{rest}"] = weights
     deep = BertForMaskedLM(config).train().to(model.device)
-    deep.load_state_dict(state)
+    deep.bert.embeddings.load_state_dict(model.bert.embeddings.state_dict())
+    deep.cls.load_state_dict(model.cls.state_dict())
+    for i, block in enumerate(deep.bert.encoder.layer):
+        block.load_state_dict(model.bert.encoder.layer[i // parts].state_dict())
+        with torch.no_grad():
+            for output in (block.attention.output.dense, block.output.dense):
+                output.weight *= scale
+                output.bias *= scale
     return deep
 
 
@@ -99,21 +110,20 @@ def _train(
     tokenizer: BertTokenizer,
     text: Sequence[Segment],
     spec: PretrainSpec,
-    factor: float,
+    optimisers: Sequence[torch.optim.Optimizer],
     rng: np.random.Generator,
-    label: str,
 ) -> None:
-    """One pass over the text, at `factor` times the spec's learning rates."""
+    """One pass over the text; the learning rates rise linearly during the warm-up and then fall to zero."""
     batches = [*masked_batches(tokenizer, text, spec.batch, spec.random_mask, rng)]
     warm = max(1, int(spec.warm_up * len(batches)))
-    optimisers = _optimisers(model, spec, factor)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: min((step + 1) / warm, (len(batches) - step) / (len(batches) - warm + 1))
         )
         for optimiser in optimisers
     ]
-    for batch in progress(batches, f"pre-training, {label}"):
+    layers = model.config.num_hidden_layers
+    for batch in progress(batches, f"pre-training, {layers} layers"):
         states = model.bert(batch.ids.to(model.device)).last_hidden_state
         logits = model.cls(states.flatten(0, 1)[batch.places.to(model.device)])
         loss = torch.nn.functional.cross_entropy(logits, batch.tokens.to(model.device))
@@ -123,17 +133,22 @@ def _train(
             optimiser.step()
             schedule.step()
     if not torch.isfinite(loss):
-        raise FloatingPointError(f"the pre-training loss is {loss.item()} ({label}); lower the learning rates")
+        raise FloatingPointError(
+            f"the pre-training loss of the network of {layers} layers is {loss.item()}; lower its learning rates"
+        )
 
 
-def _optimisers(model: BertForMaskedLM, spec: PretrainSpec, factor: float) -> list[torch.optim.Optimizer]:
+def _shallow_optimisers(model: BertForMaskedLM, spec: PretrainSpec) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for everything else."""
     matrices = [weights for weights in model.bert.encoder.parameters() if weights.dim() == 2]
-    others = [weights for weights in model.parameters() if not any(weights is matrix for matrix in matrices)]
-    return [
-        torch.optim.Muon(matrices, factor * spec.matrix_learning_rate, weight_decay=0.0, momentum=0.95),
-        torch.optim.AdamW(others, factor * spec.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-    ]
+    inside = {id(matrix) for matrix in matrices}
+    others = [weights for weights in model.parameters() if id(weights) not in inside]
+    muon = torch.optim.Muon(matrices, spec.matrix_learning_rate, weight_decay=0.0, momentum=0.95)
+    return [muon, _adamw(others, spec.learning_rate)]
+
+
+def _adamw(weights: Iterable[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(weights, learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
 
 
 def masked_batches(
@@ -155,4 +170,3 @@ def masked_batches(
             continue
         masked = np.where(hidden, tokenizer.mask_token_id, ids)
         yield Masked(torch.tensor(masked), torch.tensor(np.flatnonzero(hidden)), torch.tensor(ids[hidden]))
-

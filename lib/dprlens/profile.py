@@ -1,0 +1,81 @@
+"""Profiles: how large everything is. One frozen record of one spec a module; this file gathers, the modules explain.
+
+A library function takes *its* spec, never the profile, so that an unrelated knob does not invalidate its results.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from dprlens.closed import ClosedSpec, TextSpec
+from dprlens.encoder import EncoderSpec
+from dprlens.training.pretrain import PretrainSpec
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One spec a module."""
+
+    name: str
+    world: ClosedSpec
+    text: TextSpec
+    encoder: EncoderSpec
+    pretrain: PretrainSpec
+
+    def but(self, **changes: object) -> "Profile":
+        """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
+
+        Raises ValueError for a knob that no spec has, or that two specs have.
+        """
+        changed = self
+        for knob, value in changes.items():
+            owners = [spec for spec in SPECS if knob in (field.name for field in fields(getattr(self, spec)))]
+            if len(owners) != 1:
+                reason = f"more than one spec has it ({', '.join(owners)})" if owners else "no spec has it"
+                raise ValueError(f"{knob!r} is not a knob of profile {self.name!r}: {reason}")
+            if value is not None:
+                spec = replace(getattr(changed, owners[0]), **{knob: value})
+                changed = replace(changed, **{owners[0]: spec})
+        return changed
+
+
+SPECS = tuple(field.name for field in fields(Profile) if field.name != "name")
+
+TINY = Profile(
+    name="tiny",  # tests and CI: every notebook end to end in seconds
+    world=ClosedSpec(people=24, cities=8, companies=8, films=10, exposures=60, low_doses=(5, 20), low_dose_share=0.1),
+    text=TextSpec(remarks=5),
+    encoder=EncoderSpec(layers=4, d_model=64, d_ff=256, heads=4),
+    pretrain=PretrainSpec(shallow_layers=2, batch=16, threads=1),
+)
+
+SMALL = Profile(
+    name="small",  # the book that `make book` builds
+    world=ClosedSpec(),
+    text=TextSpec(),
+    encoder=EncoderSpec(),
+    pretrain=PretrainSpec(),
+)
+
+FULL = Profile(
+    name="full",  # recorded results; a GPU helps
+    world=ClosedSpec(
+        people=400,
+        cities=100,
+        companies=100,
+        films=150,
+        exposures=150,
+        low_doses=(1, 2, 5, 10, 20, 50, 100),
+        low_dose_share=0.03,
+    ),
+    text=TextSpec(),
+    encoder=EncoderSpec(),
+    pretrain=PretrainSpec(),
+)
+
+PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL)}
+
+
+def get_profile(name: str) -> Profile:
+    """Raises ValueError for a profile that does not exist."""
+    if name not in PROFILES:
+        raise ValueError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]

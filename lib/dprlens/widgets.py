@@ -1,0 +1,65 @@
+"""HTML for pages and kernel-free explorers. All text from data is escaped here, and only here.
+
+An explorer is a selector linked in the browser (`jslink`) to a `Stack` of prepared pictures: it works in the rendered
+book, offline and without a kernel. Never `interact` or `Output` in a notebook that papermill runs: they hang it.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import ipywidgets
+from IPython.display import HTML
+
+from dprlens.world import Statement, World
+
+BAR = "background:{colour};width:{width:.0f}%;min-width:2px;height:0.9em;display:inline-block;vertical-align:middle"
+
+
+def article(world: World, title: str) -> str:
+    """An encyclopedia article as HTML: its paragraphs, each marked by whether pre-training states its facts."""
+    paragraphs = []
+    for passage in world.article(title):
+        times = [world.exposure(fact).times for fact in passage.facts]
+        mark, note = ("held-out", "held out") if times and not any(times) else ("known", "in the pre-training text")
+        paragraphs.append(
+            f'<p>{html.escape(passage.text)} <mark class="{mark}" title="{html.escape(passage.id)}">{note}</mark></p>'
+        )
+    return (
+        f'<div class="article-card"><p class="article-title"><b>{html.escape(title)}</b></p>{"".join(paragraphs)}</div>'
+    )
+
+
+def articles(world: World, titles: Sequence[str]) -> HTML:
+    """Some articles side by side."""
+    return HTML(f'<div class="article-grid">{"".join(article(world, title) for title in titles)}</div>')
+
+
+def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
+    """A statement with its answer blanked, and the model's first guesses for the blank with their probabilities."""
+    blank = html.escape(statement.text[: statement.start]) + "<b>▢▢▢</b>" + html.escape(statement.text[statement.end :])
+    rows = []
+    for guess, probability in guesses:
+        right = guess.lower() == statement.answer.lower()
+        bar = BAR.format(colour="#0072B2" if right else "#767676", width=60 * probability)
+        sign = " ✓" if right else ""
+        rows.append(
+            f'<div><span style="display:inline-block;min-width:11em">{html.escape(guess)}{sign}</span>'
+            f'<span style="{bar}"></span> {probability:.0%}</div>'
+        )
+    return (
+        f'<div class="question"><p class="asked">{blank}</p>{"".join(rows)}'
+        f'<p class="fine">the world says: {html.escape(statement.answer)}</p></div>'
+    )
+
+
+def explorer(pages: Mapping[str, str], label: str) -> ipywidgets.VBox:
+    """A drop-down over prepared HTML pages, that works without a kernel."""
+    selector = ipywidgets.Dropdown(
+        options=[(name, i) for i, name in enumerate(pages)],
+        description=label,
+        layout={"width": "100%", "max_width": "36em"},
+        style={"description_width": "initial"},
+    )
+    stack = ipywidgets.Stack([ipywidgets.HTML(page) for page in pages.values()], selected_index=0)
+    ipywidgets.jslink((selector, "index"), (stack, "selected_index"))
+    return ipywidgets.VBox([selector, stack])
