@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+
 from dprlens import artifacts
 from dprlens.artifacts import Cache, CacheError, canonical, default_root, digest, emit, progress, step, write_json
 

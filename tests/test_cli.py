@@ -10,11 +10,12 @@ import types
 import urllib.request
 from pathlib import Path
 
-import dprlens
 import pytest
+from test_runner import make_repository, write
+
+import dprlens
 from dprlens import cli
 from dprlens.runner.execution import RunFailed
-from test_runner import make_repository, write
 
 LIB = Path(dprlens.__file__).parents[1]
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from dprlens.intervals import Estimate, difference, exact, gap, mean, share
 
 

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+
 from dprlens import paper
 from dprlens.intervals import Estimate, exact
 from dprlens.paper import CLAIMS, own_reading

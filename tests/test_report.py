@@ -10,10 +10,11 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
+
 from dprlens import report as module
 from dprlens.intervals import Estimate, share
 from dprlens.report import GLUE, Report, plain, svg
-from markdown_it import MarkdownIt
 
 CANARY = (
     "<script>alert(1)</script> | $x^2$ *em* _u_ `code` {{ 7*7 }} {ref}`x` [l](javascript:alert(1)) "

@@ -10,9 +10,10 @@ import time
 import types
 from pathlib import Path
 
-import dprlens
 import psutil
 import pytest
+
+import dprlens
 from dprlens.runner import book as book_module
 from dprlens.runner import execution
 from dprlens.runner.book import book, run_one

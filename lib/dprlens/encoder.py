@@ -11,10 +11,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 
-from dprlens.tokens import load_vocabulary, save_vocabulary
+from dprlens.tokens import VOCABULARY, load_vocabulary, save_vocabulary
+
+WEIGHTS = "model.safetensors"
 
 Text = str | tuple[str, str]  # a question, or a passage as (title, text)
 
@@ -146,26 +149,33 @@ class Encoder:
 
     def save(self, folder: Path) -> None:
         """`config.json`, `model.safetensors`, `vocab.txt`: a folder that transformers reads as well."""
-        self.model.save_pretrained(folder)
+        self.model.config.architectures = [type(self.model).__name__]
+        self.model.config.save_pretrained(folder)
+        tied = self._tied(self.model)
+        weights = {name: w.contiguous().cpu() for name, w in self.model.state_dict().items() if name not in tied}
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
         save_vocabulary(self.tokenizer, folder)
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> "Encoder":
         """Raises ValueError, in one sentence, for a folder that is incomplete, damaged or of another shape."""
-        missing = [name for name in ("config.json", "model.safetensors", "vocab.txt") if not (folder / name).is_file()]
-        if missing:
+        if missing := [name for name in ("config.json", WEIGHTS, VOCABULARY) if not (folder / name).is_file()]:
             raise ValueError(
                 f"{folder} holds no encoder: {missing[0]} is missing; give a folder that Encoder.save wrote"
             )
-        config = BertConfig.from_pretrained(folder, local_files_only=True)
+        config = BertConfig.from_json_file(folder / "config.json")
         with_head = "BertForMaskedLM" in (config.architectures or [])
-        kind = BertForMaskedLM if with_head else BertModel
-        options = {} if with_head else {"add_pooling_layer": False}
+        model = BertForMaskedLM(config) if with_head else BertModel(config, add_pooling_layer=False)
         try:
-            model, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
-        except (SafetensorError, RuntimeError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"the weights in {folder} are damaged ({reason}); make or copy them again") from error
-        if bad := sorted(info["missing_keys"]) + sorted(info["unexpected_keys"]):
-            raise ValueError(f"the weights in {folder} do not fit its config.json: {bad[0]} is missing or left over")
+            keys = model.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+        except (SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"the weights in {folder} are damaged; make or copy them again ({reason})") from error
+        if wrong := sorted(set(keys.missing_keys) - cls._tied(model)) + sorted(keys.unexpected_keys):
+            raise ValueError(f"the weights in {folder} do not fit its config.json: {wrong[0]} is missing or left over")
         return cls(load_vocabulary(folder), model, device)
+
+    @staticmethod
+    def _tied(model: BertForMaskedLM | BertModel) -> set[str]:
+        """Weights that are another weight under a second name: the head's decoder is the embedding matrix."""
+        return set(model._tied_weights_keys or ())

@@ -5,6 +5,7 @@ every piece of the answer first among all pieces of the vocabulary (rank 1).
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from math import prod
@@ -15,6 +16,7 @@ import pandas as pd
 import torch
 
 from dprlens.encoder import Encoder
+from dprlens.intervals import mean
 from dprlens.tokens import with_places
 from dprlens.world import Statement, World
 
@@ -41,25 +43,34 @@ def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
 def recall(encoder: Encoder, world: World, seen: int = 2, seed: int = 0) -> pd.DataFrame:
     """Cloze recall of every fact, by all its reserved statements and `seen` of those that pre-training uses.
 
-    One row a statement: fact, relation, exposures, described, reserved, recalled, probability, said.
+    One row a statement: fact, relation, state (`World.state`), exposures, described, statement (its place in
+    `fact.statements`), wording ("seen" or "reserved"), recalled, probability, said.
     """
     rng = random.Random(f"statements {seed}")
-    rows = []
+    chosen = []
     for fact in world.facts:
-        trained = [statement for statement in fact.statements if not statement.reserved]
-        reserved = [statement for statement in fact.statements if statement.reserved]
-        rows += [(fact, statement) for statement in rng.sample(trained, min(seen, len(trained))) + reserved]
+        trained = [i for i, statement in enumerate(fact.statements) if not statement.reserved]
+        asked = set(rng.sample(trained, min(seen, len(trained))))
+        chosen += [(fact, i) for i, statement in enumerate(fact.statements) if i in asked or statement.reserved]
+    results = cloze(encoder, [fact.statements[i] for fact, i in chosen])
     return pd.DataFrame(
         {
             "fact": fact.id,
             "relation": fact.relation,
+            "state": world.state(fact.id),
             "exposures": world.exposure(fact.id).times,
             "described": world.exposure(fact.id).described,
-            "reserved": statement.reserved,
+            "statement": i,
+            "wording": "reserved" if fact.statements[i].reserved else "seen",
             **result._asdict(),
         }
-        for (fact, statement), result in zip(rows, cloze(encoder, [s for _, s in rows]), strict=True)
+        for (fact, i), result in zip(chosen, results, strict=True)
     )
+
+
+def shares_recalled(found: pd.DataFrame, by: str | list[str]) -> dict:
+    """The share recalled in each group of rows of `recall` or `constant_guess`, with facts drawn whole."""
+    return {group: mean(rows["recalled"], rows["fact"]) for group, rows in found.groupby(by)}
 
 
 def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tuple[str, float]]:
@@ -88,17 +99,19 @@ def _blanked(
 def constant_guess(world: World) -> pd.DataFrame:
     """The null arm of `recall`: for each fact, is its object the one most often stated of its relation?
 
-    One row a fact: fact, relation, exposures, recalled. Ties go to the object that comes first in alphabetical order.
+    One row a fact: fact, relation, state, recalled. Ties go to the object that comes first in alphabetical order.
     """
-    stated = pd.DataFrame((f.relation, f.object, world.exposure(f.id).times) for f in world.facts)
-    stated.columns = ["relation", "object", "times"]
-    times = stated.groupby(["relation", "object"], as_index=False)["times"].sum()
-    best = times.sort_values(["times", "object"], ascending=[False, True]).groupby("relation")["object"].first()
+    times = Counter()
+    for fact in world.facts:
+        times[fact.relation, fact.object] += world.exposure(fact.id).times
+    best: dict[str, str] = {}
+    for relation, object_ in sorted(times, key=lambda stated: (-times[stated], stated)):
+        best.setdefault(relation, object_)
     return pd.DataFrame(
         {
             "fact": fact.id,
             "relation": fact.relation,
-            "exposures": world.exposure(fact.id).times,
+            "state": world.state(fact.id),
             "recalled": fact.object == best[fact.relation],
         }
         for fact in world.facts

@@ -32,7 +32,7 @@ from dprlens.intervals import Estimate, exact
 GLUE = "application/papermill.record/"  # myst-nb takes outputs under this prefix off the page and keeps them by name
 SVG = {"svg.hashsalt": "dprlens", "svg.fonttype": "path"}  # the same bytes each time; no font needed to show them
 LIBRARIES = ("dprlens", "torch", "transformers")
-SIGNS = {"holds": "✓", "does not hold": "✗", "cannot tell here": "?"}
+SIGNS = {"holds": ("✓", "holds"), "does not hold": ("✗", "fails"), "cannot tell here": ("?", "unclear")}  # sign, CSS
 EXHIBIT = re.compile(r"[a-z][a-z0-9_]*")
 NUMBER = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
@@ -131,8 +131,8 @@ class Report:
         )
 
     def claims(self, exhibit: str) -> None:
-        """Judge the paper's claims about an exhibit on all numbers so far; show and keep verdict and reason of each."""
-        claims = [claim for claim in paper.CLAIMS if claim.exhibit == exhibit]
+        """Judge the claims about an exhibit (the paper's and our own) on all numbers so far; keep the verdicts."""
+        claims = [claim for claim in (*paper.CLAIMS, *paper.OWN_CLAIMS) if claim.exhibit == exhibit]
         if not claims or exhibit not in self._results["exhibits"]:
             raise ValueError(f"No claim or no result for {exhibit!r}: report an exhibit that paper.CLAIMS names first.")
         profile = self._results["profile"]
@@ -141,19 +141,18 @@ class Report:
             {"id": claim.id, "text": claim.text, **verdict._asdict()} for claim, verdict in verdicts
         ]
         self._write()
-        parts = [
-            (claim.id, claim.text, f"{SIGNS[verdict.verdict]} {verdict.verdict}", verdict.why)
-            for claim, verdict in verdicts
-        ]
-        self._show(
-            "\n".join(" — ".join(part) for part in parts),
-            "<ul>\n"
-            + "".join(
-                "<li>{} · {}<br><strong>{}</strong> — {}</li>\n".format(*map(html.escape, part)) for part in parts
+        for claim, verdict in verdicts:
+            sign, css = SIGNS[verdict.verdict]
+            parts = (verdict.verdict, claim.id, claim.text, verdict.why)
+            word, name, text, why = map(html.escape, parts)
+            lab = f"<p><strong>{sign} {word}</strong> {name} · {text}</p><p><small>{why}</small></p>"
+            word, name, text, why = map(plain, parts)
+            page = f"**{sign} {word}** {name} · {text}\n\n{why}"
+            self._show(
+                " — ".join(parts),
+                f'<div class="verdict {css}">{lab}</div>',
+                f":::{{container}} verdict {css}\n{page}\n:::",
             )
-            + "</ul>",
-            "\n".join("- {} · {}\\\n  **{}** — {}".format(*map(plain, part)) for part in parts),
-        )
 
     def text(self, key: str, value: str) -> None:
         """Leave `value` for `{glue:text}` under `key`; shows nothing. Raises ValueError for a key used before."""

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertTokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCABULARY_FILE = "vocab.txt"
+VOCABULARY = "vocab.txt"
 
 
 def vocabulary(texts: Iterable[str]) -> list[str]:
@@ -33,12 +33,12 @@ def make_tokenizer(pieces: Sequence[str]) -> BertTokenizer:
 def save_vocabulary(tokenizer: BertTokenizer, folder: Path) -> None:
     """Writes `vocab.txt`, one piece a line, in the order of their ids."""
     pieces = sorted(tokenizer.get_vocab().items(), key=lambda piece_id: piece_id[1])
-    (folder / VOCABULARY_FILE).write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
+    (folder / VOCABULARY).write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
 
 
 def load_vocabulary(folder: Path) -> BertTokenizer:
     """The tokenizer of a folder's `vocab.txt`."""
-    return make_tokenizer((folder / VOCABULARY_FILE).read_text(encoding="utf-8").split("\n")[:-1])
+    return make_tokenizer((folder / VOCABULARY).read_text(encoding="utf-8").split("\n")[:-1])
 
 
 def with_places(

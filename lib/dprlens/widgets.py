@@ -10,28 +10,47 @@ from collections.abc import Mapping, Sequence
 import ipywidgets
 from IPython.display import HTML
 
-from dprlens.world import Statement, World
+from dprlens.world import Question, Statement, World
 
 BAR = "background:{colour};width:{width:.0f}%;min-width:2px;height:0.9em;display:inline-block;vertical-align:middle"
 
 
 def article(world: World, title: str) -> str:
-    """An encyclopedia article as HTML: its paragraphs, each marked by whether pre-training states its facts."""
+    """An encyclopedia article as HTML; a paragraph whose facts pre-training states never, or seldom, says so."""
     paragraphs = []
     for passage in world.article(title):
-        times = [world.exposure(fact).times for fact in passage.facts]
-        mark, note = ("held-out", "held out") if times and not any(times) else ("known", "in the pre-training text")
-        paragraphs.append(
-            f'<p>{html.escape(passage.text)} <mark class="{mark}" title="{html.escape(passage.id)}">{note}</mark></p>'
-        )
-    return (
-        f'<div class="article-card"><p class="article-title"><b>{html.escape(title)}</b></p>{"".join(paragraphs)}</div>'
-    )
+        states = {world.state(fact) for fact in passage.facts} - {"known"}
+        mark = f' <mark class="held-out">{states.pop()}</mark>' if states else ""
+        paragraphs.append(f"<p>{html.escape(passage.text)}{mark}</p>")
+    heading = f'<p class="article-title">{html.escape(title)}</p>'
+    return f'<div class="article-card">{heading}{"".join(paragraphs)}</div>'
 
 
 def articles(world: World, titles: Sequence[str]) -> HTML:
     """Some articles side by side."""
     return HTML(f'<div class="article-grid">{"".join(article(world, title) for title in titles)}</div>')
+
+
+def questions(world: World, chosen: Sequence[Question]) -> HTML:
+    """Questions, each with the state of its linking fact and its gold passage, in which the answer is marked."""
+    blocks = []
+    for question in chosen:
+        passage = world.passage[question.gold]
+        text = html.escape(passage.text)
+        for answer in map(html.escape, question.answers):
+            text = text.replace(answer, f'<mark class="answer">{answer}</mark>')
+        if question.link is None:
+            note = "lexical"
+        else:
+            link = world.fact[question.link]
+            name, state = link.relation.replace("_", " "), world.state(link.id)
+            note = f"knowledge-required; link: {link.subject} – {name} – {link.object} ({state})"
+        blocks.append(
+            f'<div class="question"><p class="asked">{html.escape(question.text)}</p>'
+            f"<p><b>{html.escape(passage.title)}</b> · {text}</p>"
+            f'<p class="fine">{html.escape(note)}</p></div>'
+        )
+    return HTML("".join(blocks))
 
 
 def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:

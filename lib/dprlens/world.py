@@ -124,6 +124,16 @@ class World:
         """True if pre-training never states the fact."""
         return self.exposure(fact_id).times == 0
 
+    @cached_property
+    def full_dose(self) -> int:
+        """How often pre-training states a fully known fact."""
+        return max(self.exposure(fact.id).times for fact in self.facts)
+
+    def state(self, fact_id: str) -> str:
+        """One of "known" (stated at the full dose), "low dose" or "held out" (never stated)."""
+        times = self.exposure(fact_id).times
+        return "known" if times == self.full_dose else "low dose" if times else "held out"
+
     def article(self, title: str) -> tuple[Passage, ...]:
         """All passages under one title, in order."""
         return tuple(passage for passage in self.passages if passage.title == title)

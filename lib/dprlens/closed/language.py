@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from dprlens.world import Statement
+from dprlens.world import Fact, Statement
 
 KINDS_OF_ENTITY = ("person", "city", "company", "film")
 
@@ -106,6 +106,11 @@ def described(template: str, description: str, name: str, object_: str) -> tuple
 def can_be_described(template: str) -> bool:
     """Templates whose subject comes first in plain form take a description in its place."""
     return template.startswith("{S} ")
+
+
+def is_linking(fact: Fact) -> bool:
+    """True for a fact through which its object can be described."""
+    return language().relations[fact.relation].linking
 
 
 def mentions(text: str, name: str) -> bool:

@@ -19,9 +19,7 @@ from dprlens.world import Fact, World
 class TextSpec:
     """The forms in which pre-training states facts (which fact how often is the world's affair)."""
 
-    single: float = (
-        0.3  # of the exposures outside descriptions: alone in a segment; the rest stand two or three together
-    )
+    single: float = 0.5  # of the exposures outside descriptions: alone in a segment; the rest, two or three together
     remarks: int = 20  # how often each remark, a sentence that states no fact, is shown
 
     def __post_init__(self) -> None:

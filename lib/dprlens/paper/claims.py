@@ -343,3 +343,12 @@ CLAIMS = (
         above("bound.dose.slope", 0),
     ),
 )
+
+# What the closed world must satisfy for its results to mean anything: ours, not the paper's, and set before a model was
+# trained.
+OWN_CLAIMS = (
+    Claim("W.1", "–", "Told facts are recalled in wording that was read.", "recall", above("recall.known.seen", 0.95)),
+    Claim("W.2", "–", "They are recalled in wording that was not.", "recall", above("recall.known.reserved", 0.85)),
+    Claim("W.3", "–", "Facts not told are not recalled.", "recall", between("recall.held_out.seen", 0, 0.05)),
+    Claim("W.4", "–", "Nor in any other wording.", "recall", between("recall.held_out.reserved", 0, 0.05)),
+)

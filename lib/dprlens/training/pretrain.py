@@ -35,7 +35,7 @@ class PretrainSpec:
     warm_up: float = 0.06  # share of each stage's steps
     batch: int = 32  # segments
     random_mask: float = 0.05  # of the tokens outside answers; answers are always masked, whole
-    threads: int = 2  # part of the result: sums are split among threads
+    threads: int = 1  # part of the result, since sums are split among threads; two are slower on a busy machine
 
     def __post_init__(self) -> None:
         if not 0 < self.shallow_share <= 1:

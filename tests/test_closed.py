@@ -1,0 +1,452 @@
+"""The generated world keeps every control that its spec promises."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from dataclasses import replace
+
+import pytest
+from dprlens.closed import ClosedSpec, TextSpec, generator, leaks, make_world, mentions, segments
+from dprlens.closed.language import described, language, statement
+from dprlens.world import Exposure, Fact, Passage
+
+# Every mayor was born in one of the two cities, so that about half of "Where was the mayor of X born?" has the
+# answer X, and the gold passage then names the question's entity.
+LEAKY = ClosedSpec(people=12, cities=2, companies=0, films=0, relations=("born_in", "mayor", "occupation"), low_doses=())
+SEEDS = range(6)
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def seeded(request, spec):
+    return make_world(spec, request.param)
+
+
+# --- exposures ------------------------------------------------------------------------------------------------------
+
+
+def test_every_fact_is_stated_exactly_as_often_as_the_world_says(world, text):
+    stated = Counter(fact for segment in text for fact in set(segment.facts))
+    assert stated == Counter({id_: exposure.times for id_, exposure in world.known.items() if exposure.times})
+    through = Counter(segment.facts[0] for segment in text if segment.form == "description")
+    assert through == Counter({id_: e.described for id_, e in world.known.items() if e.described})
+
+
+def test_segments_state_what_they_list_and_nothing_more(world, text):
+    """By the words, not by the ids: a fact is stated where a template's words stand between its subject and object."""
+    by_pair = defaultdict(set)
+    for fact in world.facts:
+        by_pair[fact.subject, fact.object.lower()].add(fact.id)
+    for segment in text:
+        assert len(segment.facts) == len(segment.answers)
+        for id_, (start, end) in zip(segment.facts, segment.answers, strict=True):
+            fact = world.fact[id_]
+            assert segment.text[start:end] == fact.object
+            assert mentions(segment.text, fact.subject)
+    alone = [(segment.text, segment.facts[0]) for segment in text if segment.form == "single"]
+    said = {(s.text, fact.id) for fact in world.facts for s in fact.statements if not s.reserved}
+    assert set(alone) <= said
+    forms = Counter((segment.form, min(len(segment.facts), 2)) for segment in text)
+    assert set(forms) == {("single", 1), ("paragraph", 2), ("description", 1), ("description", 2), ("remark", 0)}
+
+
+def test_no_segment_states_a_held_out_fact_or_names_its_subject_and_object_together(spec):
+    together = []
+    for seed in SEEDS:
+        world = make_world(spec, seed)
+        held_out = [fact for fact in world.facts if world.held_out(fact.id)]
+        assert held_out
+        for segment in segments(world, TextSpec(remarks=1), seed):
+            assert not any(world.held_out(id_) for id_ in segment.facts)
+            lower = segment.text.lower()
+            together += [
+                (seed, fact.relation, fact.subject, fact.object, segment.text)
+                for fact in held_out
+                if fact.subject.lower() in lower and mentions(segment.text, fact.object)
+            ]
+    assert not together, f"{len(together)} segments, such as {together[0]}"
+
+
+def test_shares_and_doses_are_those_of_the_spec(seeded, spec):
+    by_relation = defaultdict(list)
+    for fact in seeded.facts:
+        by_relation[fact.relation].append(seeded.exposure(fact.id).times)
+    assert set(by_relation) == set(language().relations)
+    for name, times in by_relation.items():
+        low = spec.low_doses if language().relations[name].linking else ()
+        expected = Counter({0: round(spec.held_out * len(times))})
+        expected.update({dose: round(spec.low_dose_share * len(times)) for dose in low})
+        expected[spec.exposures] = len(times) - expected.total()
+        assert Counter(times) == +expected, name
+    assert sum(seeded.exposure(f.id).times in spec.low_doses for f in seeded.facts) >= 8
+
+
+def test_shares_of_descriptions_are_dealt_to_linking_facts_alone():
+    spec = ClosedSpec(people=60, described=(0.2, 0.5, 0.8), exposures=100, low_doses=())
+    world = make_world(spec, seed=1)
+    dealt = defaultdict(Counter)
+    for fact in world.facts:
+        exposure = world.exposure(fact.id)
+        linking = language().relations[fact.relation].linking
+        assert linking or exposure.described == 0
+        if linking and exposure.times:
+            dealt[fact.relation][exposure.described] += 1
+    assert set(dealt) == {name for name, relation in language().relations.items() if relation.linking}
+    for counts in dealt.values():
+        assert set(counts) <= {20, 21, 50, 51, 80, 81}
+    groups = Counter(n // 10 for counts in dealt.values() for n in counts.elements())
+    assert set(groups) == {2, 5, 8}
+    assert max(groups.values()) < 1.5 * min(groups.values())
+
+
+def test_shares_of_descriptions_are_not_dealt_by_dose_or_split(spec):
+    """A fractional number of descriptions is rounded by chance, so that low doses keep their share on average."""
+    many = replace(spec, people=200, low_doses=(1,), low_dose_share=0.4, held_out=0.1, described=(0.5,))
+    low = [e for e in make_world(many, 0).known.values() if e.times == 1]
+    facts = [
+        (fact, e)
+        for fact, e in ((f, make_world(many, 0).exposure(f.id)) for f in make_world(many, 0).facts)
+        if language().relations[fact.relation].linking and e.times == 1
+    ]
+    assert len(low) == len(facts) > 150
+    assert 0.4 < sum(e.described for _, e in facts) / len(facts) < 0.6
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_all_or_none_of_a_facts_statements_can_be_descriptions(spec, share):
+    world = make_world(replace(spec, described=(share,)), 0)
+    through = Counter(s.facts[0] for s in segments(world, TextSpec(), 0) if s.form == "description")
+    linking = {f.id: world.exposure(f.id).times for f in world.facts if language().relations[f.relation].linking}
+    assert through == +Counter({id_: int(share * times) for id_, times in linking.items()})
+
+
+def test_remarks_are_shown_as_often_as_the_spec_says(world):
+    shown = Counter(s.text for s in segments(world, TextSpec(remarks=4), 0) if s.form == "remark")
+    assert shown == {sentence: 4 for _, sentence in world.remarks}
+
+
+@pytest.mark.parametrize(("single", "forms"), [(0.0, {"paragraph", "description"}), (1.0, {"single", "description"})])
+def test_single_is_the_share_of_statements_that_stand_alone(world, single, forms):
+    drawn = segments(world, TextSpec(single=single, remarks=0), 0)
+    counts = Counter(segment.form for segment in drawn)
+    # what is left over when an entity's other facts are used up has to stand alone
+    assert {form for form in counts if counts[form] > 0.15 * len(drawn)} == forms
+
+
+# --- language -------------------------------------------------------------------------------------------------------
+
+
+def test_every_relation_has_eight_statements_and_reserved_ones_besides():
+    for relation in language().relations.values():
+        assert len(set(relation.statements)) >= 8
+        assert len(set(relation.reserved)) >= 1
+        assert not set(relation.statements) & set(relation.reserved)
+        assert len(set(relation.questions)) >= 2
+        assert all(t.count("{O}") == 1 and "{S" in t for t in relation.statements + relation.reserved)
+        assert all(t.count("{S}") == 1 and "{O}" not in t for t in relation.questions + relation.described_as)
+
+
+def test_reserved_statements_are_never_read(seeded):
+    read = [p.text for p in seeded.passages] + [s.text for s in segments(seeded, TextSpec(remarks=1), 0)]
+    read = "\n".join(read)
+    reserved = [s.text for fact in seeded.facts for s in fact.statements if s.reserved]
+    assert len(reserved) >= len(seeded.facts)
+    assert not [sentence for sentence in reserved if sentence.rstrip(".") in read]
+    seen = [s.text for fact in seeded.facts for s in fact.statements if not s.reserved]
+    assert sum(sentence.rstrip(".") in read for sentence in seen) > 0.3 * len(seen)  # the search can find
+
+
+def test_every_word_name_and_value_is_read_in_pre_training(seeded):
+    read = "\n".join(s.text for s in segments(seeded, TextSpec(remarks=1), 0)).lower()
+    known_words = words(read)
+    for fact in seeded.facts:
+        for value in (fact.subject, fact.object, *fact.alternatives):
+            assert value.lower() in read
+        for said in fact.statements:
+            assert words(said.text) <= known_words
+    for passage in seeded.passages:
+        assert passage.title.lower() in read
+        assert words(passage.text) <= known_words
+
+
+def test_a_statement_tells_where_its_answer_is():
+    assert statement("{S} is {a} {O}.", "Ada Low", "optician") == ("Ada Low is an optician.", 14, 22, False)
+    assert statement("{S's} field is {O}.", "Ada Low", "mining", "person", reserved=True).text == "Her field is mining."
+    assert statement("In {O}, {S} won.", "Ada Low", "toys", "person").text == "In toys, Ada Low won."
+    assert statement("{S} is {a} {O}.", "Otto Low", "baker", "person").text == "He is a baker."
+    assert statement("{S's} rain.{O}", "Wick", "x", "city").text == "The city's rain.x"
+
+
+def test_a_description_tells_where_name_and_object_are():
+    text, name, object_ = described("{S} lies on the {O}.", "the seat of Nova Works", "Wick", "Wend")
+    assert text == "The seat of Nova Works, Wick, lies on the Wend."
+    assert (text[slice(*name)], text[slice(*object_)]) == ("Wick", "Wend")
+
+
+def test_names_are_mentioned_as_whole_words_in_any_case():
+    assert mentions("He left ADA LOW.", "Ada Low")
+    assert not mentions("Ada Lowe left.", "Ada Low")
+    assert not mentions("She saw Wickham.", "Wick")
+    assert not mentions("Adax Low", "Ada.")
+
+
+def test_statements_of_the_world_are_sentences(seeded):
+    for fact in seeded.facts:
+        for said in fact.statements:
+            assert said.answer == fact.object
+            assert fact.subject.lower() in said.text.lower()
+            assert said.text[0].isupper()
+            assert said.text.endswith(".")
+            assert not re.search(r"[{}]|  | [.,]|\ba [aeiou]\w+ ?(or|er)?\.$", said.text)
+
+
+# --- questions and passages -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec_", [None, LEAKY], ids=["usual", "leaky"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_gold_passages_of_knowledge_required_questions_leak_nothing(spec, spec_, seed):
+    world = make_world(spec_ or spec, seed)
+    asked = [question for question in world.questions if question.kind == "knowledge_required"]
+    assert asked
+    for question in asked:
+        link, target = world.fact[question.link], world.fact[question.target]
+        gold = world.passage[question.gold]
+        assert link.subject.lower() not in f"{gold.title} {gold.text}".lower()
+        assert link.id not in gold.facts
+        assert gold.title == link.object == target.subject
+        assert mentions(question.text, link.subject)
+        assert not mentions(question.text, target.subject)
+        assert not mentions(question.text, target.object)
+
+
+def test_without_the_filter_gold_passages_would_leak(monkeypatch):
+    def pairs(world):
+        return {(q.link, q.target) for q in world.questions if q.kind == "knowledge_required"}
+
+    worlds = [make_world(LEAKY, seed) for seed in SEEDS]
+    monkeypatch.setattr(generator, "leaks", lambda *_: False)
+    for seed, filtered in zip(SEEDS, worlds, strict=True):
+        world = make_world(LEAKY, seed)
+        leaking = {
+            (q.link, q.target)
+            for q in world.questions
+            if q.kind == "knowledge_required"
+            and world.fact[q.link].subject.lower() in world.passage[q.gold].text.lower()
+        }
+        assert (world.facts, world.passages) == (filtered.facts, filtered.passages)
+        assert pairs(filtered) == pairs(world) - leaking  # the filter takes the leaking ones, and only them
+        assert leaking or seed in (seed,)
+    assert any(pairs(make_world(LEAKY, seed)) != pairs(worlds[seed]) for seed in SEEDS)
+
+
+def test_a_leak_is_the_name_of_the_entity_or_the_link_itself():
+    link = Fact("f1", "Ada Low", "born_in", "Wick", "train")
+    assert leaks(Passage("p", "Wick", "Its mayor is ada low."), link)
+    assert leaks(Passage("p", "Ada Low", "She left."), link)
+    assert leaks(Passage("p", "Wick", "It is old.", ("f0", "f1")), link)
+    assert not leaks(Passage("p", "Wick", "Its mayor is Ada Lowe.", ("f0",)), link)
+
+
+def test_every_fact_is_asked_and_its_gold_passage_answers(seeded):
+    asked = Counter(q.target for q in seeded.questions if q.kind == "lexical")
+    assert asked == {fact.id: 2 if fact.split == "train" else 1 for fact in seeded.facts}
+    for question in seeded.questions:
+        gold = seeded.passage[question.gold]
+        assert question.target in gold.facts
+        assert question.answers == (seeded.fact[question.target].object,)
+        assert mentions(gold.text, question.answers[0])
+        if question.kind == "lexical":
+            assert gold.title == seeded.fact[question.target].subject
+            assert mentions(question.text, gold.title)
+        assert question.text[0].isupper()
+        assert question.text.endswith("?")
+    assert len({question.text for question in seeded.questions}) == len(seeded.questions)
+
+
+def test_targets_of_knowledge_required_questions_are_fully_known(seeded, spec):
+    links = Counter()
+    for question in seeded.questions:
+        if question.kind == "knowledge_required":
+            assert seeded.exposure(question.target).times == spec.exposures
+            links[seeded.exposure(question.link).times] += 1
+    assert set(links) == {0, *spec.low_doses, spec.exposures}  # links of every dose are asked through
+
+
+def test_training_facts_share_no_passage_with_others(seeded):
+    stated = Counter(id_ for passage in seeded.passages for id_ in passage.facts)
+    assert stated == dict.fromkeys(seeded.fact, 1)
+    for passage in seeded.passages:
+        assert len({seeded.fact[id_].split == "train" for id_ in passage.facts}) <= 1
+        assert len({seeded.held_out(id_) for id_ in passage.facts}) <= 1
+        for id_ in passage.facts:
+            assert seeded.fact[id_].subject == passage.title
+
+
+def test_training_questions_use_training_facts_only(seeded):
+    splits = Counter()
+    for question in seeded.questions:
+        facts = {seeded.fact[id_].split for id_ in question.facts}
+        assert (question.split == "train") == (facts == {"train"})
+        assert question.split in facts
+        splits[question.kind, question.split] += 1
+    assert set(splits) == {(k, s) for k in ("lexical", "knowledge_required") for s in ("train", "dev", "test")}
+
+
+def test_splits_are_drawn_as_the_spec_says():
+    spec = ClosedSpec(people=300, held_out=0.3, train=0.5, dev=0.2, train_held_out=0.3, low_doses=(3,))
+    world = make_world(spec, 0)
+    counts = defaultdict(Counter)
+    for fact in world.facts:
+        counts[world.exposure(fact.id).times][fact.split] += 1
+    shares = {
+        (times, split): n / counts[times].total() for times, splits in counts.items() for split, n in splits.items()
+    }
+    assert shares[120, "train"] == pytest.approx(0.5, abs=0.05)
+    assert shares[120, "dev"] == pytest.approx(0.2, abs=0.05)
+    assert shares[0, "train"] == pytest.approx(0.3, abs=0.06)
+    assert set(counts[3]) == {"test"}
+    assert set(counts[0]) == {"train", "test"}
+
+
+def test_passages_hold_no_more_facts_than_the_spec_says(spec):
+    for n in (1, 3):
+        sizes = Counter(len(p.facts) for p in make_world(replace(spec, facts_per_passage=n), 0).passages)
+        assert max(sizes) == n
+
+
+def test_alternatives_are_false_and_of_the_right_type(seeded, spec):
+    for fact in seeded.facts:
+        relation = language().relations[fact.relation]
+        assert len(set(fact.alternatives)) == len(fact.alternatives) == spec.alternatives
+        assert not {fact.object, fact.subject} & set(fact.alternatives)
+        if relation.object in language().values:
+            assert set(fact.alternatives) <= set(language().values[relation.object])
+        else:
+            of_type = {f.subject for f in seeded.facts if language().relations[f.relation].subject == relation.object}
+            assert set(fact.alternatives) <= of_type
+
+
+def test_names_belong_to_one_entity_and_couples_to_two_people(seeded):
+    kinds = defaultdict(set)
+    for fact in seeded.facts:
+        kinds[fact.subject].add(language().relations[fact.relation].subject)
+    assert all(len(kind) == 1 for kind in kinds.values())
+    assert Counter(kind for (kind,) in kinds.values()) == {"person": 24, "city": 8, "company": 8, "film": 10}
+    couples = Counter(name for f in seeded.facts if f.relation == "spouse" for name in (f.subject, f.object))
+    assert set(couples.values()) == {1}
+    names = list(kinds)
+    assert not [(a, b) for a in names for b in names if a != b and mentions(a, b)]
+
+
+# --- the spec's faults ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"people": -1}, ("people", "-1")),
+        ({"cities": -3}, ("cities", "-3")),
+        ({"exposures": -1}, ("exposures", "-1")),
+        ({"alternatives": -1}, ("alternatives", "-1")),
+        ({"facts_per_passage": 0}, ("facts_per_passage", "0")),
+        ({"held_out": 1.5}, ("held_out", "1.5", "more facts than there are")),
+        ({"held_out": -0.1}, ("held_out", "-0.1")),
+        ({"train_held_out": 2}, ("train_held_out", "2")),
+        ({"described": (0.5, 1.2)}, ("described", "1.2")),
+        ({"described": ()}, ("described",)),
+        ({"held_out": 0.9, "low_dose_share": 0.1}, ("held_out", "low dose", "0.9", "more than all facts")),
+        ({"train": 0.9, "dev": 0.2}, ("train", "dev", "1.1")),
+        ({"low_doses": (120,)}, ("low_doses", "120", "exposures")),
+        ({"low_doses": (0,)}, ("low_doses", "0")),
+        ({"relations": ()}, ("relations", "without facts")),
+        ({"relations": ("rivers",)}, ("relation", "'rivers'", "river")),
+        ({"relations": ("river", "river")}, ("relations", "river")),
+    ],
+    ids=str,
+)
+def test_a_spec_that_asks_for_the_impossible_is_refused(refused, fields, said):
+    with refused(*said):
+        ClosedSpec(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"people": 20_000}, ("people", "20000", "at most")),
+        ({"cities": 200}, ("cities", "200", "at most")),
+        ({"cities": 0}, ("born_in", "city")),
+        ({"cities": 0}, ("cities = 0",)),
+        ({"people": 0, "cities": 0, "companies": 0, "films": 0}, ("no facts", "people")),
+        ({"held_out": 1.0, "low_doses": ()}, ("held_out", "at most")),
+    ],
+    ids=str,
+)
+def test_a_world_that_cannot_be_made_is_refused(refused, fields, said):
+    with refused(*said):
+        make_world(ClosedSpec(**fields))
+
+
+def test_too_few_facts_for_all_doses_is_said_as_such(refused):
+    """Rounding makes 1 + 1 + 1 + 1 facts of 3; the message must not speak of values that nobody states."""
+    spec = ClosedSpec(people=8, relations=("spouse",), held_out=0.4, low_doses=(1, 5, 20), low_dose_share=0.2)
+    with refused("low_dose"):
+        make_world(spec)
+
+
+@pytest.mark.parametrize(("fields", "said"), [({"single": 1.5}, ("single", "1.5")), ({"remarks": -1}, ("remarks", "-1"))])
+def test_text_specs_are_checked(refused, fields, said):
+    with refused(*said):
+        TextSpec(**fields)
+
+
+def test_a_world_of_one_relation_can_be_made():
+    world = make_world(ClosedSpec(people=0, cities=9, companies=0, films=0, relations=("river",)), 0)
+    assert {fact.relation for fact in world.facts} == {"river"}
+    assert len(world.facts) == 9
+    assert {q.kind for q in world.questions} == {"lexical"}
+
+
+# --- seeds ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_seed_decides_the_world(spec, world):
+    assert make_world(spec, 3).digest == world.digest
+    assert len({make_world(spec, seed).digest for seed in range(5)}) == 5
+
+
+def test_the_seed_decides_the_text(world):
+    assert segments(world, TextSpec(), 1) == segments(world, TextSpec(), 1)
+    assert segments(world, TextSpec(), 1) != segments(world, TextSpec(), 2)
+
+
+def test_neither_depends_on_the_order_of_sets():
+    program = (
+        "from dprlens.closed import *; import hashlib;"
+        "w = make_world(ClosedSpec(people=24, cities=8, companies=8, films=10), 5);"
+        "print(w.digest, hashlib.sha256(repr(segments(w, TextSpec(), 5)).encode()).hexdigest())"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert len(printed[0].split()[0]) == 64
+    assert printed[0] == printed[1]
+
+
+def test_exposures_of_the_world_can_be_asked_for_by_dose(spec):
+    doses = (1, 5, 20, 100)
+    world = make_world(replace(spec, people=60, exposures=150, low_doses=doses), 0)
+    assert {e.times for e in world.known.values()} == {0, *doses, 150}
+    assert all(Exposure(e.times, e.described) == e and 0 <= e.described <= e.times for e in world.known.values())
