@@ -37,11 +37,7 @@ def test_every_fact_is_stated_exactly_as_often_as_the_world_says(world, text):
     assert through == Counter({id_: e.described for id_, e in world.known.items() if e.described})
 
 
-def test_segments_state_what_they_list_and_nothing_more(world, text):
-    """By the words, not by the ids: a fact is stated where a template's words stand between its subject and object."""
-    by_pair = defaultdict(set)
-    for fact in world.facts:
-        by_pair[fact.subject, fact.object.lower()].add(fact.id)
+def test_segments_state_what_they_list(world, text):
     for segment in text:
         assert len(segment.facts) == len(segment.answers)
         for id_, (start, end) in zip(segment.facts, segment.answers, strict=True):
@@ -104,17 +100,12 @@ def test_shares_of_descriptions_are_dealt_to_linking_facts_alone():
     assert max(groups.values()) < 1.5 * min(groups.values())
 
 
-def test_shares_of_descriptions_are_not_dealt_by_dose_or_split(spec):
-    """A fractional number of descriptions is rounded by chance, so that low doses keep their share on average."""
-    many = replace(spec, people=200, low_doses=(1,), low_dose_share=0.4, held_out=0.1, described=(0.5,))
-    low = [e for e in make_world(many, 0).known.values() if e.times == 1]
-    facts = [
-        (fact, e)
-        for fact, e in ((f, make_world(many, 0).exposure(f.id)) for f in make_world(many, 0).facts)
-        if language().relations[fact.relation].linking and e.times == 1
-    ]
-    assert len(low) == len(facts) > 150
-    assert 0.4 < sum(e.described for _, e in facts) / len(facts) < 0.6
+def test_a_single_exposure_is_a_description_as_often_as_its_share():
+    """Fractions of an exposure are rounded by chance, so that low doses keep their share on average."""
+    world = make_world(ClosedSpec(people=200, low_doses=(1,), low_dose_share=0.4, described=(0.5,)), 0)
+    once = [exposure.described for exposure in world.known.values() if exposure.times == 1]
+    assert len(once) > 150
+    assert 0.4 < sum(once) / len(once) < 0.6
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -241,7 +232,6 @@ def test_without_the_filter_gold_passages_would_leak(monkeypatch):
         }
         assert (world.facts, world.passages) == (filtered.facts, filtered.passages)
         assert pairs(filtered) == pairs(world) - leaking  # the filter takes the leaking ones, and only them
-        assert leaking or seed in (seed,)
     assert any(pairs(make_world(LEAKY, seed)) != pairs(worlds[seed]) for seed in SEEDS)
 
 

@@ -1,0 +1,111 @@
+"""Cloze recall on an encoder whose beliefs are written by hand."""
+
+import math
+
+import pytest
+import torch
+from dprlens.knowledge import cloze, constant_guess, recall
+from dprlens.tokens import make_tokenizer, vocabulary
+from dprlens.world import Exposure, Fact, Statement, World
+
+VALE = Statement("Wick lies in Amber Vale, far off.", 13, 23)
+WEND = Statement("The Wend passes Wick.", 4, 8, reserved=True)
+TOKENIZER = make_tokenizer(vocabulary([VALE.text, WEND.text, "Aure", "Borrowland"]))
+
+
+class Believer:
+    """An encoder that gives each mask, in order, the probabilities it was told, {piece: share}; it keeps what it read."""
+
+    def __init__(self, *beliefs: dict[str, float]) -> None:
+        self.tokenizer, self.beliefs, self.read = TOKENIZER, list(beliefs), []
+
+    def mask_logits(self, ids, places):
+        self.read += [(TOKENIZER.convert_ids_to_tokens(row), list(place)) for row, place in zip(ids, places, strict=True)]
+        return [torch.stack([self._logits(self.beliefs.pop(0)) for _ in place]) for place in places]
+
+    @staticmethod
+    def _logits(belief):
+        rest = (1 - sum(belief.values())) / (len(TOKENIZER) - len(belief))
+        shares = torch.full((len(TOKENIZER),), rest)
+        for piece, share in belief.items():
+            shares[TOKENIZER.convert_tokens_to_ids(piece)] = share
+        return shares.log() + 7  # a softmax takes no notice of what is added to all logits
+
+
+def test_the_whole_answer_is_masked_and_nothing_else():
+    encoder = Believer({"amber": 0.9}, {"vale": 0.9}, {"wend": 0.9})
+    cloze(encoder, [VALE, WEND])
+    assert encoder.read == [
+        (["[CLS]", "wick", "lies", "in", "[MASK]", "[MASK]", ",", "far", "off", ".", "[SEP]"], [4, 5]),
+        (["[CLS]", "the", "[MASK]", "passes", "wick", ".", "[SEP]"], [2]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("beliefs", "recalled", "probability", "said"),
+    [
+        (({"amber": 0.8}, {"vale": 0.45}), True, math.sqrt(0.8 * 0.45), "amber vale"),
+        (({"amber": 0.8}, {"vale": 0.05, "wick": 0.9}), False, math.sqrt(0.8 * 0.05), "amber wick"),  # half right
+        (({"amber": 0.2, "the": 0.6}, {"vale": 0.8}), False, math.sqrt(0.2 * 0.8), "the vale"),
+        (({"amber": 0.4, "vale": 0.5}, {"amber": 0.5, "vale": 0.4}), False, 0.4, "vale amber"),  # the right words, swapped
+    ],
+)
+def test_every_piece_of_the_answer_must_come_first(beliefs, recalled, probability, said):
+    (result,) = cloze(Believer(*beliefs), [VALE])
+    assert result.recalled is recalled
+    assert result.probability == pytest.approx(probability, rel=1e-5)
+    assert result.said == said
+
+
+def test_an_answer_that_covers_no_piece_is_not_recalled_by_default(refused):
+    """A span inside a word covers no whole piece: no mask, nothing asked, so nothing can be known."""
+    with refused("Wick lies"):
+        cloze(Believer(), [VALE._replace(start=1, end=3)])
+
+
+def test_no_statements_give_no_results():
+    assert cloze(Believer(), []) == []
+
+
+def test_recall_has_a_row_a_statement():
+    facts = (
+        Fact("f0", "Wick", "country", "Amber Vale", "train", (VALE,)),
+        Fact("f1", "Wick", "river", "Wend", "test", (WEND,)),
+    )
+    world = World("closed", facts, (), (), {"f0": Exposure(9, 4), "f1": Exposure(0)})
+    rows = recall(Believer({"amber": 0.5}, {"vale": 0.5}, {"aure": 0.75, "wend": 0.125}), world).to_dict("records")
+    expected = [
+        {"fact": "f0", "relation": "country", "exposures": 9, "described": 4, "reserved": False, "recalled": True},
+        {"fact": "f1", "relation": "river", "exposures": 0, "described": 0, "reserved": True, "recalled": False},
+    ]
+    assert [{key: row[key] for key in expected[0]} for row in rows] == expected
+    assert [row["said"] for row in rows] == ["amber vale", "aure"]
+    assert [row["probability"] for row in rows] == [pytest.approx(0.5), pytest.approx(0.125)]
+
+
+def test_recall_asks_all_reserved_statements_of_every_fact(world, encoder):
+    rows = recall(encoder, world)
+    asked = rows[rows["reserved"]].groupby("fact").size().to_dict()
+    assert asked == {fact.id: sum(s.reserved for s in fact.statements) for fact in world.facts}
+    seen = rows[~rows["reserved"]].groupby("fact").size()
+    assert set(seen.index) == set(world.fact)
+    assert (rows["probability"].between(0, 1)).all()
+    assert rows.equals(recall(encoder, world))
+    assert rows["recalled"].mean() < 0.05  # nothing was learned
+
+
+def fact(i, relation, object_):
+    return Fact(f"f{i}", f"s{i}", relation, object_, "test")
+
+
+def test_a_constant_guess_is_the_object_most_often_stated():
+    """River: Aure 3 + 0, Wend 2 + 2 (Wend wins, though Zale is in more facts); country: a tie, 5 and 5."""
+    facts = [fact(i, "river", o) for i, o in enumerate(["Aure", "Wend", "Aure", "Wend", "Zale", "Zale", "Zale"])]
+    facts += [fact(7, "country", "Vale"), fact(8, "country", "Borrowland")]
+    times = [3, 2, 0, 2, 1, 1, 1, 5, 5]
+    world = World("closed", tuple(facts), (), (), {f"f{i}": Exposure(n) for i, n in enumerate(times)})
+    guessed = constant_guess(world)
+    assert list(guessed.columns) == ["fact", "relation", "exposures", "recalled"]
+    assert guessed["fact"].tolist() == [f"f{i}" for i in range(9)]
+    assert guessed["exposures"].tolist() == times
+    assert guessed["recalled"].tolist() == [False, True, False, True, False, False, False, False, True]
