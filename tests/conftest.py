@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+
 from dprlens.closed import ClosedSpec, TextSpec, make_world, segments
 from dprlens.encoder import Encoder, EncoderSpec, random_bert
 from dprlens.tokens import make_tokenizer, vocabulary

@@ -8,13 +8,16 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pytest
+
 from dprlens.closed import ClosedSpec, TextSpec, generator, leaks, make_world, mentions, segments
 from dprlens.closed.language import described, language, statement
 from dprlens.world import Exposure, Fact, Passage
 
 # Every mayor was born in one of the two cities, so that about half of "Where was the mayor of X born?" has the
 # answer X, and the gold passage then names the question's entity.
-LEAKY = ClosedSpec(people=12, cities=2, companies=0, films=0, relations=("born_in", "mayor", "occupation"), low_doses=())
+LEAKY = ClosedSpec(
+    people=12, cities=2, companies=0, films=0, relations=("born_in", "mayor", "occupation"), low_doses=()
+)
 SEEDS = range(6)
 
 
@@ -97,6 +100,8 @@ def test_shares_of_descriptions_are_dealt_to_linking_facts_alone():
         assert set(counts) <= {20, 21, 50, 51, 80, 81}
     groups = Counter(n // 10 for counts in dealt.values() for n in counts.elements())
     assert set(groups) == {2, 5, 8}
+    in_order = [world.exposure(f.id).described // 10 for f in world.facts if f.relation == "employer"]
+    assert sorted(in_order) not in (in_order, in_order[::-1])  # dealt at random
     assert max(groups.values()) < 1.5 * min(groups.values())
 
 
@@ -143,13 +148,25 @@ def test_every_relation_has_eight_statements_and_reserved_ones_besides():
 
 
 def test_reserved_statements_are_never_read(seeded):
-    read = [p.text for p in seeded.passages] + [s.text for s in segments(seeded, TextSpec(remarks=1), 0)]
-    read = "\n".join(read)
-    reserved = [s.text for fact in seeded.facts for s in fact.statements if s.reserved]
+    texts = [p.text for p in seeded.passages] + [s.text for s in segments(seeded, TextSpec(remarks=1), 0)]
+    read = {sentence for text in texts for sentence in re.split(r"(?<=\.) ", text)}
+    reserved = {s.text for fact in seeded.facts for s in fact.statements if s.reserved}
     assert len(reserved) >= len(seeded.facts)
-    assert not [sentence for sentence in reserved if sentence.rstrip(".") in read]
-    seen = [s.text for fact in seeded.facts for s in fact.statements if not s.reserved]
-    assert sum(sentence.rstrip(".") in read for sentence in seen) > 0.3 * len(seen)  # the search can find
+    assert not reserved & read
+    seen = {s.text for fact in seeded.facts for s in fact.statements} - reserved
+    assert len(seen & read) > 0.3 * len(seen)  # what is looked for can be found
+
+
+def test_no_reserved_wording_is_a_part_of_a_seen_one():
+    """Else the reserved statement is read word for word, inside a longer sentence."""
+    inside = [
+        (reserved, seen)
+        for relation in language().relations.values()
+        for reserved in relation.reserved
+        for seen in relation.statements
+        if reserved.rstrip(".") in seen
+    ]
+    assert not inside
 
 
 def test_every_word_name_and_value_is_read_in_pre_training(seeded):
@@ -313,7 +330,11 @@ def test_passages_hold_no_more_facts_than_the_spec_says(spec):
 def test_alternatives_are_false_and_of_the_right_type(seeded, spec):
     for fact in seeded.facts:
         relation = language().relations[fact.relation]
-        assert len(set(fact.alternatives)) == len(fact.alternatives) == spec.alternatives
+        objects = {other.object for other in seeded.facts if other.relation == fact.relation} - {
+            fact.object,
+            fact.subject,
+        }
+        assert len(set(fact.alternatives)) == len(fact.alternatives) == min(spec.alternatives, len(objects))
         assert not {fact.object, fact.subject} & set(fact.alternatives)
         if relation.object in language().values:
             assert set(fact.alternatives) <= set(language().values[relation.object])
@@ -389,7 +410,9 @@ def test_too_few_facts_for_all_doses_is_said_as_such(refused):
         make_world(spec)
 
 
-@pytest.mark.parametrize(("fields", "said"), [({"single": 1.5}, ("single", "1.5")), ({"remarks": -1}, ("remarks", "-1"))])
+@pytest.mark.parametrize(
+    ("fields", "said"), [({"single": 1.5}, ("single", "1.5")), ({"remarks": -1}, ("remarks", "-1"))]
+)
 def test_text_specs_are_checked(refused, fields, said):
     with refused(*said):
         TextSpec(**fields)

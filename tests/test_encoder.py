@@ -4,11 +4,17 @@ import shutil
 
 import pytest
 import torch
-from dprlens.encoder import Encoder, EncoderSpec, pick_device, random_bert
-from dprlens.tokens import make_tokenizer, vocabulary
 from transformers import BertForMaskedLM, BertModel
 
-TEXTS = ["Where was she born?", "A city.", "Which river flows through the city where she was born, in one summer?", "Wick"]
+from dprlens.encoder import Encoder, EncoderSpec, pick_device, random_bert
+from dprlens.tokens import make_tokenizer, vocabulary
+
+TEXTS = [
+    "Where was she born?",
+    "A city.",
+    "Which river flows through the city where she was born, in one summer?",
+    "Wick",
+]
 PAIR = ("The Red Door", "It was shot in one summer. It is shown as a satire in most cinemas.")
 
 
@@ -104,6 +110,13 @@ def test_a_lone_string_is_not_taken_for_a_list_of_characters(refused, encoder):
         encoder.cls("Where?")
 
 
+def test_loading_leaves_the_generator_alone(tmp_path, encoder):
+    encoder.save(tmp_path)
+    before = torch.random.get_rng_state()
+    Encoder.load(tmp_path, "cpu")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_logits_of_masks_are_those_of_the_head(encoder):
     sequences = [words(encoder, text) for text in TEXTS]
     places = [[1], [2, 1], [3], []]
@@ -137,7 +150,7 @@ def test_reading_leaves_grad_mode_and_generator_alone(encoder, tokenizer):
     assert not states.requires_grad
 
 
-def test_the_seed_decides_the_weights(tokenizer, encoder):
+def test_the_seed_decides_the_weights(tokenizer):
     shape = EncoderSpec(layers=1, d_model=8, d_ff=16, heads=2)
     digests = [Encoder(tokenizer, random_bert(tokenizer, shape, seed), "cpu").digest for seed in (0, 0, 1)]
     assert digests[0] == digests[1] != digests[2]
@@ -146,7 +159,7 @@ def test_the_seed_decides_the_weights(tokenizer, encoder):
     assert (config.num_attention_heads, config.vocab_size) == (2, len(tokenizer))
 
 
-def test_weights_vocabulary_and_shape_are_in_the_digest(tokenizer, encoder):
+def test_weights_vocabulary_and_shape_are_in_the_digest(tokenizer):
     shape = EncoderSpec(layers=1, d_model=8, d_ff=8, heads=2)
     model = random_bert(tokenizer, shape, 0)
     first = Encoder(tokenizer, model, "cpu").digest
@@ -198,15 +211,21 @@ def _reshape(folder, old, new):
         (lambda folder: (folder / "model.safetensors").unlink(), ("model.safetensors", "missing")),
         (lambda folder: (folder / "vocab.txt").unlink(), ("vocab.txt", "missing")),
         (lambda folder: (folder / "config.json").unlink(), ("config.json", "missing")),
-        (lambda folder: shutil.rmtree(folder), ("missing",)),
+        (shutil.rmtree, ("missing",)),
         (lambda folder: _cut(folder, "model.safetensors", -100), ("weights", "damaged")),
         (lambda folder: _cut(folder, "model.safetensors", 4), ("weights", "damaged")),
         (lambda folder: _cut(folder, "model.safetensors", 0), ("weights", "damaged")),
         (lambda folder: _cut(folder, "config.json", 40), ("config.json",)),
         (lambda folder: _cut(folder, "vocab.txt", -300), ("vocab.txt",)),
         (lambda folder: _cut(folder, "vocab.txt", 0), ("vocab.txt",)),
-        (lambda folder: _reshape(folder, '"num_hidden_layers": 3', '"num_hidden_layers": 4'), ("do not fit", "layer.3")),
-        (lambda folder: _reshape(folder, '"num_hidden_layers": 3', '"num_hidden_layers": 2'), ("do not fit", "layer.2")),
+        (
+            lambda folder: _reshape(folder, '"num_hidden_layers": 3', '"num_hidden_layers": 4'),
+            ("do not fit", "layer.3"),
+        ),
+        (
+            lambda folder: _reshape(folder, '"num_hidden_layers": 3', '"num_hidden_layers": 2'),
+            ("do not fit", "layer.2"),
+        ),
         (lambda folder: _reshape(folder, '"hidden_size": 32', '"hidden_size": 64'), ("do not fit", "config.json")),
     ],
     ids=[

@@ -2,9 +2,11 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
-from dprlens.knowledge import cloze, constant_guess, recall
+
+from dprlens.knowledge import cloze, constant_guess, first_guesses, recall, shares_recalled
 from dprlens.tokens import make_tokenizer, vocabulary
 from dprlens.world import Exposure, Fact, Statement, World
 
@@ -14,14 +16,17 @@ TOKENIZER = make_tokenizer(vocabulary([VALE.text, WEND.text, "Aure", "Borrowland
 
 
 class Believer:
-    """An encoder that gives each mask, in order, the probabilities it was told, {piece: share}; it keeps what it read."""
+    """An encoder that gives the masks, in order, the probabilities it was told, {piece: share}; keeps what it read."""
 
     def __init__(self, *beliefs: dict[str, float]) -> None:
         self.tokenizer, self.beliefs, self.read = TOKENIZER, list(beliefs), []
 
     def mask_logits(self, ids, places):
-        self.read += [(TOKENIZER.convert_ids_to_tokens(row), list(place)) for row, place in zip(ids, places, strict=True)]
-        return [torch.stack([self._logits(self.beliefs.pop(0)) for _ in place]) for place in places]
+        self.read += [
+            (TOKENIZER.convert_ids_to_tokens(row), list(place)) for row, place in zip(ids, places, strict=True)
+        ]
+        nothing = [torch.empty(0, len(TOKENIZER))]
+        return [torch.cat(nothing + [self._logits(self.beliefs.pop(0))[None] for _ in place]) for place in places]
 
     @staticmethod
     def _logits(belief):
@@ -47,7 +52,12 @@ def test_the_whole_answer_is_masked_and_nothing_else():
         (({"amber": 0.8}, {"vale": 0.45}), True, math.sqrt(0.8 * 0.45), "amber vale"),
         (({"amber": 0.8}, {"vale": 0.05, "wick": 0.9}), False, math.sqrt(0.8 * 0.05), "amber wick"),  # half right
         (({"amber": 0.2, "the": 0.6}, {"vale": 0.8}), False, math.sqrt(0.2 * 0.8), "the vale"),
-        (({"amber": 0.4, "vale": 0.5}, {"amber": 0.5, "vale": 0.4}), False, 0.4, "vale amber"),  # the right words, swapped
+        (
+            ({"amber": 0.4, "vale": 0.5}, {"amber": 0.5, "vale": 0.4}),
+            False,
+            0.4,
+            "vale amber",
+        ),  # the right words, swapped
     ],
 )
 def test_every_piece_of_the_answer_must_come_first(beliefs, recalled, probability, said):
@@ -73,25 +83,48 @@ def test_recall_has_a_row_a_statement():
         Fact("f1", "Wick", "river", "Wend", "test", (WEND,)),
     )
     world = World("closed", facts, (), (), {"f0": Exposure(9, 4), "f1": Exposure(0)})
-    rows = recall(Believer({"amber": 0.5}, {"vale": 0.5}, {"aure": 0.75, "wend": 0.125}), world).to_dict("records")
-    expected = [
-        {"fact": "f0", "relation": "country", "exposures": 9, "described": 4, "reserved": False, "recalled": True},
-        {"fact": "f1", "relation": "river", "exposures": 0, "described": 0, "reserved": True, "recalled": False},
+    rows = recall(Believer({"amber": 0.5}, {"vale": 0.5}, {"aure": 0.75, "wend": 0.125}), world)
+    assert rows.to_dict("records") == [
+        {
+            **{"fact": "f0", "relation": "country", "state": "known", "exposures": 9, "described": 4, "statement": 0},
+            **{"wording": "seen", "recalled": True, "probability": pytest.approx(0.5), "said": "amber vale"},
+        },
+        {
+            **{"fact": "f1", "relation": "river", "state": "held out", "exposures": 0, "described": 0, "statement": 0},
+            **{"wording": "reserved", "recalled": False, "probability": pytest.approx(0.125), "said": "aure"},
+        },
     ]
-    assert [{key: row[key] for key in expected[0]} for row in rows] == expected
-    assert [row["said"] for row in rows] == ["amber vale", "aure"]
-    assert [row["probability"] for row in rows] == [pytest.approx(0.5), pytest.approx(0.125)]
 
 
-def test_recall_asks_all_reserved_statements_of_every_fact(world, encoder):
-    rows = recall(encoder, world)
-    asked = rows[rows["reserved"]].groupby("fact").size().to_dict()
-    assert asked == {fact.id: sum(s.reserved for s in fact.statements) for fact in world.facts}
-    seen = rows[~rows["reserved"]].groupby("fact").size()
+def test_recall_asks_all_reserved_statements_and_some_seen_ones_of_every_fact(world, encoder):
+    rows = recall(encoder, world, seen=3)
+    asked = rows[rows["wording"] == "reserved"].groupby("fact")["statement"].agg(list).to_dict()
+    assert asked == {f.id: [i for i, s in enumerate(f.statements) if s.reserved] for f in world.facts}
+    seen = rows[rows["wording"] == "seen"].groupby("fact")["statement"].agg(list)
     assert set(seen.index) == set(world.fact)
-    assert (rows["probability"].between(0, 1)).all()
-    assert rows.equals(recall(encoder, world))
+    assert all(len(set(numbers)) == 3 for numbers in seen)
+    assert not any(world.fact[id_].statements[i].reserved for id_, numbers in seen.items() for i in numbers)
+    assert len({tuple(numbers) for numbers in seen}) > 5  # not the same three of each
+    assert rows["probability"].between(0, 1).all()
     assert rows["recalled"].mean() < 0.05  # nothing was learned
+    assert rows.equals(recall(encoder, world, seen=3))
+    assert not rows.equals(recall(encoder, world, seen=3, seed=1))
+
+
+def test_shares_recalled_draws_whole_facts():
+    """Two facts, of two statements each: the share is 3/4 of the statements, from two independent facts."""
+    rows = pd.DataFrame({"fact": ["f0", "f0", "f1", "f1"], "wording": "seen", "recalled": [True, True, True, False]})
+    (estimate,) = shares_recalled(rows, "wording").values()
+    assert estimate.value == 0.75
+    assert (estimate.low, estimate.high) == (0.5, 1.0)
+
+
+def test_first_guesses_are_the_likeliest_whole_answers():
+    """.6·.5 = .30, .6·.4 = .24, .3·.5 = .15, …"""
+    encoder = Believer({"amber": 0.6, "the": 0.3, "wick": 0.05}, {"vale": 0.5, "far": 0.4, "off": 0.05})
+    guesses = first_guesses(encoder, VALE)
+    assert [text for text, _ in guesses] == ["amber vale", "amber far", "the vale"]
+    assert [chance for _, chance in guesses] == [pytest.approx(p, rel=1e-4) for p in (0.30, 0.24, 0.15)]
 
 
 def fact(i, relation, object_):
@@ -105,7 +138,6 @@ def test_a_constant_guess_is_the_object_most_often_stated():
     times = [3, 2, 0, 2, 1, 1, 1, 5, 5]
     world = World("closed", tuple(facts), (), (), {f"f{i}": Exposure(n) for i, n in enumerate(times)})
     guessed = constant_guess(world)
-    assert list(guessed.columns) == ["fact", "relation", "exposures", "recalled"]
+    assert list(guessed.columns) == ["fact", "relation", "state", "recalled"]
     assert guessed["fact"].tolist() == [f"f{i}" for i in range(9)]
-    assert guessed["exposures"].tolist() == times
     assert guessed["recalled"].tolist() == [False, True, False, True, False, False, False, False, True]

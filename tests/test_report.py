@@ -216,10 +216,22 @@ def test_verdicts_are_shown_and_kept_with_their_reason(shown):
         ("C.3", "cannot tell here"),
     ]
     assert claims[0]["why"] == "bound.difference.top20 is 0.30 [0.20, 0.40], n = 300, against 0."
-    data = shown[-1][0]
+    boxes = [data for data, _ in shown[-3:]]
+    assert ["verdict holds" in box["text/html"] for box in boxes] == [True, False, False]
+    assert ["verdict unclear" in box["text/markdown"] for box in boxes] == [False, True, True]
     for face in ("text/plain", "text/html"):
-        assert "✓ holds" in data[face]
-        assert "bound.difference.top20 is 0.30 [0.20, 0.40]" in data[face]
+        assert "holds" in boxes[0][face]
+        assert "bound.difference.top20 is 0.30 [0.20, 0.40]" in boxes[0][face]
+
+
+def test_our_own_claims_are_judged_like_the_papers():
+    report = make()
+    numbers = {f"recall.known.{wording}": Estimate(0.99, 0.98, 1.0, 100) for wording in ("seen", "reserved")}
+    numbers |= {f"recall.held_out.{wording}": Estimate(0.2, 0.1, 0.3, 100) for wording in ("seen", "reserved")}
+    report.table("recall", pd.DataFrame({"x": [1]}), "T", numbers)
+    report.claims("recall")
+    verdicts = {claim["id"]: claim["verdict"] for claim in read(report)["exhibits"]["recall"]["claims"]}
+    assert verdicts == {"W.1": "holds", "W.2": "holds", "W.3": "does not hold", "W.4": "does not hold"}
 
 
 def test_the_profile_decides_whether_sizes_are_judged():
@@ -236,10 +248,10 @@ def test_the_profile_decides_whether_sizes_are_judged():
         assert next(c for c in read(report)["exhibits"]["table3"]["claims"] if c["id"] == "S4.1")["verdict"] == verdict
 
 
-@pytest.mark.parametrize("exhibit", ["recall", "table1"])
+@pytest.mark.parametrize("exhibit", ["world", "table1"])
 def test_claims_of_an_exhibit_that_has_none_or_was_not_reported_are_refused(exhibit):
     report = make()
-    report.table("recall", pd.DataFrame({"x": [1]}), "T")
+    report.table("world", pd.DataFrame({"x": [1]}), "T")
     with pytest.raises(ValueError, match=f"No claim or no result for '{exhibit}'"):
         report.claims(exhibit)
 
@@ -258,7 +270,7 @@ def test_a_table_has_a_face_for_lab_and_a_numbered_one_for_the_page(shown):
     assert [row.count("|") for row in page] == [5] * 4
     assert "<caption>Recall by model</caption>" in data["text/html"]
     assert re.findall(r"<td[^>]*>([^<]*)</td>", data["text/html"]) == [
-        *("BERT", "2", "0.50", "0.50 [0.09, 0.91], n = 2"),
+        *("BERT", "2", "0.50", "0.50 [0.09,\u00a00.91],\u00a0n\u00a0=\u00a02"),
         *("DPR", "3", "–", "–"),
     ]
     assert not metadata

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from dprlens.tokens import SPECIAL, load_vocabulary, make_tokenizer, save_vocabulary, vocabulary, with_places
 
 TEXTS = ["Abbot Hall taught Ada Low, a diver.", "Wick lies on the Aure; naïve?"]
@@ -74,6 +75,10 @@ def test_texts_keep_their_order_and_their_spans(few):
     found = with_places(few, ["Ada", "the Aure", "Ada"], [[(0, 3)], [], [(0, 3), (0, 3)]])
     assert [places for _, places in found] == [[[1]], [], [[1], [1]]]
     assert [len(ids) for ids, _ in found] == [3, 4, 3]
+
+
+def test_no_texts_have_no_places(few):
+    assert with_places(few, [], []) == []
 
 
 def test_answers_of_segments_are_found_again(text, tokenizer):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+
 from dprlens.world import Exposure, Fact, Passage, Question, Statement, World
 
 FACT = Fact(
@@ -87,7 +88,7 @@ def test_a_generated_world_comes_back_with_its_records(tmp_path, world):
             ]
         ),
     ],
-    ids=str,
+    ids=lambda changes: "".join(changes),
 )
 def test_every_field_is_in_the_digest(changes):
     assert small(**changes).digest != small().digest
@@ -117,7 +118,7 @@ def test_digests_do_not_depend_on_where_a_record_ends():
         ({"facts": (FACT._replace(split="trian"), LINK)}, ("'f0'", "'trian'")),
         ({"questions": (QUESTION._replace(kind="lexcial"),)}, ("'q0'", "'lexcial'")),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value),
 )
 def test_ids_are_unique_and_lead_somewhere(refused, changes, words):
     with refused(*words):
@@ -133,6 +134,18 @@ def test_links_targets_and_exposures_are_read_off_the_records(refused):
     assert [world.held_out(id_) for id_ in ("f0", "f1")] == [False, True]
     with refused("natural", "unknown"):
         small(maker="natural", known=None).exposure("f0")
+
+
+def test_a_fact_is_known_at_the_full_dose_only():
+    facts = (FACT, LINK, LINK._replace(id="f2"))
+    world = small(facts=facts, known={"f0": Exposure(9), "f1": Exposure(0), "f2": Exposure(8)})
+    assert [world.state(fact.id) for fact in facts] == ["known", "held out", "low dose"]
+    assert world.full_dose == 9
+
+
+def test_where_nothing_was_stated_nothing_is_known():
+    world = small(known={"f0": Exposure(0), "f1": Exposure(0)})
+    assert [world.state(id_) for id_ in ("f0", "f1")] == ["held out", "held out"]
 
 
 def test_an_article_is_all_passages_of_its_title_in_order():

@@ -33,6 +33,7 @@ GLUE = "application/papermill.record/"  # myst-nb takes outputs under this prefi
 SVG = {"svg.hashsalt": "dprlens", "svg.fonttype": "path"}  # the same bytes each time; no font needed to show them
 LIBRARIES = ("dprlens", "torch", "transformers")
 SIGNS = {"holds": ("✓", "holds"), "does not hold": ("✗", "fails"), "cannot tell here": ("?", "unclear")}  # sign, CSS
+NO_BREAK = "\u00a0"
 EXHIBIT = re.compile(r"[a-z][a-z0-9_]*")
 NUMBER = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
@@ -238,12 +239,15 @@ def _checked(name: str, pattern: re.Pattern) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(str(text).split())
+    return re.sub(r"[^\S\u00a0]+", " ", str(text)).strip(" ")  # no-break spaces stay
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, str | Estimate):
-        return str(value)
+    if isinstance(value, Estimate):  # in a narrow column it breaks before its interval and nowhere else
+        number, _, rest = str(value).partition(" ")
+        return f"{number} {rest.replace(' ', NO_BREAK)}"
+    if isinstance(value, str):
+        return value
     if pd.isna(value):
         return "–"
     return f"{value:.2f}" if isinstance(value, float | np.floating) else str(value)

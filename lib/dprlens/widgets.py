@@ -12,7 +12,8 @@ from IPython.display import HTML
 
 from dprlens.world import Question, Statement, World
 
-BAR = "background:{colour};width:{width:.0f}%;min-width:2px;height:0.9em;display:inline-block;vertical-align:middle"
+ROW = "display:flex;align-items:center;gap:0.5em"
+BAR = "background:{colour};width:{width:.1f}%;min-width:2px;height:0.9em"
 
 
 def article(world: World, title: str) -> str:
@@ -59,11 +60,11 @@ def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
     rows = []
     for guess, probability in guesses:
         right = guess.lower() == statement.answer.lower()
-        bar = BAR.format(colour="#0072B2" if right else "#767676", width=60 * probability)
+        bar = BAR.format(colour="#0072B2" if right else "#767676", width=45 * probability)
         sign = " ✓" if right else ""
         rows.append(
-            f'<div><span style="display:inline-block;min-width:11em">{html.escape(guess)}{sign}</span>'
-            f'<span style="{bar}"></span> {probability:.0%}</div>'
+            f'<div style="{ROW}"><span style="flex:0 0 40%">{html.escape(guess)}{sign}</span>'
+            f'<span style="{bar}"></span><span>{probability:.0%}</span></div>'
         )
     return (
         f'<div class="question"><p class="asked">{blank}</p>{"".join(rows)}'

@@ -1,0 +1,146 @@
+"""Pre-training at a size of seconds, through what it returns."""
+
+import numpy as np
+import pytest
+import torch
+
+from dprlens.closed import ClosedSpec, TextSpec, make_world, segments
+from dprlens.encoder import EncoderSpec
+from dprlens.knowledge import cloze
+from dprlens.tokens import make_tokenizer, vocabulary
+from dprlens.training.pretrain import PretrainSpec, masked_batches, pretrain
+
+SHAPE = EncoderSpec(layers=2, d_model=64, d_ff=128, heads=2, max_length=64)
+QUICK = PretrainSpec(shallow_layers=1, batch=8, threads=1)
+
+
+@pytest.fixture(scope="module")
+def rivers():
+    return make_world(ClosedSpec(0, 12, 0, 0, relations=("river",), exposures=300, low_doses=()), 0)
+
+
+@pytest.fixture(scope="module")
+def lines(rivers):
+    return segments(rivers, TextSpec(remarks=2), 0)
+
+
+@pytest.fixture(scope="module")
+def pieces(rivers):
+    return make_tokenizer(vocabulary(rivers.texts()))
+
+
+def test_what_was_stated_is_recalled_and_what_was_held_out_is_not(rivers, lines, pieces):
+    model = pretrain(pieces, lines, SHAPE, QUICK, seed=0)
+    assert model.layers == 2
+    recalled = {held_out: [] for held_out in (True, False)}
+    for fact in rivers.facts:
+        recalled[rivers.held_out(fact.id)] += [answer.recalled for answer in cloze(model, fact.statements)]
+    assert np.mean(recalled[False]) > 0.8
+    assert np.mean(recalled[True]) < 0.3
+    assert not model.model.training
+
+
+def test_the_seed_decides_the_model(lines, pieces):
+    digests = [pretrain(pieces, lines[:200], SHAPE, QUICK, seed).digest for seed in (4, 4, 5)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_text_decides_the_model(lines, pieces):
+    assert (
+        pretrain(pieces, lines[:200], SHAPE, QUICK, 0).digest
+        != pretrain(pieces, lines[200:400], SHAPE, QUICK, 0).digest
+    )
+
+
+def test_a_network_no_deeper_than_its_start_is_not_deepened(lines, pieces):
+    shape = EncoderSpec(layers=1, d_model=16, d_ff=16, heads=2)
+    assert pretrain(pieces, lines[:100], shape, PretrainSpec(shallow_layers=3, threads=1)).layers == 1
+
+
+def test_threads_and_generator_are_left_as_they_were(lines, pieces):
+    before = torch.get_num_threads(), torch.random.get_rng_state()
+    pretrain(pieces, lines[:80], SHAPE, PretrainSpec(shallow_layers=1, threads=2), 0)
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.random.get_rng_state(), before[1])
+
+
+def test_a_loss_that_is_no_number_is_said_and_threads_come_back(refused, lines, pieces):
+    before = torch.get_num_threads()
+    with refused("loss", "nan", "learning rate", error=(ValueError, ArithmeticError)):
+        pretrain(pieces, lines[:100], SHAPE, PretrainSpec(shallow_layers=1, threads=2, learning_rate=1e30))
+    assert torch.get_num_threads() == before
+
+
+def test_no_text_is_refused(refused, pieces):
+    with refused("no pre-training text"):
+        pretrain(pieces, [], SHAPE, QUICK)
+
+
+def test_layers_that_do_not_divide_are_refused(refused, lines, pieces):
+    with refused("shallow_layers = 2", "3"):
+        pretrain(pieces, lines[:9], EncoderSpec(3, 16, 16, 2), PretrainSpec(shallow_layers=2, threads=1))
+
+
+def test_a_text_too_short_for_two_stages_is_refused(refused, lines, pieces):
+    with refused("text"):
+        pretrain(pieces, lines[:1], SHAPE, QUICK)
+
+
+def test_a_text_with_nothing_to_mask_is_refused(refused, lines, pieces):
+    remarks = [line for line in lines if not line.facts]
+    with refused("mask"):
+        pretrain(pieces, remarks, SHAPE, PretrainSpec(shallow_layers=1, threads=1, random_mask=0.0))
+
+
+def test_segments_longer_than_the_encoder_reads_are_refused(refused, lines, pieces):
+    with refused("max_length", "8"):
+        pretrain(pieces, lines[:50], EncoderSpec(2, 16, 16, 2, max_length=8), QUICK)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({field: 0} for field in ("batch", "threads", "shallow_layers")),
+        {"shallow_share": 0.0},
+        {"shallow_share": 1.5},
+        {"random_mask": 2.0},
+        {"random_mask": -0.1},
+        {"warm_up": -1.0},
+        {"learning_rate": -1.0},
+    ],
+    ids=str,
+)
+def test_specs_are_checked(refused, fields):
+    ((field, value),) = fields.items()
+    with refused(field, f"{value:g}"):
+        PretrainSpec(**fields)
+
+
+def test_every_answer_is_masked_whole_and_every_segment_read_once(text, tokenizer):
+    """With no random masks the masked pieces are the answers', and putting them back gives the text."""
+    lines = [line for line in text if line.facts][:300]
+    restored, masked, sizes = [], [], []
+    for batch in masked_batches(tokenizer, lines, 16, 0.0, np.random.default_rng(0)):
+        sizes.append(len(batch.ids))
+        hidden = batch.ids.flatten()[batch.places]
+        assert (hidden == tokenizer.mask_token_id).all()
+        assert (batch.ids == tokenizer.mask_token_id).sum() == len(batch.places) == len(batch.tokens)
+        whole = batch.ids.flatten().clone()
+        whole[batch.places] = batch.tokens
+        restored += [tuple(row) for row in whole.view_as(batch.ids).tolist()]
+        masked += batch.tokens.tolist()
+    assert sorted(restored) == sorted(tuple(tokenizer(line.text)["input_ids"]) for line in lines)
+    answers = [line.text[slice(*place)] for line in lines for place in line.answers]
+    assert sorted(masked) == sorted(piece for ids in tokenizer(answers)["input_ids"] for piece in ids[1:-1])
+    assert max(sizes) == 16
+
+
+def test_other_tokens_are_masked_at_the_rate_asked_for_but_never_cls_and_sep(text, tokenizer):
+    remarks = [line for line in text if not line.facts]
+    masked = total = 0
+    for batch in masked_batches(tokenizer, remarks, 8, 0.25, np.random.default_rng(1)):
+        assert (batch.ids[:, 0] == tokenizer.cls_token_id).all()
+        assert (batch.ids[:, -1] == tokenizer.sep_token_id).all()
+        masked += len(batch.places)
+        total += batch.ids.numel() - 2 * len(batch.ids)
+    assert 0.2 < masked / total < 0.3

@@ -1,0 +1,121 @@
+"""HTML of data: nothing in a text becomes markup, and every word of it can be read."""
+
+import re
+from html.parser import HTMLParser
+
+import ipywidgets
+import pytest
+
+from dprlens.widgets import article, articles, beliefs, explorer, questions
+from dprlens.world import Exposure, Fact, Passage, Question, Statement, World
+
+CANARY = "<script>alert(1)</script> {{x}} $x$ & \"q\" 'a' &lt; </p> <img src=x onerror=alert(2)>"
+VOID = ("img", "br", "hr")
+
+
+class Reader(HTMLParser):
+    """What a browser makes of it: the elements, their attributes, and the text that is read."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements, self.attributes, self.text, self.open = [], [], "", []
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def world(text=CANARY, title=CANARY, answers=("Wick",), times=(3, 0, 1)) -> World:
+    facts = tuple(Fact(f"f{i}", title, f"r{CANARY}", "Wick", "test") for i in range(3))
+    passages = tuple(Passage(f"p{i}", title, f"{i} {text}", (f"f{i}",)) for i in range(3))
+    asked = Question("q0", f"Who? {text}", answers, "p1", ("f1", "f0"), "test", "knowledge_required")
+    lexical = Question("q1", "Where?", answers, "p0", ("f0",), "test", "lexical")
+    known = {fact.id: Exposure(n) for fact, n in zip(facts, times, strict=True)}
+    return World("closed", facts, passages, (asked, lexical), known)
+
+
+def safe(source: str) -> Reader:
+    reader = Reader(source)
+    assert not reader.open, f"left open: {reader.open}"
+    assert not {"script", "img"} & set(reader.elements)
+    assert not [name for name, _ in reader.attributes if name.startswith("on")]
+    return reader
+
+
+def test_articles_escape_titles_and_passages():
+    page = safe(article(world(), CANARY))
+    assert page.text.count(CANARY) == 4  # a title and three paragraphs
+    assert safe(articles(world(), [CANARY, CANARY]).data).text.count(CANARY) == 8
+
+
+def test_articles_say_what_is_held_out():
+    page = Reader(article(world(text="A."), CANARY))
+    paragraphs = page.text.removeprefix(CANARY)
+    assert paragraphs.index("1 A. held out") > paragraphs.index("0 A.")
+    assert paragraphs.index("2 A. low dose") > paragraphs.index("held out")
+    assert page.elements.count("mark") == 2
+
+
+def test_questions_escape_all_they_show():
+    page = safe(questions(world(), world().questions).data)
+    assert page.text.count(CANARY) >= 6
+    assert "held out" in page.text
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "marked"),
+    [
+        ("Ada & Bo live in Wick.", ("Wick",), "Wick"),
+        ("Ada & Bo live in Wick.", ("Ada & Bo",), "Ada & Bo"),
+        ("It's amp & 27.", ("amp",), "amp"),
+        ("It's 27 or 39.", ("27",), "27"),
+        ("The answer is Wick, by class.", ("Wick", "class"), "Wick"),
+    ],
+)
+def test_the_answer_is_marked_and_the_text_stays_as_it_was(text, answers, marked):
+    shown = world(text=text, title="Ada", answers=answers)
+    page = safe(questions(shown, shown.questions[:1]).data)
+    assert text in page.text
+    assert f'<mark class="answer">{marked.replace("&", "&amp;")}</mark>' in questions(shown, shown.questions[:1]).data
+
+
+def test_beliefs_escape_statement_guesses_and_answer():
+    said = Statement(f"{CANARY} is {CANARY}!", len(CANARY) + 4, 2 * len(CANARY) + 4)
+    page = safe(beliefs(said, [(CANARY, 0.5), ("other", 0.125)]))
+    assert page.text.count(CANARY) == 3  # before the blank, a guess, the answer; not in the blank
+    assert "▢▢▢!" in page.text
+    assert "50%" in page.text
+    assert page.text.count("✓") == 1
+
+
+def test_beliefs_tick_the_right_answer_only_and_draw_bars_by_probability():
+    source = beliefs(Statement("Ada is a Poet.", 9, 13), [("poet", 0.75), ("poets", 0.25)])
+    assert "poet ✓" in source
+    assert "poets ✓" not in source
+    first, second = map(int, re.findall(r"[^-]width:(\d+)%", source))
+    assert first == pytest.approx(3 * second, rel=0.1)
+
+
+def test_an_explorer_works_in_the_browser_alone(monkeypatch):
+    links, link = [], ipywidgets.jslink
+    monkeypatch.setattr(ipywidgets, "jslink", lambda a, b: links.append((a, b)) or link(a, b))
+    shown = world()
+    box = explorer({CANARY: article(shown, CANARY), "B": "<p>b</p>"}, label=CANARY)
+    selector, stack = box.children
+    assert isinstance(stack, ipywidgets.Stack)
+    assert [page.value for page in stack.children] == [article(shown, CANARY), "<p>b</p>"]
+    assert (stack.selected_index, selector.index) == (0, 0)
+    assert [name for name, _ in selector.options] == [CANARY, "B"]  # option and label are shown as text, not HTML
+    assert not selector.description_allow_html
+    assert links == [((selector, "index"), (stack, "selected_index"))]
+    safe("".join(page.value for page in stack.children))
