@@ -102,7 +102,7 @@ def test_beliefs_tick_the_right_answer_only_and_draw_bars_by_probability():
     source = beliefs(Statement("Ada is a Poet.", 9, 13), [("poet", 0.75), ("poets", 0.25)])
     assert "poet ✓" in source
     assert "poets ✓" not in source
-    first, second = map(int, re.findall(r"[^-]width:(\d+)%", source))
+    first, second = map(float, re.findall(r"(?<!-)width:([\d.]+)%", source))
     assert first == pytest.approx(3 * second, rel=0.1)
 
 

@@ -42,9 +42,9 @@ SPECS = tuple(field.name for field in fields(Profile) if field.name != "name")
 TINY = Profile(
     name="tiny",  # tests and CI: every notebook end to end in seconds
     world=ClosedSpec(people=24, cities=8, companies=8, films=10, exposures=60, low_doses=(5, 20), low_dose_share=0.1),
-    text=TextSpec(remarks=5),
+    text=TextSpec(remarks=3),
     encoder=EncoderSpec(layers=4, d_model=64, d_ff=256, heads=4),
-    pretrain=PretrainSpec(shallow_layers=2, batch=16, threads=1),
+    pretrain=PretrainSpec(shallow_layers=2, batch=8, matrix_learning_rate=0.02),
 )
 
 SMALL = Profile(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice, product
 from typing import NamedTuple
 
-from dprlens.closed.language import KINDS_OF_ENTITY, Relation, language, mentions, statement, upper_first
+from dprlens.closed.language import KINDS_OF_ENTITY, Relation, language, mentions, statement, upper_first, with_subject
 from dprlens.world import Exposure, Fact, Passage, Question, World
 
 
@@ -92,8 +92,7 @@ def make_world(spec: ClosedSpec, seed: int = 0) -> World:
     if not any(triples.values()):
         raise ValueError("this world has no facts; give it more people, cities, companies or films")
     facts, known = _facts(spec, relations, triples, rng)
-    remarks = _remarks(entities, rng)
-    passages = _passages(spec, entities, facts, known, dict(remarks), rng)
+    passages, remarks = _passages(spec, entities, facts, known, rng)
     questions = _questions(spec, facts, known, passages, rng)
     return World("closed", tuple(facts), tuple(passages), tuple(questions), known, tuple(remarks))
 
@@ -208,50 +207,50 @@ def _split(spec: ClosedSpec, dose: int, rng: random.Random) -> str:
     return "train" if draw < spec.train else "dev" if draw < spec.train + spec.dev else "test"
 
 
-def _remarks(entities: dict[str, list[Entity]], rng: random.Random) -> list[tuple[str, str]]:
-    return [
-        (entity.name, rng.choice(language().remarks[kind]).replace("{S}", entity.name))
-        for kind in KINDS_OF_ENTITY
-        for entity in entities[kind]
-    ]
-
-
 def _passages(
     spec: ClosedSpec,
     entities: dict[str, list[Entity]],
     facts: list[Fact],
     known: dict[str, Exposure],
-    remarks: dict[str, str],
     rng: random.Random,
-) -> list[Passage]:
-    """Each entity's article: paragraphs of a few facts; train, other, low-dose and held-out facts never share one."""
+) -> tuple[list[Passage], list[tuple[str, str]]]:
+    """Each entity's article, and the remarks in it.
+
+    A paragraph is a few facts and a remark, which is neither asked nor held out. Train, other known, low-dose and
+    held-out facts never share one.
+    """
     by_subject = defaultdict(list)
     for fact in facts:
         by_subject[fact.subject].append(fact)
-    passages = []
+    passages, remarks = [], []
     for entity in (entity for kind in KINDS_OF_ENTITY for entity in entities[kind]):
         groups = defaultdict(list)
         for fact in by_subject[entity.name]:
             times = known[fact.id].times
             groups[fact.split == "train", times == 0, times < spec.exposures].append(fact)
-        chunks = [
-            group[i : i + spec.facts_per_passage]
-            for group in groups.values()
-            for i in range(0, len(group), spec.facts_per_passage)
-        ]
-        for lead, chunk in enumerate(chunks or [[]]):
-            text = _paragraph(entity, chunk, rng)
-            if lead == 0:  # the article opens with what is neither asked nor held out
-                text = f"{remarks[entity.name]} {text}".strip()
+        size = spec.facts_per_passage
+        chunks = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+        pool = language().remarks[entity.kind]
+        for chunk, remark in zip(chunks or [[]], cycle(rng.sample(pool, len(pool))), strict=False):
+            text = _paragraph(entity, chunk, remark, rng)
             passages.append(Passage(f"p{len(passages):04d}", entity.name, text, tuple(fact.id for fact in chunk)))
-    return passages
+            remarks.append((entity.name, with_subject(remark, entity.name)))
+    return passages, list(dict.fromkeys(remarks))
 
 
-def _paragraph(entity: Entity, facts: list[Fact], rng: random.Random) -> str:
+def _paragraph(entity: Entity, facts: list[Fact], remark: str, rng: random.Random) -> str:
+    """The facts and the remark in random order; after the first sentence the name is shortened where it can be."""
+    said: list[tuple[str, str | None]] = [
+        (rng.choice(language().relations[fact.relation].statements), fact.object) for fact in facts
+    ]
+    said.insert(rng.randrange(len(said) + 1), (remark, None))
     sentences = []
-    for fact in facts:
-        template = rng.choice(language().relations[fact.relation].statements)
-        sentences.append(statement(template, entity.name, fact.object, entity.kind if sentences else None).text)
+    for template, object_ in said:
+        kind = entity.kind if sentences else None
+        if object_ is None:
+            sentences.append(with_subject(template, entity.name, kind))
+        else:
+            sentences.append(statement(template, entity.name, object_, kind).text)
     return " ".join(sentences)
 
 

@@ -75,19 +75,21 @@ def _pool(values: list[str] | dict[str, int]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def statement(template: str, subject: str, object_: str, kind: str | None = None, reserved=False) -> Statement:
-    """The sentence that `template` makes of a subject and an object, with the answer's place.
+def with_subject(template: str, subject: str, kind: str | None = None) -> str:
+    """The template with its subject filled in.
 
     With the subject's `kind`, a subject at the start of the sentence is shortened as inside a paragraph ("She …").
     """
     plain, possessive = subject, f"{subject}'s"
     if kind and template.startswith(("{S} ", "{S's} ")):
         plain, possessive = SHORT_NAMES[short_name(subject, kind)]
+    return template.replace("{S's}", possessive).replace("{S}", plain)
+
+
+def statement(template: str, subject: str, object_: str, kind: str | None = None, reserved=False) -> Statement:
+    """The sentence that `template` makes of a subject and an object, with the answer's place; `kind` as above."""
     article = "an" if object_[0] in "aeiou" else "a"
-    before, after = (
-        part.replace("{S's}", possessive).replace("{S}", plain).replace("{a}", article)
-        for part in template.split("{O}")
-    )
+    before, after = with_subject(template, subject, kind).replace("{a}", article).split("{O}")
     text = upper_first(before + object_ + after)
     return Statement(text, len(before), len(before) + len(object_), reserved)
 

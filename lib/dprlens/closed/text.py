@@ -20,7 +20,7 @@ class TextSpec:
     """The forms in which pre-training states facts (which fact how often is the world's affair)."""
 
     single: float = 0.5  # of the exposures outside descriptions: alone in a segment; the rest, two or three together
-    remarks: int = 20  # how often each remark, a sentence that states no fact, is shown
+    remarks: int = 6  # how often each remark, a sentence that states no fact, is shown
 
     def __post_init__(self) -> None:
         if not 0 <= self.single <= 1:
@@ -59,7 +59,9 @@ def _descriptions(world: World, left: Counter, rng: random.Random) -> Iterator[S
     by_subject = _by_subject(world)
     links = [fact for fact in world.facts for _ in range(waiting[fact.id])]
     rng.shuffle(links)
-    remark = dict(world.remarks)
+    remarks = defaultdict(list)
+    for entity, sentence in world.remarks:
+        remarks[entity].append(sentence)
     for link in links:
         waiting[link.id] -= 1
         left[link.id] -= 1
@@ -67,7 +69,7 @@ def _descriptions(world: World, left: Counter, rng: random.Random) -> Iterator[S
         targets = by_subject[link.object]
         free = [left[fact.id] - waiting[fact.id] for fact in targets]  # what a target needs for itself is not free
         if sum(free) == 0:
-            said = remark[link.object].replace(link.object, f"{description}, {link.object},", 1)
+            said = rng.choice(remarks[link.object]).replace(link.object, f"{description}, {link.object},", 1)
             start = len(description) + 2
             yield Segment(upper_first(said), (link.id,), ((start, start + len(link.object)),), "description")
             continue
