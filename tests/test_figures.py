@@ -57,7 +57,7 @@ def test_exposure_bars_stack_the_counts():
 
 
 def test_rows_show_estimates_and_intervals_in_their_groups_rows():
-    figure = rows_of_estimates(ARMS, "recalled", {"claim": (0.9, 1.0), "other": (0.0, 0.05)})
+    figure = rows_of_estimates(ARMS, "recalled")
     (axes,) = figure.axes
     assert ticks(axes.get_yticklabels()) == ["born in", "river"]
     assert legend(figure) == ["known", "held out"]
@@ -70,16 +70,9 @@ def test_rows_show_estimates_and_intervals_in_their_groups_rows():
     assert [(a[0], b[0]) for a, b in spans(known)] == [(pytest.approx(0.8), 0.95), (0.25, 0.75)]
     assert known.lines[0].get_marker() != held_out.lines[0].get_marker()
     assert not set(known.lines[0].get_ydata()) & set(held_out.lines[0].get_ydata())
-    assert [(round(p.get_x(), 2), round(p.get_x() + p.get_width(), 2)) for p in axes.patches] == [(0.9, 1), (0, 0.05)]
     low, high = axes.get_xlim()
     assert low < 0
     assert high > 1
-
-
-def test_names_of_bands_can_be_read():
-    figure = rows_of_estimates(ARMS, "recalled", {"the claim's range": (0.9, 1.0)})
-    shown = legend(figure) + [text.get_text() for text in figure.axes[0].texts]
-    assert "the claim's range" in shown
 
 
 def test_dose_response_puts_doses_at_equal_distances():

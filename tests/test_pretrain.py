@@ -72,7 +72,7 @@ def test_a_loss_that_is_no_number_is_said_and_threads_come_back(refused, lines, 
 
 
 def test_no_text_is_refused(refused, pieces):
-    with refused("no pre-training text"):
+    with refused("0 segments", "too short"):
         pretrain(pieces, [], SHAPE, QUICK)
 
 

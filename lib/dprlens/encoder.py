@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,15 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 from dprlens.tokens import VOCABULARY, load_vocabulary, save_vocabulary
 
 WEIGHTS = "model.safetensors"
+SHAPE = (  # what of a configuration decides the vectors
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "layer_norm_eps",
+)
 
 Text = str | tuple[str, str]  # a question, or a passage as (title, text)
 
@@ -44,11 +54,21 @@ def pick_device(device: str = "auto") -> torch.device:
     """`auto` is CUDA where there is one, else the CPU."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"there is no device {device!r}; give auto, cpu or cuda") from None
+
+
+def new_model(config: BertConfig, with_head: bool = True, seed: int = 0) -> BertForMaskedLM | BertModel:
+    """A model with BERT's own random initialisation, which leaves torch's global generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return BertForMaskedLM(config) if with_head else BertModel(config, add_pooling_layer=False)
 
 
 def random_bert(tokenizer: BertTokenizer, spec: EncoderSpec, seed: int = 0) -> BertForMaskedLM:
-    """A BERT with BERT's own random initialisation, in training mode. No dropout: the closed world is small."""
+    """A BERT that has read nothing, in training mode. No dropout: the closed world is small."""
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec.d_model,
@@ -60,16 +80,15 @@ def random_bert(tokenizer: BertTokenizer, spec: EncoderSpec, seed: int = 0) -> B
         attention_probs_dropout_prob=0.0,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return BertForMaskedLM(config).train()
+    return new_model(config, seed=seed).train()
 
 
 class Encoder:
     """A tokenizer and a BERT, with or without its masked-LM head.
 
     Passages go in as (title, text) pairs, encoded `[CLS] title [SEP] text [SEP]` with all-zero token types, as in
-    DPR's own code (methods: AMB-B8). The representation of a text is the state at position 0, [CLS].
+    DPR's own code (choices CW-13, AMB-B8). The representation of a text is the state at position 0, [CLS]. The encoder
+    takes the model over: it is moved to the device and set to eval mode.
     """
 
     def __init__(self, tokenizer: BertTokenizer, model: BertForMaskedLM | BertModel, device: str = "auto") -> None:
@@ -91,7 +110,9 @@ class Encoder:
 
     def cls_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None, batch: int = 256) -> Tensor:
         """[CLS] states by layer, 0 (the embedding output) … `self.layers`: [layer, text, d_model], on the CPU."""
-        layers = range(self.layers + 1) if layers is None else layers
+        layers = list(range(self.layers + 1) if layers is None else layers)
+        if isinstance(texts, str) or not layers:
+            raise ValueError("give a list of texts, and one layer or more")
         if wrong := [layer for layer in layers if not 0 <= layer <= self.layers]:
             raise ValueError(f"layer {wrong[0]} is out of range: this encoder has layers 0 to {self.layers}")
         states = torch.empty(len(layers), len(texts), self.bert.config.hidden_size)
@@ -135,22 +156,24 @@ class Encoder:
     def _pad(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         longest = max(map(len, ids))
         rows = [list(row) + [self.tokenizer.pad_token_id] * (longest - len(row)) for row in ids]
-        tokens = torch.tensor(rows, device=self.model.device)
-        return {"input_ids": tokens, "attention_mask": (tokens != self.tokenizer.pad_token_id).long()}
+        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in ids]
+        device = self.model.device
+        return {"input_ids": torch.tensor(rows, device=device), "attention_mask": torch.tensor(mask, device=device)}
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of shape, vocabulary and weights."""
-        sha = hashlib.sha256(self.bert.config.to_json_string(use_diff=True).encode())
-        sha.update("\n".join(sorted(self.tokenizer.get_vocab(), key=self.tokenizer.get_vocab().get)).encode())
+        shape = {name: getattr(self.bert.config, name) for name in SHAPE}
+        pieces = sorted(self.tokenizer.get_vocab().items(), key=lambda piece_id: piece_id[1])
+        sha = hashlib.sha256(json.dumps([type(self.model).__name__, shape, pieces]).encode())
         for name, weights in sorted(self.model.state_dict().items()):
             sha.update(name.encode() + weights.float().cpu().numpy().tobytes())
         return sha.hexdigest()
 
     def save(self, folder: Path) -> None:
         """`config.json`, `model.safetensors`, `vocab.txt`: a folder that transformers reads as well."""
-        self.model.config.architectures = [type(self.model).__name__]
-        self.model.config.save_pretrained(folder)
+        config = BertConfig.from_dict(self.model.config.to_dict() | {"architectures": [type(self.model).__name__]})
+        config.save_pretrained(folder)
         tied = self._tied(self.model)
         weights = {name: w.contiguous().cpu() for name, w in self.model.state_dict().items() if name not in tied}
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
@@ -163,19 +186,37 @@ class Encoder:
             raise ValueError(
                 f"{folder} holds no encoder: {missing[0]} is missing; give a folder that Encoder.save wrote"
             )
-        config = BertConfig.from_json_file(folder / "config.json")
-        with_head = "BertForMaskedLM" in (config.architectures or [])
-        model = BertForMaskedLM(config) if with_head else BertModel(config, add_pooling_layer=False)
         try:
-            keys = model.load_state_dict(load_file(folder / WEIGHTS), strict=False)
-        except (SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"the weights in {folder} are damaged; make or copy them again ({reason})") from error
-        if wrong := sorted(set(keys.missing_keys) - cls._tied(model)) + sorted(keys.unexpected_keys):
-            raise ValueError(f"the weights in {folder} do not fit its config.json: {wrong[0]} is missing or left over")
-        return cls(load_vocabulary(folder), model, device)
+            config = BertConfig.from_json_file(folder / "config.json")
+        except ValueError as error:
+            raise ValueError(f"config.json in {folder} is damaged; make or copy it again") from error
+        model = new_model(config, "BertForMaskedLM" in (config.architectures or []))
+        try:
+            weights = load_file(folder / WEIGHTS)
+        except SafetensorError as error:
+            raise ValueError(f"the weights in {folder} are damaged; make or copy them again ({error})") from error
+        expected = {name: w.shape for name, w in model.state_dict().items() if name not in cls._tied(model)}
+        wrong = sorted(name for name in expected.keys() | weights.keys() if _shape(weights, name) != expected.get(name))
+        if wrong:
+            found = _shape(weights, wrong[0])
+            raise ValueError(
+                f"the weights in {folder} do not fit its config.json: {wrong[0]} has shape {found}, "
+                f"expected {expected.get(wrong[0])}"
+            )
+        tokenizer = load_vocabulary(folder)
+        if len(tokenizer) != config.vocab_size:
+            raise ValueError(
+                f"{VOCABULARY} in {folder} has {len(tokenizer)} pieces, its config.json says {config.vocab_size}; "
+                "make or copy it again"
+            )
+        model.load_state_dict(weights, strict=False)  # tied weights follow
+        return cls(tokenizer, model, device)
 
     @staticmethod
     def _tied(model: BertForMaskedLM | BertModel) -> set[str]:
         """Weights that are another weight under a second name: the head's decoder is the embedding matrix."""
         return set(model._tied_weights_keys or ())
+
+
+def _shape(weights: dict[str, Tensor], name: str) -> torch.Size | None:
+    return weights[name].shape if name in weights else None

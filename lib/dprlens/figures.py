@@ -59,18 +59,11 @@ def exposure_bars(counts: pd.DataFrame) -> Figure:
         return figure
 
 
-def rows_of_estimates(
-    arms: Mapping[str, Mapping[str, Estimate]], label: str, bands: Mapping[str, tuple[float, float]] | None = None
-) -> Figure:
-    """One row a group, one mark an arm, with 95 % intervals.
-
-    `arms`: {arm: {group: estimate}}; `label` names the quantity, 0–1; `bands` shades spans of it.
-    """
+def rows_of_estimates(arms: Mapping[str, Mapping[str, Estimate]], label: str) -> Figure:
+    """One row a group, one mark an arm, with 95 % intervals; `arms` is {arm: {group: estimate}}, `label` their name."""
     groups = list(dict.fromkeys(group for arm in arms.values() for group in arm))
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5, 0.32 * len(groups) + 1.1))
-        for i, (low, high) in enumerate((bands or {}).values()):
-            axes.axvspan(low, high, color=(COLOURS["blue"], COLOURS["vermilion"])[i % 2], alpha=0.09, lw=0)
         for i, (arm, estimates) in enumerate(arms.items()):
             colour, marker = MARKS[i % len(MARKS)]
             shift = 0.16 * (i - (len(arms) - 1) / 2)
@@ -92,6 +85,7 @@ def dose_response(arms: Mapping[str, Mapping[int, Estimate]], dose: str, respons
         figure, axes = plt.subplots(figsize=(5, 3.1))
         for i, (arm, estimates) in enumerate(arms.items()):
             colour, marker = MARKS[i % len(MARKS)]
+            estimates = dict(sorted(estimates.items()))
             places = [doses.index(d) + 0.06 * (i - (len(arms) - 1) / 2) for d in estimates]
             axes.plot(places, [e.value for e in estimates.values()], color=COLOURS[colour], alpha=0.5, lw=1.2)
             _errors(axes, list(estimates.values()), places, colour, marker, arm, across=False)

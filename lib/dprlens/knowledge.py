@@ -89,7 +89,10 @@ def _blanked(
     """Token ids with the answers masked, the places of the masks, and the pieces that stood there."""
     masked, places, answers = [], [], []
     spans = [[(statement.start, statement.end)] for statement in statements]
-    for ids, (place,) in with_places(encoder.tokenizer, [statement.text for statement in statements], spans):
+    encoded = with_places(encoder.tokenizer, [statement.text for statement in statements], spans)
+    for statement, (ids, (place,)) in zip(statements, encoded, strict=True):
+        if not place:
+            raise ValueError(f"the answer of {statement.text!r} covers no whole word; check its start and end")
         places.append(place)
         answers.append([ids[token] for token in place])
         masked.append([encoder.tokenizer.mask_token_id if t in place else piece for t, piece in enumerate(ids)])

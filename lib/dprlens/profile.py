@@ -32,6 +32,7 @@ class Profile:
                 reason = f"more than one spec has it ({', '.join(owners)})" if owners else "no spec has it"
                 raise ValueError(f"{knob!r} is not a knob of profile {self.name!r}: {reason}")
             if value is not None:
+                value = tuple(value) if isinstance(value, list) else value  # papermill hands tuples on as lists
                 spec = replace(getattr(changed, owners[0]), **{knob: value})
                 changed = replace(changed, **{owners[0]: spec})
         return changed

@@ -30,5 +30,5 @@ def base_model(world: World, text: TextSpec, shape: EncoderSpec, spec: PretrainS
 
 @step(version=1)
 def cloze_recall(encoder: Encoder, world: World) -> pd.DataFrame:
-    """`knowledge.recall` of every statement of the world."""
+    """`knowledge.recall` of every fact of the world."""
     return knowledge.recall(encoder, world)

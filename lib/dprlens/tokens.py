@@ -45,6 +45,8 @@ def with_places(
     tokenizer: BertTokenizer, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]
 ) -> list[tuple[list[int], list[list[int]]]]:
     """For each text its token ids, special tokens included, and for each of its character spans the tokens in it."""
+    if not texts:
+        return []
     encoded = tokenizer(list(texts), return_offsets_mapping=True, add_special_tokens=True)
     return [
         (ids, [[t for t, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in of_text])

@@ -5,6 +5,7 @@ book, offline and without a kernel. Never `interact` or `Output` in a notebook t
 """
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 
 import ipywidgets
@@ -20,7 +21,8 @@ def article(world: World, title: str) -> str:
     """An encyclopedia article as HTML; a paragraph whose facts pre-training states never, or seldom, says so."""
     paragraphs = []
     for passage in world.article(title):
-        states = {world.state(fact) for fact in passage.facts} - {"known"}
+        facts = passage.facts if world.known is not None else ()  # elsewhere nobody can say
+        states = {world.state(fact) for fact in facts} - {"known"}
         mark = f' <mark class="held-out">{states.pop()}</mark>' if states else ""
         paragraphs.append(f"<p>{html.escape(passage.text)}{mark}</p>")
     heading = f'<p class="article-title">{html.escape(title)}</p>'
@@ -37,9 +39,12 @@ def questions(world: World, chosen: Sequence[Question]) -> HTML:
     blocks = []
     for question in chosen:
         passage = world.passage[question.gold]
-        text = html.escape(passage.text)
-        for answer in map(html.escape, question.answers):
-            text = text.replace(answer, f'<mark class="answer">{answer}</mark>')
+        parts = re.split("|".join(f"({re.escape(answer)})" for answer in question.answers), passage.text)
+        text = "".join(
+            f'<mark class="answer">{html.escape(part)}</mark>' if part in question.answers else html.escape(part)
+            for part in parts
+            if part
+        )
         if question.link is None:
             note = "lexical"
         else:

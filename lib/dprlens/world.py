@@ -5,8 +5,8 @@ Both makers (`dprlens.closed`, and DPR's own files later) return a `World`; no m
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,19 @@ class Exposure(NamedTuple):
     described: int = 0  # of these: sentences that go through the fact to say something about its object
 
 
+def by_subject(facts: Iterable[Fact]) -> Mapping[str, list[Fact]]:
+    """The facts of each subject, in order; no facts for a subject that has none."""
+    found = defaultdict(list)
+    for fact in facts:
+        found[fact.subject].append(fact)
+    return found
+
+
+def _check_known(what: str, names: Iterable[str], there: Container[str]) -> None:
+    if missing := [name for name in names if name not in there]:
+        raise ValueError(f"{what} refers to {missing[0]!r}, which this world does not have")
+
+
 @dataclass(frozen=True)
 class World:
     """Facts, passages, questions; `known` maps a fact's id to its exposure, or is None where nobody can know."""
@@ -101,10 +114,17 @@ class World:
             if twice:
                 raise ValueError(f"{what} id {twice[0]!r} occurs more than once; ids must be unique in a world")
         facts, passages = set(self.fact), set(self.passage)
+        for passage in self.passages:
+            _check_known(f"passage {passage.id!r}", passage.facts, facts)
         for question in self.questions:
-            missing = {question.gold} - passages or set(question.facts) - facts
-            if missing:
-                raise ValueError(f"question {question.id!r} refers to {missing.pop()!r}, which is not in this world")
+            _check_known(f"question {question.id!r}", question.facts, facts)
+            _check_known(f"question {question.id!r}", (question.gold, *question.hard_negatives), passages)
+            _check_known(f"question {question.id!r}", (question.kind,), KINDS)
+        for record in (*self.facts, *self.questions):
+            _check_known(f"{type(record).__name__.lower()} {record.id!r}", (record.split,), SPLITS)
+        if self.known is not None:
+            _check_known("the record of exposures", self.known, facts)
+            _check_known("the list of facts", facts, self.known)
 
     @cached_property
     def fact(self) -> Mapping[str, Fact]:
@@ -132,7 +152,7 @@ class World:
     def state(self, fact_id: str) -> str:
         """One of "known" (stated at the full dose), "low dose" or "held out" (never stated)."""
         times = self.exposure(fact_id).times
-        return "known" if times == self.full_dose else "low dose" if times else "held out"
+        return "held out" if times == 0 else "known" if times == self.full_dose else "low dose"
 
     def article(self, title: str) -> tuple[Passage, ...]:
         """All passages under one title, in order."""

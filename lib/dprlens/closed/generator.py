@@ -7,14 +7,14 @@ question whose gold passage names the question's entity or states its linking fa
 """
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, product
 from typing import NamedTuple
 
 from dprlens.closed.language import KINDS_OF_ENTITY, Relation, language, mentions, statement, upper_first, with_subject
-from dprlens.world import Exposure, Fact, Passage, Question, World
+from dprlens.world import SPLITS, Exposure, Fact, Passage, Question, World, by_subject
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class ClosedSpec:
     dev: float = 0.05
     train_held_out: float = 0.1  # of the held-out facts: asked in DPR training (does it teach them?)
     facts_per_passage: int = 2
-    alternatives: int = 3  # false objects a fact, for the editing chapters
+    alternatives: int = 3  # false objects a fact (fewer where a relation has fewer), for the editing chapters
 
     def __post_init__(self) -> None:
-        for field in ("people", "cities", "companies", "films", "exposures", "alternatives"):
+        for field in ("people", "cities", "companies", "films", "alternatives"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} = {getattr(self, field)} is negative; give 0 or more")
+        if self.exposures < 1:
+            raise ValueError(f"exposures = {self.exposures} leaves nothing known; give 1 or more")
         for field in ("held_out", "low_dose_share", "train", "dev", "train_held_out"):
             _check_share(field, getattr(self, field))
         for share in self.described:
@@ -64,6 +66,8 @@ class ClosedSpec:
         if self.relations is not None:
             if not self.relations:
                 raise ValueError("relations = () leaves a world without facts; name one or more, or None for all")
+            if len(set(self.relations)) < len(self.relations):
+                raise ValueError(f"relations = {self.relations} names one twice; name each once")
             if unknown := set(self.relations) - set(language().relations):
                 raise ValueError(
                     f"unknown relation {sorted(unknown)[0]!r}; there are {', '.join(language().relations)}"
@@ -138,9 +142,8 @@ def _triples(relation: Relation, entities: dict[str, list[Entity]], rng: random.
         values = language().values[relation.object]
         pool = rng.sample(values, min(len(values), max(3, len(subjects) // 3)))
     if subjects and not pool:
-        raise ValueError(
-            f"relation {relation.name!r} needs at least one {relation.object}; there is none in this world"
-        )
+        field = {"person": "people", "city": "cities", "company": "companies", "film": "films"}[relation.object]
+        raise ValueError(f"{field} = 0 leaves relation {relation.name!r} without objects; give 1 or more")
     objects = []
     while len(objects) < len(subjects):  # every object about equally often
         objects += rng.sample(pool, len(pool))
@@ -151,9 +154,10 @@ def _facts(
     spec: ClosedSpec, relations: list[Relation], triples: dict[str, list[tuple[str, str]]], rng: random.Random
 ) -> tuple[list[Fact], dict[str, Exposure]]:
     facts, known = [], {}
+    together = Counter(frozenset(pair) for pairs in triples.values() for pair in pairs)
     for relation in relations:
         pairs = triples[relation.name]
-        doses = _doses(spec, relation, pairs, rng)
+        doses = _doses(spec, relation, pairs, [together[frozenset(pair)] > 1 for pair in pairs], rng)
         shares = list(islice(cycle(spec.described), len(pairs)))
         rng.shuffle(shares)
         objects = sorted({object_ for _, object_ in pairs})
@@ -178,23 +182,28 @@ def _facts(
     return facts, known
 
 
-def _doses(spec: ClosedSpec, relation: Relation, pairs: list, rng: random.Random) -> list[int]:
+def _doses(
+    spec: ClosedSpec, relation: Relation, pairs: list[tuple[str, str]], shared: list[bool], rng: random.Random
+) -> list[int]:
     """Exposures of each fact of a relation.
 
-    A value that has no article of its own is stated by at least one fully known fact, so that no held-out answer is a
-    word that the model has never read.
+    Two kinds of fact are always fully known: one for each value that has no article of its own, so that no held-out
+    answer is a word that the model has never read; and a fact whose subject and object another fact joins too
+    (`shared`), so that the two names never meet in pre-training unless the fact is stated.
     """
     doses = [0] * round(spec.held_out * len(pairs))
     if relation.linking:
         for dose in spec.low_doses:
             doses += [dose] * round(spec.low_dose_share * len(pairs))
     order = rng.sample(range(len(pairs)), len(pairs))
-    anchors = set() if relation.object in KINDS_OF_ENTITY else {pairs[i][1]: i for i in order}.values()
-    free = [i for i in order if i not in anchors]
+    always = {i for i in order if shared[i]}
+    if relation.object not in KINDS_OF_ENTITY:
+        always |= set({pairs[i][1]: i for i in order}.values())
+    free = [i for i in order if i not in always]
     if len(free) < len(doses):
         raise ValueError(
-            f"held_out = {spec.held_out:g} leaves values of {relation.name!r} that pre-training never states; at most "
-            f"{len(free)} of its {len(pairs)} facts can be held out"
+            f"held_out = {spec.held_out:g} and low_dose_share = {spec.low_dose_share:g} take {len(doses)} facts of "
+            f"{relation.name!r}, of which at most {len(free)} can be spared; lower a share or enlarge the world"
         )
     given = dict(zip(free, doses, strict=False))
     return [given.get(i, spec.exposures) for i in range(len(pairs))]
@@ -219,13 +228,11 @@ def _passages(
     A paragraph is a few facts and a remark, which is neither asked nor held out. Train, other known, low-dose and
     held-out facts never share one.
     """
-    by_subject = defaultdict(list)
-    for fact in facts:
-        by_subject[fact.subject].append(fact)
+    facts_of = by_subject(facts)
     passages, remarks = [], []
     for entity in (entity for kind in KINDS_OF_ENTITY for entity in entities[kind]):
         groups = defaultdict(list)
-        for fact in by_subject[entity.name]:
+        for fact in facts_of[entity.name]:
             times = known[fact.id].times
             groups[fact.split == "train", times == 0, times < spec.exposures].append(fact)
         size = spec.facts_per_passage
@@ -259,9 +266,7 @@ def _questions(
 ) -> list[Question]:
     """Lexical questions about every fact, knowledge-required ones through every linking fact."""
     gold = {fact_id: passage for passage in passages for fact_id in passage.facts}
-    by_subject = defaultdict(list)
-    for fact in facts:
-        by_subject[fact.subject].append(fact)
+    facts_of = by_subject(facts)
 
     def lexical() -> Iterator[tuple]:
         for fact in facts:
@@ -272,12 +277,12 @@ def _questions(
     def knowledge_required() -> Iterator[tuple]:
         for link in facts:
             descriptions = language().relations[link.relation].described_as
-            for target in by_subject[link.object] if descriptions else ():
+            for target in facts_of[link.object] if descriptions else ():
                 if known[target.id].times < spec.exposures or leaks(gold[target.id], link):
                     continue
                 described = rng.choice(descriptions).replace("{S}", link.subject)
                 text = rng.choice(language().relations[target.relation].questions).replace("{S}", described)
-                yield upper_first(text), (link, target), _later(link.split, target.split), "knowledge_required"
+                yield upper_first(text), (link, target), _strictest(link.split, target.split), "knowledge_required"
 
     drawn = [*lexical(), *knowledge_required()]
     return [
@@ -291,6 +296,6 @@ def leaks(passage: Passage, link: Fact) -> bool:
     return mentions(f"{passage.title}. {passage.text}", link.subject) or link.id in passage.facts
 
 
-def _later(*splits: str) -> str:
-    """A question may be trained on only if all its facts may; it belongs to dev before test."""
-    return "train" if set(splits) == {"train"} else "dev" if "dev" in splits else "test"
+def _strictest(*splits: str) -> str:
+    """A question may be trained on only if all its facts may, and tuned on only if none is kept for testing."""
+    return max(splits, key=SPLITS.index)

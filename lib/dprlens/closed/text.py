@@ -7,12 +7,14 @@ Wend." Each use of a fact, in whichever form, is one exposure.
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dprlens.closed.language import can_be_described, described, language, statement, upper_first
-from dprlens.world import Fact, World
+from dprlens.world import Fact, World, by_subject
+
+Withheld = Container[frozenset[str]]  # pairs of names that must not meet
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class TextSpec:
     def __post_init__(self) -> None:
         if not 0 <= self.single <= 1:
             raise ValueError(f"single = {self.single:g} is not a share; give a number from 0 to 1")
-        if self.remarks < 0:
-            raise ValueError(f"remarks = {self.remarks} is negative; give 0 or more")
+        if self.remarks < 1:
+            raise ValueError(f"remarks = {self.remarks} leaves names that are never read; give 1 or more")
 
 
 class Segment(NamedTuple):
@@ -41,22 +43,24 @@ class Segment(NamedTuple):
 def segments(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
     """All segments of a closed world's pre-training text, in random order.
 
-    Every fact occurs in exactly `world.exposure(fact).times` segments, of which `.described` are descriptions.
+    Every fact occurs in exactly `world.exposure(fact).times` segments, of which `.described` are descriptions. The two
+    names of a fact that is not fully known meet in no other segment.
     """
     rng = random.Random(f"pre-training text {seed}")
     left = Counter({fact.id: world.exposure(fact.id).times for fact in world.facts})
-    drawn = list(_descriptions(world, left, rng))
-    drawn += _statements(world, left, spec.single, rng)
+    withheld = {frozenset((fact.subject, fact.object)) for fact in world.facts if world.state(fact.id) != "known"}
+    drawn = list(_descriptions(world, left, withheld, rng))
+    drawn += _statements(world, left, withheld, spec.single, rng)
     drawn += [Segment(sentence, (), (), "remark") for _, sentence in world.remarks for _ in range(spec.remarks)]
     rng.shuffle(drawn)
     return drawn
 
 
-def _descriptions(world: World, left: Counter, rng: random.Random) -> Iterator[Segment]:
+def _descriptions(world: World, left: Counter, withheld: Withheld, rng: random.Random) -> Iterator[Segment]:
     """Descriptions through every linking fact; takes what they use from `left`."""
     relations = language().relations
     waiting = {fact.id: world.exposure(fact.id).described for fact in world.facts}
-    by_subject = _by_subject(world)
+    facts_of = by_subject(world.facts)
     links = [fact for fact in world.facts for _ in range(waiting[fact.id])]
     rng.shuffle(links)
     remarks = defaultdict(list)
@@ -66,7 +70,7 @@ def _descriptions(world: World, left: Counter, rng: random.Random) -> Iterator[S
         waiting[link.id] -= 1
         left[link.id] -= 1
         description = rng.choice(relations[link.relation].described_as).replace("{S}", link.subject)
-        targets = by_subject[link.object]
+        targets = [fact for fact in facts_of[link.object] if {link.subject, fact.object} not in withheld]
         free = [left[fact.id] - waiting[fact.id] for fact in targets]  # what a target needs for itself is not free
         if sum(free) == 0:
             said = rng.choice(remarks[link.object]).replace(link.object, f"{description}, {link.object},", 1)
@@ -80,13 +84,15 @@ def _descriptions(world: World, left: Counter, rng: random.Random) -> Iterator[S
         yield Segment(text, (link.id, target.id), (name, object_), "description")
 
 
-def _statements(world: World, left: Counter, single: float, rng: random.Random) -> Iterator[Segment]:
+def _statements(
+    world: World, left: Counter, withheld: Withheld, single: float, rng: random.Random
+) -> Iterator[Segment]:
     """The rest of every fact's exposures: single statements, and paragraphs of two or three facts of one entity."""
-    for facts in _by_subject(world).values():
+    for facts in by_subject(world.facts).values():
         alone = Counter({fact.id: int(single * left[fact.id] + rng.random()) for fact in facts})
         together = {fact.id: left[fact.id] - alone[fact.id] for fact in facts}
         while any(together.values()):
-            chosen = _draw(facts, together, rng.choice((2, 3)), rng)
+            chosen = _draw(facts, together, withheld, rng.choice((2, 3)), rng)
             for fact in chosen:
                 together[fact.id] -= 1
             yield _paragraph(chosen, rng)
@@ -95,11 +101,17 @@ def _statements(world: World, left: Counter, single: float, rng: random.Random) 
                 yield _paragraph([fact], rng)
 
 
-def _draw(facts: list[Fact], weights: dict[str, int], n: int, rng: random.Random) -> list[Fact]:
-    """Up to n different facts, the more likely the more of their exposures are left."""
+def _draw(facts: list[Fact], weights: dict[str, int], withheld: Withheld, n: int, rng: random.Random) -> list[Fact]:
+    """Up to n different facts, likelier the more of their exposures are left; no two objects are withheld."""
     chosen: list[Fact] = []
     while len(chosen) < n:
-        rest = [fact for fact in facts if weights[fact.id] and fact not in chosen]
+        rest = [
+            fact
+            for fact in facts
+            if weights[fact.id]
+            and fact not in chosen
+            and not any({fact.object, other.object} in withheld for other in chosen)
+        ]
         if not rest:
             break
         chosen.append(rng.choices(rest, [weights[fact.id] for fact in rest])[0])
@@ -118,10 +130,3 @@ def _paragraph(facts: list[Fact], rng: random.Random) -> Segment:
         text = f"{text} {sentence.text}".strip()
     form = "single" if len(facts) == 1 else "paragraph"
     return Segment(text, tuple(fact.id for fact in facts), tuple(answers), form)
-
-
-def _by_subject(world: World) -> dict[str, list[Fact]]:
-    by_subject = defaultdict(list)
-    for fact in world.facts:
-        by_subject[fact.subject].append(fact)
-    return by_subject

@@ -18,7 +18,7 @@ from transformers import BertForMaskedLM, BertTokenizer
 
 from dprlens.artifacts import progress
 from dprlens.closed import Segment
-from dprlens.encoder import Encoder, EncoderSpec, pick_device, random_bert
+from dprlens.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
 from dprlens.tokens import with_places
 
 
@@ -38,13 +38,19 @@ class PretrainSpec:
     threads: int = 1  # part of the result, since sums are split among threads; two are slower on a busy machine
 
     def __post_init__(self) -> None:
-        if not 0 < self.shallow_share <= 1:
+        if not 0 < self.shallow_share < 1:
             raise ValueError(
-                f"shallow_share = {self.shallow_share:g} is no share of the text; give more than 0, at most 1"
+                f"shallow_share = {self.shallow_share:g} leaves a stage without text; give more than 0, less than 1"
             )
         for field in ("batch", "threads", "shallow_layers"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        for field in ("random_mask", "warm_up"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} = {getattr(self, field):g} is no share; give 0 or more, less than 1")
+        for field in ("learning_rate", "matrix_learning_rate", "deep_learning_rate", "split_scale"):
+            if not 0 < getattr(self, field) < float("inf"):
+                raise ValueError(f"{field} = {getattr(self, field):g} teaches nothing; give a number above 0")
 
 
 class Masked(NamedTuple):
@@ -63,10 +69,11 @@ def pretrain(
         raise ValueError(
             f"shallow_layers = {spec.shallow_layers} cannot be split into {shape.layers}; choose a divisor"
         )
-    if not text:
-        raise ValueError("there is no pre-training text; give the world known facts or remarks")
+    stages = 2 if spec.shallow_layers < shape.layers else 1
+    if len(text) < stages:
+        raise ValueError(f"a text of {len(text)} segments is too short for {stages} stages; give the world known facts")
     rng = np.random.default_rng([seed, 0x9E7])
-    first = int(len(text) * spec.shallow_share) if spec.shallow_layers < shape.layers else len(text)
+    first = max(1, int(len(text) * spec.shallow_share)) if stages == 2 else len(text)
     shallow = EncoderSpec(
         min(spec.shallow_layers, shape.layers), shape.d_model, shape.d_ff, shape.heads, shape.max_length
     )
@@ -75,7 +82,7 @@ def pretrain(
     try:
         model = random_bert(tokenizer, shallow, seed).to(pick_device())
         _train(model, tokenizer, text[:first], spec, _shallow_optimisers(model, spec), rng)
-        if first < len(text):
+        if shallow.layers < shape.layers:
             model = split_blocks(model, shape.layers, spec.split_scale)
             optimiser = _adamw(model.parameters(), spec.deep_learning_rate)
             _train(model, tokenizer, text[first:], spec, [optimiser], rng)
@@ -93,7 +100,7 @@ def split_blocks(model: BertForMaskedLM, layers: int, scale: float) -> BertForMa
     """
     parts = layers // model.config.num_hidden_layers
     config = type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": layers})
-    deep = BertForMaskedLM(config).train().to(model.device)
+    deep = new_model(config).train().to(model.device)
     deep.bert.embeddings.load_state_dict(model.bert.embeddings.state_dict())
     deep.cls.load_state_dict(model.cls.state_dict())
     for i, block in enumerate(deep.bert.encoder.layer):
@@ -115,6 +122,11 @@ def _train(
 ) -> None:
     """One pass over the text; the learning rates rise linearly during the warm-up and then fall to zero."""
     batches = [*masked_batches(tokenizer, text, spec.batch, spec.random_mask, rng)]
+    if not batches:
+        raise ValueError("nothing in the text was masked, so there is nothing to learn; raise random_mask")
+    longest, room = max(batch.ids.shape[1] for batch in batches), model.config.max_position_embeddings
+    if longest > room:
+        raise ValueError(f"a segment of {longest} tokens is longer than max_length = {room}; raise max_length")
     warm = max(1, int(spec.warm_up * len(batches)))
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
