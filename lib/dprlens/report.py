@@ -202,7 +202,8 @@ class Report:
         kept = self._results["exhibits"].setdefault(exhibit, blank)["numbers"]
         for name, (value, low, high, n) in found.items():
             interval = {"low": low, "high": high, "n": n} if n else {"low": None, "high": None, "n": None}
-            kept[name] = {"ours": value, **interval, "paper": paper.numbers().get(name)}
+            ours = int(value) if n == 0 and value == int(value) else value  # a count keeps all its digits
+            kept[name] = {"ours": ours, **interval, "paper": paper.numbers().get(name)}
 
     def _show(self, text: str, lab: str, page: str) -> None:
         ignored = f'<div class="tex2jax_ignore mathjax_ignore">{lab}</div>'  # dollars in the text are no formulas
