@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     def profile(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--profile", default="small", help="tiny, small (the default), full or paper")
+        added.add_argument("--profile", default="small", help="tiny, small (the default) or full")
 
     profile(command(_book, "run every stale notebook of a profile and render the book"))
     run = command(_run, "run one notebook with other parameters; the book stays as it is")

@@ -13,6 +13,7 @@ from IPython.display import HTML
 
 from dprlens.world import Question, Statement, World
 
+AS_TEXT = "tex2jax_ignore mathjax_ignore"  # dollars in data are no formulas
 ROW = "display:flex;align-items:center;gap:0.5em"
 BAR = "background:{colour};width:{width:.1f}%;min-width:2px;height:0.9em"
 
@@ -31,7 +32,7 @@ def article(world: World, title: str) -> str:
 
 def articles(world: World, titles: Sequence[str]) -> HTML:
     """Some articles side by side."""
-    return HTML(f'<div class="article-grid">{"".join(article(world, title) for title in titles)}</div>')
+    return HTML(f'<div class="article-grid {AS_TEXT}">{"".join(article(world, title) for title in titles)}</div>')
 
 
 def questions(world: World, chosen: Sequence[Question]) -> HTML:
@@ -52,7 +53,7 @@ def questions(world: World, chosen: Sequence[Question]) -> HTML:
             name, state = link.relation.replace("_", " "), world.state(link.id)
             note = f"knowledge-required; link: {link.subject} – {name} – {link.object} ({state})"
         blocks.append(
-            f'<div class="question"><p class="asked">{html.escape(question.text)}</p>'
+            f'<div class="question {AS_TEXT}"><p class="asked">{html.escape(question.text)}</p>'
             f"<p><b>{html.escape(passage.title)}</b> · {text}</p>"
             f'<p class="fine">{html.escape(note)}</p></div>'
         )
@@ -72,7 +73,7 @@ def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
             f'<span style="{bar}"></span><span>{probability:.0%}</span></div>'
         )
     return (
-        f'<div class="question"><p class="asked">{blank}</p>{"".join(rows)}'
+        f'<div class="question {AS_TEXT}"><p class="asked">{blank}</p>{"".join(rows)}'
         f'<p class="fine">the world says: {html.escape(statement.answer)}</p></div>'
     )
 
