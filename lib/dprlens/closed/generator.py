@@ -104,17 +104,19 @@ def make_world(spec: ClosedSpec, seed: int = 0) -> World:
 def _entities(spec: ClosedSpec, rng: random.Random) -> dict[str, list[Entity]]:
     """Entities by kind; name words are spread evenly, so that few words belong to one entity alone."""
     names = language().names
+    given = names["given_female"] + names["given_male"]
     surnames = [stem + end for stem, end in product(names["surname_stem"], names["surname_end"])]
-    cities = [stem + end for stem, end in _spread(names["city_stem"], names["city_end"], spec.cities, "cities", rng)]
-    drawn = {
-        "person": _spread(names["given_female"] + names["given_male"], surnames, spec.people, "people", rng),
-        "city": [(city,) for city in cities],
-        "company": _spread(names["company_first"], names["company_second"], spec.companies, "companies", rng),
-        "film": [
-            ("The", *title) for title in _spread(names["film_first"], names["film_second"], spec.films, "films", rng)
-        ],
+    cities = _spread(names["city_stem"], names["city_end"], spec.cities, "cities", rng)
+    people = _spread(given, surnames, spec.people, "people", rng)
+    companies = _spread(names["company_first"], names["company_second"], spec.companies, "companies", rng)
+    films = _spread(names["film_first"], names["film_second"], spec.films, "films", rng)
+    named = {
+        "person": [f"{first} {last}" for first, last in people],
+        "city": [stem + end for stem, end in cities],
+        "company": [f"{first} {second}" for first, second in companies],
+        "film": [f"The {first} {second}" for first, second in films],
     }
-    return {kind: [Entity(" ".join(words), kind) for words in drawn[kind]] for kind in KINDS_OF_ENTITY}
+    return {kind: [Entity(name, kind) for name in named[kind]] for kind in KINDS_OF_ENTITY}
 
 
 def _spread(firsts: Sequence, seconds: Sequence, n: int, what: str, rng: random.Random) -> list[tuple]:
