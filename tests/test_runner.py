@@ -425,7 +425,8 @@ sys.exit(main(["book", "--profile", "tiny"]))
 """
 
 
-def test_ctrl_c_ends_everything_and_says_what_is_kept(tmp_path):
+@pytest.mark.parametrize("times", [1, 3])  # impatient people press it again, and `timeout` passes it on as well
+def test_ctrl_c_ends_everything_and_says_what_is_kept(times, tmp_path):
     ready = tmp_path / "ready"
     write(
         tmp_path / "notebooks" / "00.ipynb",
@@ -438,7 +439,9 @@ def test_ctrl_c_ends_everything_and_says_what_is_kept(tmp_path):
         time.sleep(0.05)
     family = psutil.Process(runner.pid).children(recursive=True)
     assert len(family) >= 2, "papermill and its kernel"
-    runner.send_signal(signal.SIGINT)
+    for _ in range(times):
+        runner.send_signal(signal.SIGINT)
+        time.sleep(0.03)
     _, said = runner.communicate(timeout=20)
     assert runner.returncode == 130
     assert "interrupted; finished notebooks and steps are kept, the same command goes on" in said

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -182,12 +183,24 @@ def run_jobs(jobs: Mapping[str, Job], finish: Callable[[Watch, float], None]) ->
                     _say(began, f"{name}: done in {seconds:.0f} s{_summary(watch.steps)}; {results}")
                     order.done(name)
         except BaseException:
-            while not all(future.done() for future in running):
-                kill(psutil.Process().children())
-                time.sleep(0.1)
+            with _undisturbed():
+                while not all(future.done() for future in running):
+                    kill(psutil.Process().children())
+                    time.sleep(0.1)
             raise
     if failures:
         raise RunFailed("\n".join(failures))
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore signals for a while: a second Ctrl-C must not keep alive what the first one is ending."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(job: Job) -> str:
