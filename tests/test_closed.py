@@ -201,7 +201,8 @@ def test_a_statement_tells_where_its_answer_is():
 
 
 def test_a_description_tells_where_name_and_object_are():
-    text, name, object_ = described("{S} lies on the {O}.", "the seat of Nova Works", "Wick", "Wend")
+    subject, name = described("the seat of Nova Works", "Wick")
+    text, *object_, _ = statement("{S} lies on the {O}.", subject, "Wend")
     assert text == "The seat of Nova Works, Wick, lies on the Wend."
     assert (text[slice(*name)], text[slice(*object_)]) == ("Wick", "Wend")
 

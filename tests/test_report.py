@@ -147,7 +147,8 @@ def test_a_failed_write_leaves_the_file_before_it_whole(monkeypatch):
 
 def test_without_the_variable_results_go_to_the_build_folder(monkeypatch):
     monkeypatch.delenv("DPRLENS_RESULTS")
-    assert module._root().parts[-2:] == ("_build", "results")
+    monkeypatch.setattr(module, "write_json", lambda *_: None)
+    assert make().path.parts[-4:-2] == ("_build", "results")
 
 
 # --- what may be reported ---

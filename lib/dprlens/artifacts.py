@@ -242,12 +242,17 @@ def write_json(path: Path, value: object) -> None:
         draft.unlink(missing_ok=True)
 
 
-def default_root() -> Path:
-    """`$DPRLENS_CACHE`, else `artifacts/` in the repository, else (not run from one) in the current folder."""
-    if chosen := os.environ.get("DPRLENS_CACHE"):
+def folder_for(variable: str, *default: str) -> Path:
+    """The folder that an environment variable names, else `default` in the repository, else in the current folder."""
+    if chosen := os.environ.get(variable):
         return Path(chosen).absolute()
     repository = Path(__file__).parents[2]
-    return (repository if (repository / "notebooks").is_dir() else Path.cwd()) / "artifacts"
+    return (repository if (repository / "notebooks").is_dir() else Path.cwd()).joinpath(*default)
+
+
+def default_root() -> Path:
+    """`$DPRLENS_CACHE`, else `artifacts/` in the repository, else (not run from one) in the current folder."""
+    return folder_for("DPRLENS_CACHE", "artifacts")
 
 
 def step(version: int) -> Callable:

@@ -12,10 +12,8 @@ import importlib.metadata
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import matplotlib as mpl
@@ -26,7 +24,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from dprlens import paper
-from dprlens.artifacts import write_json
+from dprlens.artifacts import folder_for, write_json
 from dprlens.intervals import Estimate, exact
 
 GLUE = "application/papermill.record/"  # myst-nb takes outputs under this prefix off the page and keeps them by name
@@ -62,7 +60,7 @@ class Report:
         exhibits: Sequence[str] = (),
     ):
         self.numbers: dict[str, Estimate] = {}
-        self.path = _root() / profile / f"{notebook}.json"
+        self.path = folder_for("DPRLENS_RESULTS", "_build", "results") / profile / f"{notebook}.json"
         self._promised = tuple(_checked(name, EXHIBIT) for name in exhibits)
         self._texts: set[str] = set()
         self._results = {
@@ -224,13 +222,6 @@ def svg(figure: Figure) -> str:
     with mpl.rc_context(SVG):
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     return file.getvalue()
-
-
-def _root() -> Path:
-    if chosen := os.environ.get("DPRLENS_RESULTS"):
-        return Path(chosen).absolute()
-    repository = Path(__file__).parents[2]
-    return (repository if (repository / "notebooks").is_dir() else Path.cwd()) / "_build" / "results"
 
 
 def _checked(name: str, pattern: re.Pattern) -> str:

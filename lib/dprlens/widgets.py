@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import ipywidgets
 from IPython.display import HTML
 
+from dprlens.figures import COLOURS
 from dprlens.world import Question, Statement, World
 
 AS_TEXT = "tex2jax_ignore mathjax_ignore"  # dollars in data are no formulas
@@ -66,7 +67,7 @@ def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
     rows = []
     for guess, probability in guesses:
         right = guess.lower() == statement.answer.lower()
-        bar = BAR.format(colour="#0072B2" if right else "#767676", width=45 * probability)
+        bar = BAR.format(colour=COLOURS["blue" if right else "grey"], width=45 * probability)
         sign = " ✓" if right else ""
         rows.append(
             f'<div style="{ROW}"><span style="flex:0 0 40%">{html.escape(guess)}{sign}</span>'

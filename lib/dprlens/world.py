@@ -124,7 +124,8 @@ class World:
             _check_known(f"{type(record).__name__.lower()} {record.id!r}", (record.split,), SPLITS)
         if self.known is not None:
             _check_known("the record of exposures", self.known, facts)
-            _check_known("the list of facts", facts, self.known)
+            if unread := sorted(facts - set(self.known)):
+                raise ValueError(f"fact {unread[0]!r} has no exposure; give every fact one (0 times: held out)")
 
     @cached_property
     def fact(self) -> Mapping[str, Fact]:

@@ -94,15 +94,13 @@ def statement(template: str, subject: str, object_: str, kind: str | None = None
     return Statement(text, len(before), len(before) + len(object_), reserved)
 
 
-def described(template: str, description: str, name: str, object_: str) -> tuple[str, tuple, tuple]:
-    """A statement about an entity that is reached through a description.
+def described(description: str, name: str) -> tuple[str, tuple[int, int]]:
+    """An entity reached through a description, as the subject of a sentence, and the place of its name in it.
 
-    Returns (text, place of the entity's name, place of the object); e.g. "The city where Ada Larchcroft was born,
-    Kestrelgate, lies on the river Wend."
+    E.g. "the city where Ada Larchcroft was born, Kestrelgate," as in "The city where …, Kestrelgate, lies on the Wend."
     """
-    whole = statement(template, f"{description}, {name},", object_)
     start = len(description) + 2
-    return whole.text, (start, start + len(name)), (whole.start, whole.end)
+    return f"{description}, {name},", (start, start + len(name))
 
 
 def can_be_described(template: str) -> bool:

@@ -72,16 +72,16 @@ def _descriptions(world: World, left: Counter, withheld: Withheld, rng: random.R
         description = rng.choice(relations[link.relation].described_as).replace("{S}", link.subject)
         targets = [fact for fact in facts_of[link.object] if {link.subject, fact.object} not in withheld]
         free = [left[fact.id] - waiting[fact.id] for fact in targets]  # what a target needs for itself is not free
+        subject, name = described(description, link.object)
         if sum(free) == 0:
-            said = rng.choice(remarks[link.object]).replace(link.object, f"{description}, {link.object},", 1)
-            start = len(description) + 2
-            yield Segment(upper_first(said), (link.id,), ((start, start + len(link.object)),), "description")
+            said = rng.choice(remarks[link.object]).replace(link.object, subject, 1)
+            yield Segment(upper_first(said), (link.id,), (name,), "description")
             continue
         target = rng.choices(targets, free)[0]
         left[target.id] -= 1
         template = rng.choice([t for t in relations[target.relation].statements if can_be_described(t)])
-        text, name, object_ = described(template, description, link.object, target.object)
-        yield Segment(text, (link.id, target.id), (name, object_), "description")
+        whole = statement(template, subject, target.object)
+        yield Segment(whole.text, (link.id, target.id), (name, (whole.start, whole.end)), "description")
 
 
 def _statements(

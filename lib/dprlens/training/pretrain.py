@@ -8,7 +8,7 @@ segments, so that nothing is padded. Plain float32: at this size bfloat16 autoca
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -65,24 +65,22 @@ def pretrain(
     tokenizer: BertTokenizer, text: Sequence[Segment], shape: EncoderSpec, spec: PretrainSpec, seed: int = 0
 ) -> Encoder:
     """A BERT with its masked-LM head, trained from scratch on the segments, each read once."""
-    if shape.layers % min(spec.shallow_layers, shape.layers):
+    shallow = replace(shape, layers=min(spec.shallow_layers, shape.layers))
+    stages = 2 if shallow.layers < shape.layers else 1
+    if shape.layers % shallow.layers:
         raise ValueError(
             f"shallow_layers = {spec.shallow_layers} cannot be split into {shape.layers}; choose a divisor"
         )
-    stages = 2 if spec.shallow_layers < shape.layers else 1
     if len(text) < stages:
         raise ValueError(f"a text of {len(text)} segments is too short for {stages} stages; give the world known facts")
     rng = np.random.default_rng([seed, 0x9E7])
     first = max(1, int(len(text) * spec.shallow_share)) if stages == 2 else len(text)
-    shallow = EncoderSpec(
-        min(spec.shallow_layers, shape.layers), shape.d_model, shape.d_ff, shape.heads, shape.max_length
-    )
     threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)
     try:
         model = random_bert(tokenizer, shallow, seed).to(pick_device())
         _train(model, tokenizer, text[:first], spec, _shallow_optimisers(model, spec), rng)
-        if shallow.layers < shape.layers:
+        if stages == 2:
             model = split_blocks(model, shape.layers, spec.split_scale)
             optimiser = _adamw(model.parameters(), spec.deep_learning_rate)
             _train(model, tokenizer, text[first:], spec, [optimiser], rng)
