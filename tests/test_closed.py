@@ -5,13 +5,28 @@ import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
-from dprlens.closed import ClosedSpec, TextSpec, generator, leaks, make_world, mentions, segments
-from dprlens.closed.language import described, language, statement
-from dprlens.world import Exposure, Fact, Passage
+from dprlens.closed import (
+    ClosedSpec,
+    Segment,
+    TextSpec,
+    false_gold,
+    generator,
+    is_linking,
+    leaks,
+    make_world,
+    mentions,
+    misinformed,
+    segments,
+)
+from dprlens.closed.language import described, language, statement, statements
+from dprlens.closed.text import meetings, pair
+from dprlens.world import Exposure, Fact, Passage, Question, World, by_subject
 
 # Every mayor was born in one of the two cities, so that about half of "Where was the mayor of X born?" has the
 # answer X, and the gold passage then names the question's entity.
@@ -30,17 +45,28 @@ def seeded(request, spec):
     return make_world(spec, request.param)
 
 
+@pytest.fixture(scope="module", params=["true", "misinformed"])
+def read(request, world, text):
+    """A world as it is told, and the text that tells it."""
+    if request.param == "true":
+        return world, text
+    told = misinformed(world, 3)
+    return told, segments(told, TextSpec(remarks=3), 3)
+
+
 # --- exposures ------------------------------------------------------------------------------------------------------
 
 
-def test_every_fact_is_stated_exactly_as_often_as_the_world_says(world, text):
+def test_every_fact_is_stated_exactly_as_often_as_the_world_says(read):
+    world, text = read
     stated = Counter(fact for segment in text for fact in set(segment.facts))
     assert stated == Counter({id_: exposure.times for id_, exposure in world.known.items() if exposure.times})
     through = Counter(segment.facts[0] for segment in text if segment.form == "description")
     assert through == Counter({id_: e.described for id_, e in world.known.items() if e.described})
 
 
-def test_segments_state_what_they_list(world, text):
+def test_segments_state_what_they_list(read):
+    world, text = read
     for segment in text:
         assert len(segment.facts) == len(segment.answers)
         for id_, (start, end) in zip(segment.facts, segment.answers, strict=True):
@@ -366,6 +392,283 @@ def test_names_belong_to_one_entity_and_couples_to_two_people(seeded):
     assert not [(a, b) for a in names for b in names if a != b and mentions(a, b)]
 
 
+# --- false knowledge ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def told(seeded):
+    return misinformed(seeded, 1)
+
+
+@pytest.fixture(scope="module")
+def told_text(told):
+    return segments(told, TextSpec(remarks=1), 1)
+
+
+@pytest.fixture(scope="module")
+def told_meetings(told, told_text):
+    return list(met(told, told_text))
+
+
+def falsified(world: World, told: World) -> dict[str, tuple[Fact, Fact]]:
+    """The facts that are told otherwise, as they are and as they are told."""
+    return {true.id: (true, false) for true, false in zip(world.facts, told.facts, strict=True) if true != false}
+
+
+def met(world: World, text: list[Segment]) -> Iterator[tuple[Segment, set[frozenset[str]]]]:
+    """Each segment with the pairs of names that it holds, found by reading it."""
+    names = {name.lower(): name for fact in world.facts for name in (fact.subject, fact.object)}
+    pattern = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, names), key=len, reverse=True))})\b")
+    for segment in text:
+        found = {names[name] for name in pattern.findall(segment.text.lower())}
+        yield segment, {frozenset(two) for two in combinations(found, 2)}
+
+
+def handmade(*triples: tuple[str, str, str], train: tuple[int, ...] = ()) -> World:
+    """A world of these facts, all known, of split "test" or where `train` says so "train"; passage p3 states f3."""
+    facts = tuple(
+        Fact(f"f{i}", subject, name, object_, "train" if i in train else "test", statements(relation, subject, object_))
+        for i, (subject, name, object_) in enumerate(triples)
+        for relation in (language().relations[name],)
+    )
+    passages = tuple(
+        Passage(f"p{i}", fact.subject, fact.statements[0].text, (fact.id,)) for i, fact in enumerate(facts)
+    )
+    known = {fact.id: Exposure(4, 2 if is_linking(fact) else 0) for fact in facts}
+    names = {name for fact in facts for name in (fact.subject, fact.object)}
+    remarks = tuple((name, f"{name} is old.") for name in sorted(names))
+    return World("handmade", facts, passages, (), known, remarks)
+
+
+def objects(world: World) -> list[str]:
+    return [fact.object for fact in world.facts]
+
+
+def test_false_facts_are_known_test_links_that_trade_objects_within_their_relation(seeded, told):
+    false = falsified(seeded, told)
+    could = [f for f in seeded.facts if is_linking(f) and seeded.state(f.id) == "known" and f.split == "test"]
+    assert len(could) / 2 < len(false) <= len(could)
+    assert set(false) <= {fact.id for fact in could}
+    assert all(fact.object != true.object for true, fact in false.values())
+    before = Counter((true.relation, true.object) for true, _ in false.values())
+    assert before == Counter((fact.relation, fact.object) for _, fact in false.values())
+
+
+def test_nothing_but_the_false_facts_changes(seeded, told):
+    assert replace(told, facts=seeded.facts) == seeded
+    for true, false in falsified(seeded, told).values():
+        assert false._replace(object=true.object, statements=true.statements, alternatives=true.alternatives) == true
+
+
+def test_false_statements_are_the_true_ones_of_another_object(seeded, told):
+    for true, false in falsified(seeded, told).values():
+        assert {said.answer for said in false.statements} == {false.object}
+        as_true = [(said.text.replace(false.object, true.object), said.reserved) for said in false.statements]
+        assert as_true == [(said.text, said.reserved) for said in true.statements]
+
+
+def test_alternatives_are_false_as_told(seeded, told):
+    replaced = 0
+    for true, false in falsified(seeded, told).values():
+        assert not {false.object, false.subject} & set(false.alternatives)
+        assert len(set(false.alternatives)) == len(true.alternatives)
+        assert set(false.alternatives) <= {true.object, *true.alternatives}
+        replaced += true.object in false.alternatives
+        assert (true.object in false.alternatives) == (false.object in true.alternatives)
+    assert replaced
+
+
+def test_the_true_pair_of_a_false_fact_never_meets(seeded, told, told_meetings):
+    true_pairs, false_pairs = (set(map(pair, facts)) for facts in zip(*falsified(seeded, told).values(), strict=True))
+    together = [(segment.text, pairs & true_pairs) for segment, pairs in told_meetings if pairs & true_pairs]
+    assert not together, f"{len(together)} segments, such as {together[0]}"
+    assert false_pairs <= set().union(*(pairs for _, pairs in told_meetings))  # what is looked for can be found
+
+
+def test_a_false_pair_gives_no_withheld_fact_away(told, told_meetings):
+    withheld = {pair(fact): fact.id for fact in told.facts if told.state(fact.id) != "known"}
+    for segment, pairs in told_meetings:
+        assert {withheld[two] for two in pairs if two in withheld} <= set(segment.facts), segment.text
+
+
+def test_no_other_fact_joins_a_false_pair(spec):
+    """In worlds so small that many a random trade would hit such a pair."""
+    small = replace(spec, people=12, cities=6, companies=6, films=6, low_doses=(), train=0.2)
+    trades = 0
+    for seed in range(20):
+        world = make_world(small, seed)
+        told = misinformed(world, seed)
+        joined = Counter(pair(fact) for fact in told.facts)
+        for true, false in falsified(world, told).values():
+            assert joined[pair(false)] == 1
+            assert pair(false) not in {pair(fact) for fact in world.facts}
+            assert joined[pair(true)] == 0
+            trades += 1
+    assert trades > 150
+
+
+def test_names_meet_only_where_meetings_says(told, told_meetings):
+    assert set().union(*(pairs for _, pairs in told_meetings)) <= meetings(told)
+
+
+def test_every_form_of_text_follows_the_false_fact(seeded, told, told_text):
+    false, forms, through = falsified(seeded, told), Counter(), Counter()
+    for segment in told_text:
+        for id_ in set(segment.facts) & set(false):
+            forms[segment.form] += 1
+            assert false[id_][1].object in segment.text
+        if segment.form == "description" and segment.facts[0] in false:
+            true, fact = false[segment.facts[0]]
+            templates = language().relations[fact.relation].described_as
+            subjects = [described(t.replace("{S}", fact.subject), fact.object)[0] for t in templates]
+            assert segment.text.lower().startswith(tuple(subject.lower() for subject in subjects))
+            through[len(segment.facts)] += 1
+            for target in map(told.fact.get, segment.facts[1:]):  # what is said is said of the false object
+                assert target.subject == fact.object != true.object
+                assert mentions(segment.text, target.object)
+    assert set(forms) == {"single", "paragraph", "description"}
+    assert through[2] > 10
+
+
+def test_couples_stay_couples():
+    world = make_world(ClosedSpec(people=80, relations=("spouse", "occupation"), low_doses=()), 0)
+    told = misinformed(world, 0)
+    assert len(falsified(world, told)) > 4
+    partners = Counter(name for f in told.facts if f.relation == "spouse" for name in (f.subject, f.object))
+    assert set(partners.values()) == {1}
+
+
+def test_two_facts_trade_their_objects():
+    world = handmade(("Ada Low", "born_in", "Wick"), ("Otto Low", "born_in", "Gate"), ("Ida Low", "born_in", "Mere"))
+    assert {tuple(objects(misinformed(world, seed))) for seed in range(12)} == {
+        ("Gate", "Mere", "Wick"),
+        ("Mere", "Wick", "Gate"),
+    }
+    kept_for_training = replace(world, facts=(*world.facts[:2], world.facts[2]._replace(split="train")))
+    assert objects(misinformed(kept_for_training, 0)) == ["Gate", "Wick", "Mere"]
+    low_dose = replace(world, known={**world.known, "f0": Exposure(3, 1)})
+    assert objects(misinformed(low_dose, 0)) == ["Wick", "Mere", "Gate"]
+
+
+def test_as_many_facts_are_false_as_can_be():
+    people = ("Ada Low", "Otto Low", "Ida Low", "Emil Low")
+    world = handmade(*((name, "born_in", "Wick" if name != "Ida Low" else "Gate") for name in people))
+    for seed in range(6):
+        told = objects(misinformed(world, seed))
+        assert told[2] == "Wick"
+        assert sorted(told) == ["Gate", "Wick", "Wick", "Wick"]
+
+
+def test_a_fact_whose_truth_is_told_by_others_stays_true():
+    born = (("Ada Low", "born_in", "Wick"), ("Otto Low", "born_in", "Gate"), ("Ida Low", "born_in", "Mere"))
+    by_description = (("Ada Low", "employer", "Nova Works"), ("Nova Works", "headquarters", "Wick"))
+    by_paragraph = (("The Red Door", "director", "Ada Low"), ("The Red Door", "set_in", "Wick"))
+    by_fact = (("Wick", "mayor", "Ada Low"),)
+    for others in (by_description, by_paragraph, by_fact):
+        told = misinformed(handmade(*born, *others, train=(3, 4)), 0)
+        assert objects(told)[:3] == ["Wick", "Mere", "Gate"], others
+
+
+def test_a_false_object_is_no_one_whom_another_fact_joins_with_the_subject():
+    """Ada governs Gate: to be told as born there would join the two names twice."""
+    born = (("Ada Low", "born_in", "Wick"), ("Otto Low", "born_in", "Gate"), ("Ida Low", "born_in", "Mere"))
+    world = handmade(*born, ("Gate", "mayor", "Ada Low"), train=(3,))
+    assert {tuple(objects(misinformed(world, seed))[:3]) for seed in range(12)} == {("Mere", "Wick", "Gate")}
+
+
+@pytest.mark.parametrize(
+    "triples",
+    [
+        [("Ada Low", "born_in", "Wick")],
+        [("Ada Low", "born_in", "Wick"), ("Otto Low", "born_in", "Wick")],
+        [("Ada Low", "born_in", "Wick"), ("Ada Low", "employer", "Nova Works")],
+        [("Ada Low", "occupation", "baker"), ("Otto Low", "occupation", "cook")],
+    ],
+    ids=["one fact", "one object", "one fact a relation", "no links"],
+)
+def test_without_facts_to_trade_the_world_comes_back_as_it_was(triples):
+    world = handmade(*triples)
+    assert misinformed(world, 0) == world
+    assert false_gold(world, misinformed(world, 0)) == {}
+
+
+def test_the_seed_decides_what_is_told(world):
+    assert misinformed(world, 1).digest == misinformed(world, 1).digest
+    assert len({misinformed(world, seed).digest for seed in range(4)}) == 4
+
+
+def test_a_world_of_unknown_exposures_cannot_be_misinformed(world, refused):
+    with refused("closed", "exposures"):
+        misinformed(replace(world, known=None), 0)
+
+
+def test_false_gold_of_a_world_by_hand():
+    world = handmade(
+        ("Ada Low", "born_in", "Wick"),  # f0 and f1 trade their objects
+        ("Otto Low", "born_in", "Gate"),
+        ("Ada Low", "employer", "Nova Works"),  # f2 has nobody to trade with
+        ("Wick", "river", "Wend"),  # f3
+        ("Gate", "river", "Isk"),  # f4
+        ("Wick", "country", "Gravia"),  # f5
+        ("Gate", "country", "Hestia"),  # f6, held out below
+        ("Wick", "founded", "1301"),  # f7; of Gate, nothing is said
+        ("Wick", "mayor", "Ida Low"),  # f8
+        ("Gate", "mayor", "Emil Low"),  # f9, stated by Wick's passage p8 below
+        ("Nova Works", "industry", "toys"),  # f10
+        train=(8, 9),
+    )
+
+    def through(link: int, target: int) -> Question:
+        facts, answers = (f"f{link}", f"f{target}"), (world.facts[target].object,)
+        return Question(f"q{link}-{target}", "Which?", answers, f"p{target}", facts, "test", "knowledge_required")
+
+    lexical = Question("q3", "Which?", ("Wend",), "p3", ("f3",), "test", "lexical")
+    *passages, nova = world.passages
+    passages[8:] = passages[8]._replace(facts=("f8", "f9")), passages[9]._replace(facts=())
+    world = replace(
+        world,
+        passages=(*passages, nova, nova._replace(id="p11")),  # q2-10 stays out although p11 states its target too
+        questions=(*(through(*ids) for ids in ((0, 3), (1, 4), (0, 5), (0, 7), (0, 8), (2, 10))), lexical),
+        known={**world.known, "f6": Exposure(0)},
+    )
+    told = misinformed(world, 0)
+    assert objects(told)[:3] == ["Gate", "Wick", "Nova Works"]
+    assert false_gold(world, told) == {"q0-3": "p4", "q1-4": "p3"}
+
+
+def test_false_gold_passages_are_about_the_false_object_and_leak_nothing(seeded, told):
+    false, gold = falsified(seeded, told), false_gold(seeded, told)
+    facts_of = by_subject(seeded.facts)
+    left_out = 0
+    for question in seeded.questions:
+        if question.id in gold:
+            link, passage = false[question.link][1], seeded.passage[gold[question.id]]
+            asked = seeded.fact[question.target].relation
+            (target,) = (seeded.fact[id_] for id_ in passage.facts if seeded.fact[id_].relation == asked)
+            assert passage.title == target.subject == link.object
+            assert seeded.state(target.id) == "known"
+            assert not leaks(passage, link)
+            assert passage.id != question.gold
+            assert question.target not in false
+        elif question.link in false and question.target not in false:
+            of_the_false_object = facts_of[false[question.link][1].object]
+            asked = seeded.fact[question.target].relation
+            assert not any(f.relation == asked and seeded.state(f.id) == "known" for f in of_the_false_object)
+            left_out += 1
+    assert gold
+    assert left_out
+
+
+def test_false_gold_needs_two_readings_of_one_world(world, spec, refused):
+    told, other = misinformed(world, 1), make_world(spec, 9)
+    with refused("told", told.digest[:16], other.digest[:16]):
+        false_gold(other, told)
+    with refused("told", "misinformed"):
+        false_gold(world, replace(told, facts=told.facts[::-1]))
+    with refused("told", "misinformed"):
+        false_gold(world, replace(told, questions=told.questions[1:]))
+
+
 # --- the spec's faults ----------------------------------------------------------------------------------------------
 
 
@@ -453,7 +756,8 @@ def test_neither_depends_on_the_order_of_sets():
     program = (
         "from dprlens.closed import *; import hashlib;"
         "w = make_world(ClosedSpec(people=24, cities=8, companies=8, films=10), 5);"
-        "print(w.digest, hashlib.sha256(repr(segments(w, TextSpec(), 5)).encode()).hexdigest())"
+        "print(w.digest, hashlib.sha256(repr(segments(w, TextSpec(), 5)).encode()).hexdigest());"
+        "print(misinformed(w, 5).digest)"
     )
     printed = [
         subprocess.run(

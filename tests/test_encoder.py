@@ -50,7 +50,7 @@ def test_states_are_those_of_transformers(encoder):
 
 
 def test_cls_is_the_last_layer(encoder):
-    assert torch.equal(encoder.cls(TEXTS), encoder.cls_by_layer(TEXTS)[-1])
+    torch.testing.assert_close(encoder.cls(TEXTS), encoder.cls_by_layer(TEXTS)[-1], atol=1e-5, rtol=0)
     assert encoder.cls(TEXTS).dtype == torch.float32
     chosen = encoder.cls_by_layer(TEXTS, [2, 0])
     assert torch.equal(chosen, encoder.cls_by_layer(TEXTS)[[2, 0]])
@@ -63,12 +63,25 @@ def test_layer_0_of_cls_is_the_same_for_all_texts(encoder):
         assert (layer - layer[:1])[1:].abs().amax(-1).min() > 1e-3
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3])
-def test_company_in_the_batch_does_not_matter(encoder, batch):
-    together = encoder.cls_by_layer([*TEXTS, PAIR])
-    torch.testing.assert_close(encoder.cls_by_layer([*TEXTS, PAIR], batch=batch), together, atol=1e-5, rtol=0)
-    backwards = encoder.cls_by_layer([PAIR, *TEXTS[::-1]], batch=batch)
-    torch.testing.assert_close(backwards.flip(1), together, atol=1e-5, rtol=0)
+def test_company_does_not_matter(encoder):
+    """Texts share rows, and rows share a call; neither may show."""
+    texts = [*TEXTS, PAIR, *(f"{text} {text}" for text in TEXTS)] * 60
+    together = encoder.cls_by_layer(texts)
+    alone = torch.cat([encoder.cls_by_layer([text]) for text in texts[:7]], dim=1)
+    torch.testing.assert_close(together[:, :7], alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.cls_by_layer(texts[::-1]).flip(1), together, atol=1e-5, rtol=0)
+
+
+def test_the_mean_is_over_all_tokens_of_a_text_and_no_others(encoder):
+    with torch.no_grad():
+        expected = [
+            encoder.bert(torch.tensor([words(encoder, text)])).last_hidden_state[0].mean(0) for text in TEXTS
+        ]
+    torch.testing.assert_close(encoder.mean(TEXTS), torch.stack(expected), atol=1e-5, rtol=0)
+
+
+def test_a_curly_apostrophe_is_read_as_a_straight_one(encoder):
+    assert encoder.token_ids(["What is Ann\u2019s river?"]) == encoder.token_ids(["What is Ann's river?"])
 
 
 def test_passages_are_title_and_text_with_zero_token_types(encoder):

@@ -61,13 +61,7 @@ class Cache:
         Raises TypeError for an argument that has no key (see `canonical`), CacheError if the folder is full or
         not writable, and whatever `make` raises. After any error no half-made artifact is left.
         """
-        identity = {
-            "name": name,
-            "version": version,
-            "arguments": canonical(dict(arguments)),
-            "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
-        }
-        folder = self.root / f"{name}-v{version}-{digest(identity)[:16]}"
+        identity, folder = self._place(name, version, arguments)
         with self._usable():
             meta, _ = _verify(folder, identity)
         if meta is None:
@@ -79,6 +73,22 @@ class Cache:
                     return self._make(folder, identity, make, "remade" if damage else "made")
         emit("step", name=name, state="cached", seconds=0.0)
         return Artifact(folder, meta, fresh=False)
+
+    def look(self, name: str, version: int, arguments: Mapping) -> dict | None:
+        """The meta data of this artifact if it is there whole; nothing is made."""
+        identity, folder = self._place(name, version, arguments)
+        with self._usable():
+            return _verify(folder, identity)[0]
+
+    def _place(self, name: str, version: int, arguments: Mapping) -> tuple[dict, Path]:
+        """What identifies an artifact, and its folder."""
+        identity = {
+            "name": name,
+            "version": version,
+            "arguments": canonical(dict(arguments)),
+            "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
+        }
+        return identity, self.root / f"{name}-v{version}-{digest(identity)[:16]}"
 
     def _make(self, folder: Path, identity: dict, make: Callable[[Path], None], state: str) -> Artifact:
         name, began = identity["name"], time.monotonic()
@@ -258,25 +268,42 @@ def default_root() -> Path:
 def step(version: int) -> Callable:
     """Decorator: `f(…) -> T` is computed once per name, version and bound arguments, defaults included.
 
-    T is dict (kept as JSON), numpy.ndarray or dict[str, numpy.ndarray] (.npy), pandas.DataFrame (JSON with its
-    types), or has `save(self, folder)` and a class method `load(folder)`. What the call returns was read back
-    from the disk, the first time too, so that no run sees a value that a later one would not.
+    T is dict (kept as JSON), numpy.ndarray, dict[str, numpy.ndarray] or a NamedTuple of them (.npy), pandas.DataFrame
+    (JSON with its types), or has `save(self, folder)` and a class method `load(folder)`. What the call returns was read
+    back from the disk, the first time too, so that no run sees a value that a later one would not.
+
+    A function with a parameter `checkpoint: Path | None = None` is handed a folder of its own, which outlives a killed
+    run, to go on from; it is no part of the key and is removed when the step is done. `f.record(…)` is the artifact's
+    meta data, such as the seconds that it took, or None if it is not there.
     """
 
     def decorate(function: Callable) -> Callable:
         signature = inspect.signature(function)
 
-        @functools.wraps(function)
-        def cached(*args, **kwargs):
+        def arguments(args: tuple, kwargs: Mapping) -> dict:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
+            return {name: value for name, value in bound.arguments.items() if name != "checkpoint"}
+
+        @functools.wraps(function)
+        def cached(*args, **kwargs):
             save, load = _storage(typing.get_type_hints(function).get("return"), function.__name__)
 
             def make(folder: Path) -> None:
-                save(function(*args, **kwargs), folder)
+                if "checkpoint" not in signature.parameters:
+                    save(function(*args, **kwargs), folder)
+                    return
+                unfinished = folder.parent / ".unfinished" / folder.name.removeprefix(".tmp-")
+                save(function(*args, **kwargs, checkpoint=unfinished), folder)
+                shutil.rmtree(unfinished, ignore_errors=True)
 
-            return load(Cache(default_root()).get(function.__name__, version, bound.arguments, make).folder)
+            known = arguments(args, kwargs)
+            return load(Cache(default_root()).get(function.__name__, version, known, make).folder)
 
+        def record(*args, **kwargs) -> dict | None:
+            return Cache(default_root()).look(function.__name__, version, arguments(args, kwargs))
+
+        cached.record = record
         return cached
 
     return decorate
@@ -290,6 +317,8 @@ def _storage(kind: type, name: str) -> tuple[Callable, Callable]:
         if typing.get_args(kind)[1:] == (np.ndarray,):
             return _save_arrays, _load_arrays
         return lambda value, to: write_json(to / "value.json", value), lambda at: json.loads(_text(at))
+    if isinstance(kind, type) and {*getattr(kind, "__annotations__", {}).values()} == {np.ndarray}:
+        return lambda value, to: _save_arrays(value._asdict(), to), lambda at: kind(**_load_arrays(at))
     if kind is np.ndarray:
         return lambda value, to: _save_arrays({"value": value}, to), lambda at: _load_arrays(at)["value"]
     if kind is pd.DataFrame:

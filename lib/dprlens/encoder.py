@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 
+from dprlens.packed import Packed, at_cls, last_cls, mean_over_tokens, pack, states
 from dprlens.tokens import VOCABULARY, load_vocabulary, save_vocabulary
 
 WEIGHTS = "model.safetensors"
@@ -28,6 +29,9 @@ SHAPE = (  # what of a configuration decides the vectors
     "hidden_act",
     "layer_norm_eps",
 )
+
+POOLINGS = ("cls", "mean")
+TEXTS_AT_ONCE = 256  # encoded together
 
 Text = str | tuple[str, str]  # a question, or a passage as (title, text)
 
@@ -104,23 +108,50 @@ class Encoder:
     def layers(self) -> int:
         return self.bert.config.num_hidden_layers
 
-    def cls(self, texts: Sequence[Text], batch: int = 256) -> Tensor:
+    def cls(self, texts: Sequence[Text]) -> Tensor:
         """[CLS] state after the last block: [text, d_model], float32 on the CPU, in the order of `texts`."""
-        return self.cls_by_layer(texts, [self.layers], batch)[0]
+        return self._read(texts, last_cls)
 
-    def cls_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None, batch: int = 256) -> Tensor:
+    def mean(self, texts: Sequence[Text]) -> Tensor:
+        """State after the last block, mean over a text's tokens: [text, d_model], float32 on the CPU."""
+        return self._read(texts, lambda bert, packed: mean_over_tokens([*states(bert, packed)][-1], packed))
+
+    def cls_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None) -> Tensor:
         """[CLS] states by layer, 0 (the embedding output) … `self.layers`: [layer, text, d_model], on the CPU."""
         layers = list(range(self.layers + 1) if layers is None else layers)
-        if isinstance(texts, str) or not layers:
-            raise ValueError("give a list of texts, and one layer or more")
+        if not layers:
+            raise ValueError("no layer is asked for; give one or more")
         if wrong := [layer for layer in layers if not 0 <= layer <= self.layers]:
             raise ValueError(f"layer {wrong[0]} is out of range: this encoder has layers 0 to {self.layers}")
-        states = torch.empty(len(layers), len(texts), self.bert.config.hidden_size)
-        for where, inputs in self._batches(texts, batch):
+
+        def at_layers(bert: BertModel, packed: Packed) -> Tensor:
+            by_layer = [at_cls(state, packed) for state in states(bert, packed)]
+            return torch.stack([by_layer[layer] for layer in layers], dim=1)
+
+        return self._read(texts, at_layers, len(layers)).transpose(0, 1)
+
+    def token_ids(self, texts: Sequence[Text]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, the longer member of a pair cut first to fit the encoder.
+
+        A curly apostrophe in a question becomes a straight one, as in DPR's code.
+        """
+        if isinstance(texts, str):
+            raise ValueError("a single text was given; give a list of texts")
+        limit = self.bert.config.max_position_embeddings
+        parts = [(text.replace("\u2019", "'").strip(),) if isinstance(text, str) else text for text in texts]
+        return [self.tokenizer(*part, truncation="longest_first", max_length=limit)["input_ids"] for part in parts]
+
+    def _read(self, texts: Sequence[Text], read: Callable[[BertModel, Packed], Tensor], *layers: int) -> Tensor:
+        """What `read(bert, packed)` [text, (layer,) d_model] makes of the texts, without gradients, on the CPU."""
+        ids = self.token_ids(texts)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        found = [torch.empty(0, *layers, self.bert.config.hidden_size)]
+        for start in range(0, len(order), TEXTS_AT_ONCE):
+            chosen = [ids[i] for i in order[start : start + TEXTS_AT_ONCE]]
             with torch.no_grad():
-                hidden = self.bert(**inputs, output_hidden_states=True).hidden_states
-            states[:, where] = torch.stack([hidden[layer][:, 0] for layer in layers]).float().cpu()
-        return states
+                packed = pack(chosen, self.tokenizer.pad_token_id).to(self.model.device)
+                found.append(read(self.bert, packed).float().cpu())
+        return torch.cat(found)[torch.tensor(order, dtype=torch.long).argsort()]
 
     def mask_logits(
         self, ids: Sequence[Sequence[int]], places: Sequence[Sequence[int]], batch: int = 256
@@ -140,18 +171,6 @@ class Encoder:
             for i, of_text in zip(chosen, logits.split([len(places[i]) for i in chosen]), strict=True):
                 found[i] = of_text
         return found
-
-    def _batches(self, texts: Sequence[Text], batch: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Batches of about equally long texts, with the places that they have in `texts`."""
-        limit = self.bert.config.max_position_embeddings
-        ids = [
-            self.tokenizer(*((text,) if isinstance(text, str) else text), truncation="longest_first", max_length=limit)
-            for text in texts
-        ]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]["input_ids"]))
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            yield chosen, self._pad([ids[i]["input_ids"] for i in chosen])
 
     def _pad(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         longest = max(map(len, ids))
@@ -220,3 +239,48 @@ class Encoder:
 
 def _shape(weights: dict[str, Tensor], name: str) -> torch.Size | None:
     return weights[name].shape if name in weights else None
+
+
+def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
+    """The same network with BERT's random initialisation instead of what it has read."""
+    model = new_model(encoder.bert.config, isinstance(encoder.model, BertForMaskedLM), seed)
+    return Encoder(encoder.tokenizer, model, encoder.model.device.type)
+
+
+@dataclass(frozen=True)
+class DualEncoder:
+    """An encoder for questions and one for passages; a plain BERT is the same encoder twice. Score: dot product."""
+
+    query: Encoder
+    passage: Encoder
+    pooling: str = "cls"  # what stands for a text after the last block: "cls", or "mean" over its tokens
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling = {self.pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
+
+    def questions(self, texts: Sequence[str]) -> Tensor:
+        """Question vectors: [text, d_model]."""
+        return getattr(self.query, self.pooling)(texts)
+
+    def passages(self, texts: Sequence[Text]) -> Tensor:
+        """Passage vectors, of (title, text) pairs: [text, d_model]."""
+        return getattr(self.passage, self.pooling)(texts)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of both encoders and the pooling."""
+        return hashlib.sha256(f"{self.query.digest} {self.passage.digest} {self.pooling}".encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """`query/` and `passage/`, each as `Encoder.save` writes it, and `pooling.txt`."""
+        for name, encoder in (("query", self.query), ("passage", self.passage)):
+            (folder / name).mkdir()
+            encoder.save(folder / name)
+        (folder / "pooling.txt").write_text(f"{self.pooling}\n")
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> "DualEncoder":
+        """Raises ValueError, in one sentence, as `Encoder.load` does."""
+        encoders = [Encoder.load(folder / name, device) for name in ("query", "passage")]
+        return cls(*encoders, (folder / "pooling.txt").read_text().strip())

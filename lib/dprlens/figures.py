@@ -98,6 +98,71 @@ def dose_response(arms: Mapping[str, Mapping[int, Estimate]], dose: str, respons
         return figure
 
 
+def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss by epoch on training questions (solid) and dev questions (dashed); `histories` as `train_dpr` makes them."""
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5, 2.9))
+        for (name, history), (colour, marker) in zip(histories.items(), MARKS, strict=False):
+            line = {"color": COLOURS[colour], "marker": marker, "lw": 1.4, "markersize": 4}
+            axes.plot(history["epoch"], history["loss"], label=name, **line)
+            if "dev_nll" in history:
+                axes.plot(history["epoch"], history["dev_nll"], ls="--", alpha=0.7, **line)
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("epoch (dashed: dev questions)")
+        axes.set_ylabel("loss, nats")
+        axes.grid(axis="y", alpha=0.25)
+        _legend_above(axes, columns=2)
+        return figure
+
+
+def accuracy_by_k(panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) -> Figure:
+    """Top-k accuracy against k, one panel below the other: {panel: {model: {k: estimate}}}."""
+    with mpl.rc_context(STYLE):
+        figure, several = plt.subplots(len(panels), 1, figsize=(5, 2.5 * len(panels) + 0.6), sharex=True, squeeze=False)
+        for axes, (title, models) in zip(several[:, 0], panels.items(), strict=True):
+            for i, (name, estimates) in enumerate(models.items()):
+                colour, marker = MARKS[i % len(MARKS)]
+                places = [j + 0.08 * (i - (len(models) - 1) / 2) for j in range(len(estimates))]
+                values = [e.value for e in estimates.values()]
+                axes.plot(places, values, color=COLOURS[colour], alpha=0.5, lw=1.2)
+                _errors(axes, list(estimates.values()), places, colour, marker, name, across=False)
+                axes.set_xticks(range(len(estimates)), [str(k) for k in estimates])
+            axes.set_ylim(-0.03, 1.03)
+            axes.set_ylabel("found")
+            axes.grid(axis="y", alpha=0.25)
+            axes.set_title(title, y=1.0, fontweight="bold")
+        several[-1, 0].set_xlabel("among the first k passages, k =")
+        figure.tight_layout()
+        handles, names = several[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
+        return figure
+
+
+def surface(panels: Mapping[str, Mapping[tuple[str, int], Estimate]], rows: str, columns: str) -> Figure:
+    """Shares (0–1) by two doses, as shaded tables below each other: {panel: {(row, column): estimate}}."""
+    with mpl.rc_context(STYLE):
+        figure, several = plt.subplots(len(panels), 1, figsize=(5, 1.9 * len(panels) + 0.3), squeeze=False)
+        for axes, (title, cells) in zip(several[:, 0], panels.items(), strict=True):
+            across = sorted({column for _, column in cells})
+            down = list(dict.fromkeys(row for row, _ in cells))
+            shares = [[cells[r, c].value if (r, c) in cells else float("nan") for c in across] for r in down]
+            axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+            for (r, c), e in cells.items():
+                ink = "white" if e.value < 0.5 else "black"
+                place = across.index(c), down.index(r)
+                axes.text(
+                    *place, f"{e.value:.2f}\n[{e.low:.2f}, {e.high:.2f}]", ha="center", va="center", color=ink, size=8
+                )
+            axes.set_xticks(range(len(across)), [f"{c:,}" for c in across])
+            axes.set_yticks(range(len(down)), down)
+            axes.set_title(title, fontweight="bold")
+            axes.set_ylabel(rows)
+        several[-1, 0].set_xlabel(columns)
+        figure.tight_layout()
+        return figure
+
+
 def _errors(
     axes: Axes, estimates: list[Estimate], places: list[float], colour: str, marker: str, label: str, across: bool
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 BLOCK = 4_000_000  # draws held in memory at once
 
@@ -94,6 +94,51 @@ def gap(
     value_a, value_b = (sums.sum() / counts.sum() for sums, counts in groups)
     drawn_a, drawn_b = (_resample(sums, counts, rng, resamples) for sums, counts in groups)
     return _interval(value_a - value_b, drawn_a - drawn_b, int(min(counts.sum() for _, counts in groups)))
+
+
+def slope(
+    doses: Sequence[float],
+    responses: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Estimate:
+    """Least-squares slope of responses [n] on doses [n]; `clusters` as in `mean`."""
+    x, y = _numbers(doses), _numbers(responses)
+    if x.shape != y.shape:
+        raise ValueError(f"{x.size} doses for {y.size} responses: give one dose for each response.")
+    if np.ptp(x) == 0:
+        raise ValueError(f"All {x.size} doses are {x[0]:g}: a slope needs two doses or more.")
+    names = list(range(x.size)) if clusters is None else clusters
+    sums = np.stack([_clustered(part, names)[0] for part in (x, y, x * y, x * x)])  # [4, cluster]
+    counts = _clustered(x, names)[1]
+
+    def fitted(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        sx, sy, sxy, sxx = sums / counts
+        with np.errstate(invalid="ignore", divide="ignore"):  # a draw in which all doses are equal has no slope
+            return (sxy - sx * sy) / (sxx - sx * sx)
+
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(counts), size=(resamples, len(counts)))
+    slopes = fitted(sums[:, drawn].sum(2), counts[drawn].sum(1))
+    return _interval(fitted(sums.sum(1), counts.sum()), slopes[np.isfinite(slopes)], x.size)
+
+
+def over_runs(values: Sequence[float]) -> Estimate:
+    """Mean over runs (seeds) with Student's 95 % interval; n is the number of runs, two or more."""
+    values = _numbers(values)
+    if values.size < 2:
+        raise ValueError("One run says nothing about the spread over runs: give two or more.")
+    half = stdtrit(values.size - 1, 0.975) * values.std(ddof=1) / values.size**0.5
+    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), int(values.size))
+
+
+def detectable(estimate: Estimate) -> float:
+    """The smallest true difference that a sample with this interval would have told from 0 with 80 % probability.
+
+    From the interval's width: 1.96 standard errors for the test at 5 % and 0.84 for the power (normal approximation).
+    """
+    return float((estimate.high - estimate.low) / (2 * ndtri(0.975)) * (ndtri(0.975) + ndtri(0.8)))
 
 
 def _numbers(values: Sequence[float]) -> np.ndarray:

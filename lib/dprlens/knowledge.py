@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dprlens.encoder import Encoder
+from dprlens.encoder import Encoder, new_model
 from dprlens.intervals import mean
 from dprlens.tokens import with_places
 from dprlens.world import Statement, World
@@ -81,6 +81,42 @@ def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tu
     pieces = [list(zip(*place, strict=True)) for place in zip(pieces.tolist(), chances.tolist(), strict=True)]
     answers = [(encoder.tokenizer.decode([i for i, _ in c]), prod(p for _, p in c)) for c in product(*pieces)]
     return sorted(answers, key=lambda answer: -answer[1])[:n]
+
+
+def asked(world: World) -> pd.DataFrame:
+    """What each question takes: one row a question, in the world's order.
+
+    Columns: question, kind, split, fact (whose knowledge decides: the linking fact, or a lexical question's target),
+    relation (of that fact), in_training (DPR training asks for that fact), state, exposures, described (its exposures
+    through a description).
+    """
+    trained = {fact for question in world.questions if question.split == "train" for fact in question.facts}
+    rows = []
+    for question in world.questions:
+        fact = question.link or question.target
+        exposure = world.exposure(fact)
+        rows.append(
+            {
+                "question": question.id,
+                "kind": question.kind,
+                "split": question.split,
+                "fact": fact,
+                "relation": world.fact[fact].relation,
+                "in_training": fact in trained,
+                "state": world.state(fact),
+                "exposures": exposure.times,
+                "described": exposure.described,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def with_head(tower: Encoder, base: Encoder) -> Encoder:
+    """The tower with the masked-LM head of the model that it was trained from: what does it still say?"""
+    model = new_model(base.model.config)
+    model.load_state_dict(base.model.state_dict())
+    model.bert.load_state_dict(tower.bert.state_dict())
+    return Encoder(tower.tokenizer, model, tower.model.device.type)
 
 
 def _blanked(

@@ -5,8 +5,11 @@ A library function takes *its* spec, never the profile, so that an unrelated kno
 
 from dataclasses import dataclass, fields, replace
 
+from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec
 from dprlens.encoder import EncoderSpec
+from dprlens.negatives import NegativesSpec
+from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 
 
@@ -19,14 +22,22 @@ class Profile:
     text: TextSpec
     encoder: EncoderSpec
     pretrain: PretrainSpec
+    negatives: NegativesSpec
+    dpr: DPRSpec
+    bound: BoundSpec
 
     def but(self, **changes: object) -> "Profile":
         """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
 
-        Raises ValueError for a knob that no spec has, or that two specs have.
+        A knob that two specs have is turned through its spec: `but(dpr={"learning_rate": 1e-4})`. Raises ValueError for
+        a knob that no spec has, or that two specs have.
         """
         changed = self
         for knob, value in changes.items():
+            if knob in SPECS:
+                given = {name: v for name, v in value.items() if v is not None}
+                changed = replace(changed, **{knob: replace(getattr(changed, knob), **given)})
+                continue
             owners = [spec for spec in SPECS if knob in (field.name for field in fields(getattr(self, spec)))]
             if len(owners) != 1:
                 reason = f"more than one spec has it ({', '.join(owners)})" if owners else "no spec has it"
@@ -46,6 +57,9 @@ TINY = Profile(
     text=TextSpec(remarks=3),
     encoder=EncoderSpec(layers=4, d_model=64, d_ff=256, heads=4),
     pretrain=PretrainSpec(shallow_layers=2, batch=8, matrix_learning_rate=0.02),
+    negatives=NegativesSpec(),
+    dpr=DPRSpec(epochs=3, batch=16, warm_up_steps=10),
+    bound=BoundSpec(shallow_depth=2, shallow_size=1.0, shallow_seeds=(0, 1), sizes=(1.0,), forms=(0.5,)),
 )
 
 SMALL = Profile(
@@ -54,6 +68,9 @@ SMALL = Profile(
     text=TextSpec(),
     encoder=EncoderSpec(),
     pretrain=PretrainSpec(),
+    negatives=NegativesSpec(),
+    dpr=DPRSpec(),
+    bound=BoundSpec(),
 )
 
 FULL = Profile(
@@ -70,6 +87,9 @@ FULL = Profile(
     text=TextSpec(),
     encoder=EncoderSpec(),
     pretrain=PretrainSpec(),
+    negatives=NegativesSpec(),
+    dpr=DPRSpec(),
+    bound=BoundSpec(),
 )
 
 PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL)}

@@ -211,6 +211,22 @@ class Report:
         write_json(self.path, _rounded(self._results))
 
 
+def recorded(notebook: str, profile: str) -> dict[str, Estimate]:
+    """The numbers that are on record for a notebook in a profile, by id; none if it was never recorded there.
+
+    Records are the committed files in `results/`: what took hours is read here instead of computed again.
+    """
+    try:
+        results = json.loads((folder_for("DPRLENS_RECORDS", "results") / profile / f"{notebook}.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return {
+        id_: Estimate(n["ours"], n["low"], n["high"], n["n"]) if n["n"] else exact(n["ours"])
+        for exhibit in results["exhibits"].values()
+        for id_, n in exhibit["numbers"].items()
+    }
+
+
 def plain(text: str) -> str:
     """Text for Markdown of any dialect: on one line, every sign that is no letter, digit or space as an entity."""
     return re.sub(r"[^\w\s]|_", lambda sign: f"&#{ord(sign[0])};", _line(text))

@@ -61,6 +61,27 @@ def questions(world: World, chosen: Sequence[Question]) -> HTML:
     return HTML("".join(blocks))
 
 
+def rankings(world: World, question: Question, lists: Mapping[str, Sequence[int]], note: str = "") -> str:
+    """A question, and the passages that each model ranks first (indices into `world.passages`), the gold one marked."""
+    columns = []
+    for model, places in lists.items():
+        rows = []
+        for passage in (world.passages[place] for place in places):
+            gold = passage.id == question.gold
+            name = f"<b>{html.escape(passage.title)}</b>{' ✓' if gold else ''}"
+            rows.append(
+                f'<li title="{html.escape(passage.text)}">{f"<mark class=answer>{name}</mark>" if gold else name}</li>'
+            )
+        columns.append(f'<div><p class="fine">{html.escape(model)}</p><ol>{"".join(rows)}</ol></div>')
+    gold = world.passage[question.gold]
+    wanted = f"{gold.title}: {gold.text}"
+    return (
+        f'<div class="question {AS_TEXT}"><p class="asked">{html.escape(question.text)}</p>'
+        f'<div class="article-grid">{"".join(columns)}</div>'
+        f'<p class="fine">{html.escape(note)}{" · " if note else ""}gold: {html.escape(wanted)}</p></div>'
+    )
+
+
 def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
     """A statement with its answer blanked, and the model's first guesses for the blank with their probabilities."""
     blank = html.escape(statement.text[: statement.start]) + "<b>▢▢▢</b>" + html.escape(statement.text[statement.end :])

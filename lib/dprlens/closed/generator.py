@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from itertools import cycle, islice, product
 from typing import NamedTuple
 
-from dprlens.closed.language import KINDS_OF_ENTITY, Relation, language, mentions, statement, upper_first, with_subject
+from dprlens.closed.language import (
+    KINDS_OF_ENTITY,
+    Relation,
+    language,
+    mentions,
+    statement,
+    statements,
+    upper_first,
+    with_subject,
+)
 from dprlens.world import SPLITS, Exposure, Fact, Passage, Question, World, by_subject
 
 
@@ -165,8 +174,6 @@ def _facts(
         objects = sorted({object_ for _, object_ in pairs})
         for (subject, object_), dose, share in zip(pairs, doses, shares, strict=True):
             id_ = f"f{len(facts):04d}"
-            said = [(template, False) for template in relation.statements]
-            said += [(template, True) for template in relation.reserved]
             others = [other for other in objects if other not in (object_, subject)]
             facts.append(
                 Fact(
@@ -175,7 +182,7 @@ def _facts(
                     relation.name,
                     object_,
                     _split(spec, dose, rng),
-                    tuple(statement(template, subject, object_, reserved=r) for template, r in said),
+                    statements(relation, subject, object_),
                     tuple(rng.sample(others, min(spec.alternatives, len(others)))),
                 )
             )

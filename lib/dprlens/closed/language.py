@@ -94,6 +94,13 @@ def statement(template: str, subject: str, object_: str, kind: str | None = None
     return Statement(text, len(before), len(before) + len(object_), reserved)
 
 
+def statements(relation: Relation, subject: str, object_: str) -> tuple[Statement, ...]:
+    """Every way in which a relation states one pair: those that pre-training may use, then the reserved ones."""
+    said = [(template, False) for template in relation.statements]
+    said += [(template, True) for template in relation.reserved]
+    return tuple(statement(template, subject, object_, reserved=reserved) for template, reserved in said)
+
+
 def described(description: str, name: str) -> tuple[str, tuple[int, int]]:
     """An entity reached through a description, as the subject of a sentence, and the place of its name in it.
 

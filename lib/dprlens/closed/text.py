@@ -9,6 +9,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 from dprlens.closed.language import can_be_described, described, language, statement, upper_first
@@ -48,12 +49,31 @@ def segments(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
     """
     rng = random.Random(f"pre-training text {seed}")
     left = Counter({fact.id: world.exposure(fact.id).times for fact in world.facts})
-    withheld = {frozenset((fact.subject, fact.object)) for fact in world.facts if world.state(fact.id) != "known"}
+    withheld = {pair(fact) for fact in world.facts if world.state(fact.id) != "known"}
     drawn = list(_descriptions(world, left, withheld, rng))
     drawn += _statements(world, left, withheld, spec.single, rng)
     drawn += [Segment(sentence, (), (), "remark") for _, sentence in world.remarks for _ in range(spec.remarks)]
     rng.shuffle(drawn)
     return drawn
+
+
+def pair(fact: Fact) -> frozenset[str]:
+    """The two names that a fact joins, in no order: a sentence that holds both may give the fact away."""
+    return frozenset((fact.subject, fact.object))
+
+
+def meetings(world: World) -> set[frozenset[str]]:
+    """The pairs of names that may meet in a segment, whatever the spec and the seed; other pairs meet in none.
+
+    A fact's own names meet; so do two objects of one subject, in a paragraph, and the subject of a linking fact and an
+    object of its object, in a description. What `segments` withholds is not taken off.
+    """
+    facts_of = by_subject(fact for fact in world.facts if world.exposure(fact.id).times)
+    stated = [fact for facts in facts_of.values() for fact in facts]
+    paragraphs = {frozenset((a.object, b.object)) for facts in facts_of.values() for a, b in combinations(facts, 2)}
+    links = [fact for fact in stated if world.exposure(fact.id).described]
+    descriptions = {frozenset((link.subject, target.object)) for link in links for target in facts_of[link.object]}
+    return {pair(fact) for fact in stated} | paragraphs | descriptions
 
 
 def _descriptions(world: World, left: Counter, withheld: Withheld, rng: random.Random) -> Iterator[Segment]:

@@ -20,6 +20,7 @@ from dprlens.artifacts import progress
 from dprlens.closed import Segment
 from dprlens.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
 from dprlens.tokens import with_places
+from dprlens.training.processes import threads
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,13 @@ def pretrain(
         raise ValueError(f"a text of {len(text)} segments is too short for {stages} stages; give the world known facts")
     rng = np.random.default_rng([seed, 0x9E7])
     first = max(1, int(len(text) * spec.shallow_share)) if stages == 2 else len(text)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(spec.threads)
-    try:
+    with threads(spec.threads):
         model = random_bert(tokenizer, shallow, seed).to(pick_device())
         _train(model, tokenizer, text[:first], spec, _shallow_optimisers(model, spec), rng)
         if stages == 2:
             model = split_blocks(model, shape.layers, spec.split_scale)
             optimiser = _adamw(model.parameters(), spec.deep_learning_rate)
             _train(model, tokenizer, text[first:], spec, [optimiser], rng)
-    finally:
-        torch.set_num_threads(threads)
     return Encoder(tokenizer, model)
 
 

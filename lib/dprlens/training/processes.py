@@ -1,0 +1,97 @@
+"""Threads and processes.
+
+A training run has one process, or several that `torchrun` (or accelerate) started: then each computes its share of a
+batch, all see the vectors of the whole batch, and all take the same step. A single process is a group of one; its code
+is the same. Runs that do not need each other go side by side with `in_parallel`.
+"""
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Torch computes with n threads in here, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_parallel(function: Callable, calls: Sequence[tuple], n: int | None = None) -> list:
+    """`[function(*call) for call in calls]`, up to n (None: one a core) at a time, each in a process of one thread.
+
+    For cached steps that need nothing but their arguments. What the first of them raises is raised here.
+    """
+    # spawned, not forked: a copy of a process in which torch has threads can hang
+    spawn = multiprocessing.get_context("spawn")
+    n = min(len(calls), n or os.cpu_count() or 1)
+    with ProcessPoolExecutor(max(1, n), spawn, torch.set_num_threads, (1,)) as pool:
+        futures = [pool.submit(function, *call) for call in calls]
+        return [future.result() for future in futures]
+
+
+@contextlib.contextmanager
+def group() -> Iterator[None]:
+    """Join the processes that `torchrun` started with this one; without torchrun there is nothing to join."""
+    if "RANK" not in os.environ:
+        yield
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's place in the group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes the group has."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def own(n: int) -> slice:
+    """This process's share of n items: shares follow each other and differ by at most one item."""
+    return slice(n * rank() // size(), n * (rank() + 1) // size())
+
+
+def everybodys(mine: Tensor, where: slice, n: int) -> Tensor:
+    """The n rows of all processes together, of which `mine` are the rows `where`; without gradient."""
+    rows = mine.new_zeros(n, *mine.shape[1:])
+    rows[where] = mine.detach()
+    if size() > 1:
+        dist.all_reduce(rows)
+    return rows
+
+
+def add_up(gradients: Sequence[Tensor]) -> None:
+    """Replace each process's gradients by their sum over the processes."""
+    if size() > 1:
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+
+def agreed(value: object) -> object:
+    """The first process's value, in every process."""
+    values = [value]
+    if size() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
