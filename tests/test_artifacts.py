@@ -503,6 +503,126 @@ def test_never_a_pickle(calls, tmp_path):
     assert calls == [1]
 
 
+class Found(NamedTuple):
+    """A type made of arrays; its fields are not in the order of their names."""
+
+    scores: np.ndarray
+    passages: np.ndarray
+
+
+def test_a_named_tuple_of_arrays_is_kept(calls, tmp_path):
+    @step(version=1)
+    def search() -> Found:
+        calls.append(1)
+        return Found(np.array([[0.5, 0.25]], dtype=np.float32), np.array([[7, 3]]))
+
+    for _ in range(2):
+        found = search()
+        assert type(found) is Found
+        assert found.scores.dtype == np.float32
+        assert found.scores.tolist() == [[0.5, 0.25]]
+        assert found.passages.tolist() == [[7, 3]]
+    assert calls == [1]
+    assert len(list((tmp_path / "cache").glob("search-*/*.npy"))) == 2
+
+
+def test_a_named_tuple_of_other_things_is_no_result(calls):
+    @step(version=1)
+    def bad() -> Pair:
+        calls.append(1)
+        return Pair(1, ())
+
+    with pytest.raises(TypeError, match="the step 'bad' is annotated to return"):
+        bad()
+    assert calls == []
+
+
+# a step that a kill interrupts
+
+
+COUNTS = """
+from dprlens.artifacts import step
+
+@step(version=1)
+def count(to: int, checkpoint: Path | None = None) -> dict:
+    (checkpoint / "deep").mkdir(parents=True)
+    (checkpoint / "deep" / "place").write_text("2")
+    os.kill(os.getpid(), 9)
+
+os.environ["DPRLENS_CACHE"] = sys.argv[1]
+count(3)
+"""
+
+
+@pytest.fixture
+def count(calls):
+    """A step that counts from where its checkpoint says, and may break off; `calls` has what it counted."""
+
+    @step(version=1)
+    def count(to: int, checkpoint: Path | None = None) -> dict:
+        place = checkpoint / "deep" / "place"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for i in range(int(place.read_text()) if place.exists() else 0, to):
+            calls.append(i)
+            if i == 100:
+                raise KeyboardInterrupt
+            place.write_text(str(i + 1))
+        return {"counted": to}
+
+    return count
+
+
+def unfinished(root: Path) -> list[str]:
+    return [path.name for path in (root / ".unfinished").glob("*")]
+
+
+def test_after_kill_9_a_step_goes_on_from_its_checkpoint(calls, count, tmp_path):
+    root = tmp_path / "cache"
+    process = child(COUNTS, root)
+    assert process.wait() == -signal.SIGKILL, process.communicate()
+    (key,) = unfinished(root)
+    assert count(3) == {"counted": 3}
+    assert calls == [2]
+    assert (root / key / "meta.json").exists()
+    assert unfinished(root) == []
+    assert count(3) == {"counted": 3}
+    assert calls == [2]
+
+
+def test_the_checkpoint_outlives_an_error_and_serves_its_own_arguments_only(calls, count, tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            count(102)
+    assert calls == [*range(101), 100]
+    calls.clear()
+    assert count(2) == {"counted": 2}
+    assert calls == [0, 1]
+    assert len(unfinished(tmp_path / "cache")) == 1  # of count(102)
+
+
+def test_the_checkpoint_outlives_a_failure_to_keep_the_result(calls, count, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts.os, "rename", full)
+        with pytest.raises(CacheError):
+            count(3)
+    assert len(unfinished(tmp_path / "cache")) == 1
+    assert count(3) == {"counted": 3}
+    assert calls == [0, 1, 2]
+    assert unfinished(tmp_path / "cache") == []
+
+
+def test_the_checkpoint_is_no_part_of_the_key(count, tmp_path):
+    assert count.record(2) is None
+    count(2)
+    assert count.record(2)["arguments"] == {"to": 2}
+    assert count.record(to=2)["seconds"] >= 0
+    assert count.record(3) is None
+    assert unfinished(tmp_path / "cache") == []
+
+
 # files and events
 
 

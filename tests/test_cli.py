@@ -14,7 +14,8 @@ import pytest
 from test_runner import make_repository, write
 
 import dprlens
-from dprlens import cli
+from dprlens import cli, steps
+from dprlens.profile import PROFILES
 from dprlens.runner.execution import RunFailed
 
 LIB = Path(dprlens.__file__).parents[1]
@@ -55,6 +56,10 @@ def refused(capsys, *arguments: str) -> str:
         (["render", "--profile", "big"], "there is no profile 'big': choose from tiny, small"),
         (["render", "--profile", "tiny"], "00_world has not been run in the profile 'tiny': run `make book` first"),
         (["serve", "--profile", "tiny"], "there is no book in "),
+        (
+            ["train", "--profile", "tinny"],
+            "there is no profile 'tinny' (did you mean 'tiny'?): choose from tiny, small",
+        ),
     ],
 )
 @pytest.mark.usefixtures("repository")
@@ -79,6 +84,23 @@ def test_values_of_run_and_which_one_wins(repository, monkeypatch):
         ("00_world", {"profile": "small"}, Path("x.ipynb")),
         ("00_world", {}, None),
     ]
+
+
+def test_train_makes_dpr_of_a_profile_and_a_seed(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(steps, "dpr_in_group", lambda *of: calls.append(of))
+    monkeypatch.chdir(make_repository(tmp_path))
+    assert cli.main(["train", "--profile", "tiny", "--seed", "3"]) == 0
+    assert cli.main(["train"]) == 0
+    assert calls == [(PROFILES["tiny"], 3), (PROFILES["small"], 0)]
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--seed", "x"])
+
+
+@pytest.mark.usefixtures("repository")
+def test_train_refuses_a_profile_before_anything_is_made(monkeypatch, capsys):
+    monkeypatch.setattr(steps, "dpr_in_group", lambda *_: pytest.fail("something was made"))
+    assert "'full'" in refused(capsys, "train", "--profile", "full")
 
 
 @pytest.mark.usefixtures("repository")
@@ -161,5 +183,5 @@ def test_help_names_every_command(capsys):
         cli.main(["--help"])
     assert caught.value.code == 0
     said = capsys.readouterr().out
-    for command in ("book", "run", "render", "check", "params", "serve", "clean"):
+    for command in ("book", "run", "train", "render", "check", "params", "serve", "clean"):
         assert f"    {command} " in said

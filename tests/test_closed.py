@@ -732,6 +732,24 @@ def test_text_specs_are_checked(refused, fields, said):
         TextSpec(**fields)
 
 
+@pytest.mark.parametrize(
+    ("factor", "sizes"),
+    [(1, (30, 11, 8, 0)), (0.5, (15, 6, 4, 0)), (2, (60, 22, 16, 0)), (0.24, (7, 3, 2, 0)), (0, (0, 0, 0, 0))],
+)
+def test_a_scaled_world_has_more_or_fewer_entities_and_is_otherwise_the_same(factor, sizes):
+    """Rounded to the nearest, of two to the even one: half of 11 is 6."""
+    spec = ClosedSpec(30, 11, 8, 0, exposures=7, low_doses=(2,), described=(0.4,), alternatives=5, facts_per_passage=3)
+    scaled = spec.scaled(factor)
+    assert (scaled.people, scaled.cities, scaled.companies, scaled.films) == sizes
+    assert replace(scaled, people=30, cities=11, companies=8, films=0) == spec
+    assert (spec.people, spec.cities) == (30, 11)
+
+
+def test_a_world_is_not_scaled_below_nothing(refused):
+    with refused("people", "-30"):
+        ClosedSpec(people=30).scaled(-1)
+
+
 def test_a_world_of_one_relation_can_be_made():
     world = make_world(ClosedSpec(people=0, cities=9, companies=0, films=0, relations=("river",)), 0)
     assert {fact.relation for fact in world.facts} == {"river"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertModel
 
-from dprlens.encoder import Encoder, EncoderSpec, pick_device, random_bert
+from dprlens.encoder import DualEncoder, Encoder, EncoderSpec, pick_device, random_bert, untrained
 from dprlens.tokens import make_tokenizer, vocabulary
 
 TEXTS = [
@@ -281,3 +281,97 @@ def test_an_empty_text_is_a_text():
     tokenizer = make_tokenizer(vocabulary(["a"]))
     encoder = Encoder(tokenizer, random_bert(tokenizer, EncoderSpec(1, 8, 8, 2)), "cpu")
     torch.testing.assert_close(encoder.cls([""])[0], plainly(encoder, [2, 3])[-1][0], atol=1e-5, rtol=0)
+
+
+# two encoders
+
+
+@pytest.fixture(scope="module")
+def pair(tokenizer) -> DualEncoder:
+    shape = EncoderSpec(layers=2, d_model=16, d_ff=8, heads=2, max_length=40)
+    query, passage = (Encoder(tokenizer, random_bert(tokenizer, shape, seed).bert, "cpu") for seed in (3, 4))
+    return DualEncoder(query, passage)
+
+
+def test_questions_go_to_one_encoder_and_passages_to_the_other(pair):
+    assert torch.equal(pair.questions(TEXTS), pair.query.cls(TEXTS))
+    assert torch.equal(pair.passages([PAIR, PAIR[::-1]]), pair.passage.cls([PAIR, PAIR[::-1]]))
+    assert not torch.allclose(pair.questions(TEXTS), pair.passages(TEXTS), atol=1e-3)
+
+
+def test_the_pooling_may_be_the_mean(pair):
+    by_mean = DualEncoder(pair.query, pair.passage, "mean")
+    assert torch.equal(by_mean.questions(TEXTS), pair.query.mean(TEXTS))
+    assert torch.equal(by_mean.passages([PAIR]), pair.passage.mean([PAIR]))
+    assert not torch.allclose(by_mean.questions(TEXTS), pair.questions(TEXTS), atol=1e-3)
+
+
+def test_an_unknown_pooling_is_refused(refused, pair):
+    with refused("pooling", "'max'", "cls, mean"):
+        DualEncoder(pair.query, pair.passage, "max")
+
+
+def test_the_digest_of_a_pair_tells_who_is_who(pair):
+    query, passage = pair.query, pair.passage
+    pairs = [pair, DualEncoder(passage, query), DualEncoder(query, query), DualEncoder(query, passage, "mean")]
+    assert len({one.digest for one in pairs}) == 4
+    assert DualEncoder(query, passage).digest == pair.digest
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_pair_comes_back_from_the_disk(tmp_path, pair, pooling):
+    saved = DualEncoder(pair.query, pair.passage, pooling)
+    saved.save(tmp_path)
+    back = DualEncoder.load(tmp_path, "cpu")
+    assert back.pooling == pooling
+    assert torch.equal(back.questions(TEXTS), saved.questions(TEXTS))
+    assert torch.equal(back.passages([PAIR]), saved.passages([PAIR]))
+    assert back.digest == saved.digest
+
+
+def test_a_plain_bert_is_the_same_encoder_twice(tmp_path, encoder):
+    plain = DualEncoder(encoder, encoder)
+    assert torch.equal(plain.questions(TEXTS), plain.passages(TEXTS))
+    plain.save(tmp_path)
+    assert DualEncoder.load(tmp_path, "cpu").digest == plain.digest
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: shutil.rmtree(folder / "passage"), ("passage", "missing")),
+        (lambda folder: _cut(folder / "query", "model.safetensors", -100), ("query", "damaged")),
+        (lambda folder: (folder / "pooling.txt").unlink(), ("pooling.txt", "missing")),
+        (lambda folder: (folder / "pooling.txt").write_text("mea\n"), ("pooling", "'mea'", "cls, mean")),
+    ],
+    ids=["no passage encoder", "cut weights", "no pooling", "another pooling"],
+)
+def test_a_damaged_pair_is_refused_in_one_sentence(tmp_path, refused, pair, damage, said):
+    pair.save(tmp_path)
+    damage(tmp_path)
+    with refused(*said):
+        DualEncoder.load(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("head", [True, False], ids=["with a head", "without"])
+def test_an_untrained_copy_has_the_shape_and_the_words_but_has_read_nothing(tokenizer, head):
+    shape = EncoderSpec(layers=2, d_model=32, d_ff=8, heads=2, max_length=40)
+    model = random_bert(tokenizer, shape, seed=3)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 1.0  # as if it had read something
+    read = Encoder(tokenizer, model if head else model.bert, "cpu")
+    before, generator = read.digest, torch.random.get_rng_state()
+    blank = untrained(read, seed=5)
+    assert type(blank.model) is type(read.model)
+    assert not blank.model.training
+    assert blank.tokenizer.get_vocab() == tokenizer.get_vocab()
+    ours, theirs = dict(blank.model.named_parameters()), dict(read.model.named_parameters())
+    assert {name: w.shape for name, w in ours.items()} == {name: w.shape for name, w in theirs.items()}
+    for name, weights in ours.items():
+        assert not torch.equal(weights, theirs[name]), name
+        if name.endswith("dense.weight"):
+            assert (weights.mean().abs() < 0.01, 0.015 < weights.std() < 0.025) == (True, True)  # BERT's: 0 ± 0.02
+    assert blank.digest == untrained(read, seed=5).digest != untrained(read, seed=6).digest
+    assert Encoder(tokenizer, read.model, "cpu").digest == before
+    assert torch.equal(torch.random.get_rng_state(), generator)

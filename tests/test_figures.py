@@ -2,12 +2,22 @@
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from dprlens.figures import COLOURS, dose_response, exposure_bars, rows_of_estimates
+from dprlens.figures import (
+    COLOURS,
+    MARKS,
+    accuracy_by_k,
+    dose_response,
+    exposure_bars,
+    learning_curves,
+    rows_of_estimates,
+    surface,
+)
 from dprlens.intervals import Estimate
 
 ARMS = {
@@ -96,7 +106,116 @@ def test_the_line_of_a_dose_response_goes_from_left_to_right():
     assert list(line.get_ydata()) == [0.0, 0.5, 1.0]
 
 
-@pytest.mark.parametrize("make", [lambda: rows_of_estimates(ARMS, "x"), lambda: dose_response(DOSES, "x", "y")])
+HISTORIES = {
+    "DPR": pd.DataFrame({"epoch": [1, 2, 3], "loss": [3.0, 1.0, 0.5], "dev_nll": [2.5, 1.5, 1.75], "dev_rank": 9.0}),
+    "no dev": pd.DataFrame({"epoch": [1, 2, 3], "loss": [4.0, 3.5, 3.25]}),
+}
+
+
+def test_learning_curves_have_a_line_a_model_and_a_dashed_one_for_dev_questions():
+    figure = learning_curves(HISTORIES)
+    (axes,) = figure.axes
+    assert legend(figure) == ["DPR", "no dev"]
+    drawn = [(line.get_linestyle(), list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    assert drawn == [
+        ("-", [1, 2, 3], [3.0, 1.0, 0.5]),
+        ("--", [1, 2, 3], [2.5, 1.5, 1.75]),
+        ("-", [1, 2, 3], [4.0, 3.5, 3.25]),
+    ]
+    colours, markers = ([get(line) for line in axes.lines] for get in (plt.Line2D.get_color, plt.Line2D.get_marker))
+    assert colours[0] == colours[1] != colours[2]
+    assert markers[0] == markers[1] != markers[2]
+    assert axes.get_ylim()[0] == 0
+    assert "epoch" in axes.get_xlabel()
+    assert "dashed" in axes.get_xlabel()
+    assert axes.get_ylabel() == "loss, nats"
+    figure.draw_without_rendering()
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
+def test_no_model_is_left_out_of_the_learning_curves():
+    """There are more models than marks: colours come back."""
+    many = {f"model {i}": HISTORIES["no dev"] + i for i in range(len(MARKS) + 1)}
+    figure = learning_curves(many)
+    assert legend(figure) == list(many)
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines] == [4.0 + i for i in range(len(many))]
+
+
+LEXICAL = {
+    "DPR": {1: Estimate(0.5, 0.25, 0.75, 8), 20: Estimate(0.75, 0.5, 1.0, 8), 100: Estimate(1.0, 0.9, 1.0, 8)},
+    "BM25": {1: Estimate(0.25, 0.0, 0.5, 8), 20: Estimate(0.5, 0.25, 0.75, 8), 100: Estimate(0.5, 0.25, 0.75, 8)},
+}
+PANELS = {"lexical, known": LEXICAL, "other": {"DPR": LEXICAL["BM25"], "BM25": LEXICAL["DPR"]}}
+
+
+def test_accuracy_by_k_has_a_panel_a_group_and_in_each_a_line_a_model():
+    figure = accuracy_by_k(PANELS)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(PANELS)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["DPR", "BM25"]
+    for axes, models in zip(figure.axes, PANELS.values(), strict=True):
+        assert [container.get_label() for container in axes.containers] == list(models)
+        for container, estimates in zip(axes.containers, models.values(), strict=True):
+            points = container.lines[0]
+            assert [round(x) for x in points.get_xdata()] == [0, 1, 2]  # one k beside the other, whatever lies between
+            assert list(points.get_ydata()) == [e.value for e in estimates.values()]
+            assert [(a[1], b[1]) for a, b in spans(container)] == [
+                (e.low, pytest.approx(e.high)) for e in estimates.values()
+            ]
+        lines = [line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 3]
+        assert [list(line.get_ydata()) for line in lines] == [[e.value for e in of.values()] for of in models.values()]
+        colours = [container.lines[0].get_color() for container in axes.containers]
+        assert len(set(colours)) == 2
+        assert axes.get_ylabel() == "found"
+        assert axes.get_ylim()[0] < 0 < 1 < axes.get_ylim()[1]
+    assert ticks(figure.axes[-1].get_xticklabels()) == ["1", "20", "100"]
+    assert "k" in figure.axes[-1].get_xlabel()
+
+
+def test_a_model_keeps_its_place_on_the_axis_where_it_lacks_a_k():
+    models = {"deep": LEXICAL["DPR"], "shallow": {100: Estimate(0.5, 0.25, 0.75, 8), 20: Estimate(0.25, 0.0, 0.5, 8)}}
+    axes = accuracy_by_k({"lexical": models}).axes[0]
+    points = axes.containers[1].lines[0]
+    assert sorted((round(x), y) for x, y in zip(*points.get_data(), strict=True)) == [(1, 0.25), (2, 0.5)]
+    assert ticks(axes.get_xticklabels()) == ["1", "20", "100"]
+
+
+def test_a_surface_is_a_table_of_shares_with_their_intervals():
+    cells = {
+        ("plain", 120): Estimate(0.75, 0.5, 0.875, 9),
+        ("plain", 5): Estimate(0.25, 0.125, 0.5, 9),
+        ("described", 120): Estimate(1.0, 0.75, 1.0, 9),
+        ("described", 1000): Estimate(0.0, 0.0, 0.25, 9),
+    }
+    figure = surface({"recalled": cells, "found": {("plain", 5): Estimate(0.5, 0.25, 0.75, 4)}}, "mostly", "times read")
+    upper, lower = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["recalled", "found"]
+    assert ticks(upper.get_yticklabels()) == ["plain", "described"]  # as given
+    assert ticks(upper.get_xticklabels()) == ["5", "120", "1,000"]  # in ascending order
+    (image,) = upper.images
+    np.testing.assert_array_equal(image.get_array().filled(np.nan), [[0.25, 0.75, np.nan], [np.nan, 1.0, 0.0]])
+    assert image.get_clim() == (0, 1)  # the panels' shades mean the same
+    assert {text.get_position(): text.get_text() for text in upper.texts} == {
+        (0, 0): "0.25\n[0.12, 0.50]",
+        (1, 0): "0.75\n[0.50, 0.88]",
+        (1, 1): "1.00\n[0.75, 1.00]",
+        (2, 1): "0.00\n[0.00, 0.25]",
+    }
+    inks = {text.get_position(): text.get_color() for text in upper.texts}
+    assert inks[0, 0] == inks[2, 1] != inks[1, 0] == inks[1, 1]  # to be read on dark and on light shades
+    assert ticks(lower.get_xticklabels()) == ["5"]
+    assert (lower.get_xlabel(), upper.get_ylabel(), lower.get_ylabel()) == ("times read", "mostly", "mostly")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: rows_of_estimates(ARMS, "x"),
+        lambda: dose_response(DOSES, "x", "y"),
+        lambda: learning_curves(HISTORIES),
+        lambda: accuracy_by_k(PANELS),
+        lambda: surface({"a": {("b", 1): Estimate(0.5, 0.25, 0.75, 4)}}, "x", "y"),
+    ],
+)
 def test_figures_are_five_inches_wide_and_see_through(make):
     figure = make()
     assert figure.get_size_inches()[0] == 5

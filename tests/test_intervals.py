@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dprlens.intervals import Estimate, difference, exact, gap, mean, share
+from dprlens.intervals import Estimate, detectable, difference, exact, gap, mean, over_runs, share, slope
 
 
 @pytest.mark.parametrize(
@@ -163,3 +163,81 @@ def test_arms_and_clusters_must_fit():
         difference([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match="2 cluster names for 3 values"):
         mean([1, 2, 3], clusters=["a", "b"])
+
+
+def test_a_slope_by_hand():
+    """Means 1.5 and 2.75: Sxy = 2.625 − 0.125 − 0.375 + 3.375 = 5.5, Sxx = 5."""
+    estimate = slope([0, 1, 2, 3], [1, 3, 2, 5])
+    assert estimate.value == pytest.approx(1.1)
+    assert estimate.n == 4
+    assert estimate.low < 1.1 < estimate.high
+
+
+def test_a_perfect_line_leaves_no_doubt():
+    years = np.arange(1990.0, 2020.0)
+    assert slope(years, 3 * years - 7)[:3] == pytest.approx((3, 3, 3), rel=1e-6)
+
+
+def test_draws_in_which_all_doses_are_equal_have_no_slope():
+    """Of two facts with one dose each, a draw has both, and this slope, or one of them twice, and none."""
+    estimate = slope([0.1] * 3 + [0.3] * 3, [0, 1, 0, 1, 1, 0], clusters=["a"] * 3 + ["b"] * 3)
+    assert estimate[:3] == pytest.approx((5 / 3, 5 / 3, 5 / 3))
+    assert estimate.n == 6
+
+
+def test_a_slope_covers_its_truth_if_whole_facts_are_drawn():
+    rng = np.random.default_rng(8)
+    covered = {"by fact": [], "by question": []}
+    for _ in range(300):
+        noise, facts = clustered_sample(rng)
+        doses = rng.normal(size=60)[facts]
+        for name, clusters in (("by fact", facts), ("by question", None)):
+            estimate = slope(doses, 0.5 * doses + noise, clusters, resamples=300)
+            covered[name].append(estimate.low <= 0.5 <= estimate.high)
+    assert 0.9 <= np.mean(covered["by fact"]) <= 0.98
+    assert np.mean(covered["by question"]) < 0.75
+
+
+def test_the_seed_decides_a_slopes_interval():
+    doses, responses = np.random.default_rng(9).normal(size=(2, 40))
+    assert slope(doses, responses, seed=3) == slope(doses, responses, seed=3)
+    assert slope(doses, responses, seed=3)[1:3] != slope(doses, responses, seed=4)[1:3]
+
+
+def test_slopes_that_cannot_be_are_refused(refused):
+    with refused("3 doses", "2 responses"):
+        slope([1, 2, 3], [1, 2])
+    with refused("All 3 doses are 2", "two doses or more"):
+        slope([2, 2, 2], [1, 2, 3])
+    with refused("2 cluster names for 3 values"):
+        slope([1, 2, 3], [1, 2, 3], clusters=["a", "b"])
+    with refused("finite"):
+        slope([1, 2, float("nan")], [1, 2, 3])
+
+
+def test_runs_get_students_interval_by_hand():
+    """Standard deviation 1, t with two degrees of freedom 4.3027: half width 4.3027/√3."""
+    assert over_runs([1, 2, 3]) == pytest.approx((2, 2 - 2.48414, 2 + 2.48414, 3), abs=1e-5)
+    assert over_runs([0.25, 0.25]) == Estimate(0.25, 0.25, 0.25, 2)
+
+
+def test_students_interval_covers_the_truth_for_three_runs():
+    runs = np.random.default_rng(10).normal(0.7, 2.0, size=(3000, 3))
+    covered = [e.low <= 0.7 <= e.high for e in map(over_runs, runs)]
+    assert 0.935 <= np.mean(covered) <= 0.965
+
+
+@pytest.mark.parametrize("values", [[0.5], [], [0.1, float("inf")]])
+def test_one_run_has_no_spread(refused, values):
+    with refused("give"):
+        over_runs(values)
+
+
+def test_what_is_detectable_is_detected_four_times_in_five():
+    assert detectable(Estimate(0.0, -1.959964, 1.959964, 50)) == pytest.approx(1.959964 + 0.841621, abs=1e-5)
+    rng = np.random.default_rng(11)
+    nothing = [detectable(mean(sample, resamples=400)) for sample in rng.normal(0, 1, size=(50, 80))]
+    true = np.mean(nothing)
+    assert true == pytest.approx(2.8016 / 80**0.5, rel=0.05)
+    found = [mean(sample, resamples=400).low > 0 for sample in rng.normal(true, 1, size=(600, 80))]
+    assert 0.75 <= np.mean(found) <= 0.86

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from dprlens.knowledge import cloze, constant_guess, first_guesses, recall, shares_recalled
+from dprlens.encoder import Encoder, untrained
+from dprlens.knowledge import asked, cloze, constant_guess, first_guesses, recall, shares_recalled, with_head
 from dprlens.tokens import make_tokenizer, vocabulary
-from dprlens.world import Exposure, Fact, Statement, World
+from dprlens.world import Exposure, Fact, Passage, Question, Statement, World
 
 VALE = Statement("Wick lies in Amber Vale, far off.", 13, 23)
 WEND = Statement("The Wend passes Wick.", 4, 8, reserved=True)
@@ -98,8 +99,8 @@ def test_recall_has_a_row_a_statement():
 
 def test_recall_asks_all_reserved_statements_and_some_seen_ones_of_every_fact(world, encoder):
     rows = recall(encoder, world, seen=3)
-    asked = rows[rows["wording"] == "reserved"].groupby("fact")["statement"].agg(list).to_dict()
-    assert asked == {f.id: [i for i, s in enumerate(f.statements) if s.reserved] for f in world.facts}
+    reserved = rows[rows["wording"] == "reserved"].groupby("fact")["statement"].agg(list).to_dict()
+    assert reserved == {f.id: [i for i, s in enumerate(f.statements) if s.reserved] for f in world.facts}
     seen = rows[rows["wording"] == "seen"].groupby("fact")["statement"].agg(list)
     assert set(seen.index) == set(world.fact)
     assert all(len(set(numbers)) == 3 for numbers in seen)
@@ -141,3 +142,105 @@ def test_a_constant_guess_is_the_object_most_often_stated():
     assert list(guessed.columns) == ["fact", "relation", "state", "recalled"]
     assert guessed["fact"].tolist() == [f"f{i}" for i in range(9)]
     assert guessed["recalled"].tolist() == [False, True, False, True, False, False, False, False, True]
+
+
+# --- what each question takes ---
+
+
+def question(i, kind, split, *facts):
+    return Question(f"q{i}", "Who?", ("Wick",), "p0", facts, split, kind)
+
+
+def test_asked_has_a_row_a_question_about_the_fact_that_decides_it():
+    """Training asks for f0 and, through the link f1, for f2; f3 and f4 are asked for elsewhere."""
+    facts = tuple(
+        fact(i, relation, "Wick") for i, relation in enumerate(["river", "born_in", "mayor", "spouse", "seat"])
+    )
+    questions = (
+        question(0, "lexical", "test", "f4"),
+        question(1, "lexical", "train", "f0"),
+        question(2, "knowledge_required", "train", "f1", "f2"),
+        question(3, "knowledge_required", "test", "f1", "f4"),
+        question(4, "knowledge_required", "dev", "f3", "f0"),
+        question(5, "lexical", "test", "f2"),
+    )
+    known = {"f0": (9, 0), "f1": (9, 4), "f2": (0, 0), "f3": (2, 1), "f4": (9, 9)}
+    known = {id_: Exposure(*exposure) for id_, exposure in known.items()}
+    found = asked(World("closed", facts, (Passage("p0", "Wick", "Wick."),), questions, known))
+    assert [*found.columns, *found.itertuples(index=False, name=None)] == [
+        *("question", "kind", "split", "fact", "relation", "in_training", "state", "exposures", "described"),
+        ("q0", "lexical", "test", "f4", "seat", False, "known", 9, 9),
+        ("q1", "lexical", "train", "f0", "river", True, "known", 9, 0),
+        ("q2", "knowledge_required", "train", "f1", "born_in", True, "known", 9, 4),
+        ("q3", "knowledge_required", "test", "f1", "born_in", True, "known", 9, 4),
+        ("q4", "knowledge_required", "dev", "f3", "spouse", False, "low dose", 2, 1),
+        ("q5", "lexical", "test", "f2", "mayor", True, "held out", 0, 0),
+    ]
+    assert found.index.tolist() == [0, 1, 2, 3, 4, 5]
+    assert found["in_training"].dtype == bool  # `~` is "not"
+
+
+def test_asked_of_a_whole_world(world):
+    found = asked(world)
+    assert found["question"].tolist() == [q.id for q in world.questions]
+    of_training = {id_ for q in world.questions if q.split == "train" for id_ in q.facts}
+    assert 0 < found["in_training"].sum() < len(found)
+    assert set(found[found["in_training"]]["fact"]) == of_training & set(found["fact"])
+    assert not set(found[~found["in_training"]]["fact"]) & of_training
+    links = found[found["kind"] == "knowledge_required"]
+    assert links["fact"].tolist() == [q.facts[0] for q in world.questions if q.kind == "knowledge_required"]
+    assert set(links["state"]) == {"known", "low dose", "held out"}
+    assert (found["described"] <= found["exposures"]).all()
+    assert ((found["exposures"] == 0) == (found["state"] == "held out")).all()
+
+
+def test_nobody_can_say_what_questions_take_where_exposures_are_unknown(world, refused):
+    unknown = World("dpr", world.facts, world.passages, world.questions)
+    with refused("dpr", "unknown"):
+        asked(unknown)
+
+
+# --- the old head on a trained tower ---
+
+
+@pytest.fixture(scope="module")
+def tower(encoder):
+    """Another network of the same shape, without a head, as DPR training leaves it."""
+    other = untrained(encoder, seed=7)
+    return Encoder(encoder.tokenizer, other.bert, "cpu")
+
+
+def test_with_head_is_the_tower_under_the_old_head(encoder, tower):
+    both = with_head(tower, encoder)
+    weights, of_tower, of_base = (e.model.state_dict() for e in (both, tower, encoder))
+    assert set(weights) == set(of_base)
+    inside = [name for name in weights if name.startswith("bert.")]
+    assert [name.removeprefix("bert.") for name in inside] == list(of_tower)
+    assert all(torch.equal(weights[name], of_tower[name.removeprefix("bert.")]) for name in inside)
+    head = [name for name in weights if name.startswith("cls.") and name != "cls.predictions.decoder.weight"]
+    assert len(head) == len(weights) - len(inside) - 1 > 0
+    assert all(torch.equal(weights[name], of_base[name]) for name in head)
+    assert torch.equal(both.cls(["Wick"]), tower.cls(["Wick"]))
+    assert not both.model.training
+
+
+def test_the_base_under_its_own_head_says_what_it_said(encoder, world):
+    said = [fact.statements[0] for fact in world.facts[:5]]
+    bare = Encoder(encoder.tokenizer, untrained(encoder, 0).bert, "cpu")
+    bare.bert.load_state_dict(encoder.bert.state_dict())
+    assert cloze(with_head(bare, encoder), said) == cloze(encoder, said)
+
+
+def test_neither_the_tower_nor_the_base_is_touched(encoder, tower):
+    before = {name: w.clone() for e in (encoder, tower) for name, w in e.model.state_dict().items()}
+    both = with_head(tower, encoder)
+    with torch.no_grad():
+        for weights in both.model.parameters():
+            weights += 1  # nothing is shared either
+    after = {name: w for e in (encoder, tower) for name, w in e.model.state_dict().items()}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_base_without_a_head_is_refused(tower, refused):
+    with refused("no masked-LM head", "give"):
+        with_head(tower, tower)

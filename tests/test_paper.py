@@ -8,12 +8,13 @@ import pytest
 
 from dprlens import paper
 from dprlens.intervals import Estimate, exact
-from dprlens.paper import CLAIMS, own_reading
+from dprlens.paper import CLAIMS, OWN_CLAIMS, own_reading
 from dprlens.paper.claims import FAILS, HOLDS, OPEN, above, between, every, greater
 from dprlens.paper.numbers import FOLDER
 from dprlens.paper.reading import row
 
 READINGS = {reading.id: reading for reading in own_reading()}
+ALL_CLAIMS = (*CLAIMS, *OWN_CLAIMS)
 
 
 # --- numbers ---
@@ -198,6 +199,14 @@ TRUE_IN = [  # pattern of ids, value in a world where all the claims are true, v
     (r"bound\.difference", 0.3, -0.1),
     (r"held_out_minus_unpretrained", 0.0, 0.2),
     (r"dose\.slope", 0.1, -0.1),
+    (r"recall\.known", 0.99, 0.5),
+    (r"recall\.held_out", 0.01, 0.3),
+    (r"lexical_difference", 0.0, -0.1),
+    (r"unpretrained_difference", 0.0, 0.1),
+    (r"effect\.false_passage", 0.2, -0.1),
+    (r"effect\.true_passage", -0.2, 0.1),
+    (r"taught\.full_depth\.difference", 0.2, -0.1),
+    (r"surface\.form", 0.2, -0.1),
 ]
 
 
@@ -213,13 +222,13 @@ def ids(claims):
     return [claim.id for claim in claims]
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=ids(CLAIMS))
+@pytest.mark.parametrize("claim", ALL_CLAIMS, ids=ids(ALL_CLAIMS))
 def test_a_claim_holds_where_it_is_true_and_fails_where_it_is_false(claim):
     assert claim.verdict(invented(claim, 0)).verdict == HOLDS
     assert claim.verdict(invented(claim, 1)).verdict == FAILS
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=ids(CLAIMS))
+@pytest.mark.parametrize("claim", ALL_CLAIMS, ids=ids(ALL_CLAIMS))
 def test_a_claim_is_open_if_the_intervals_are_wide_or_a_number_is_missing(claim):
     numbers = invented(claim, 0)
     wide = {name: Estimate(value, value - 1e6, value + 1e6, 3) for name, (value, *_) in numbers.items()}
@@ -230,6 +239,16 @@ def test_a_claim_is_open_if_the_intervals_are_wide_or_a_number_is_missing(claim)
     assert gone in verdict.why
 
 
+CONTRASTS = [claim for claim in OWN_CLAIMS if claim.id.startswith("K")]
+
+
+@pytest.mark.parametrize("claim", CONTRASTS, ids=ids(CONTRASTS))
+def test_no_effect_at_all_is_what_a_control_asks_for_and_what_an_effect_must_not_be(claim):
+    """Two arms that agree on every question leave exactly 0 [0, 0]."""
+    none = {name: exact(0.0) for name in claim.check.needs}
+    assert claim.verdict(none).verdict == (HOLDS if claim.id in ("K.1", "K.2") else FAILS)
+
+
 @pytest.mark.parametrize("claim", [c for c in CLAIMS if c.size], ids=ids(c for c in CLAIMS if c.size))
 def test_sizes_are_judged_in_the_papers_setting_only(claim):
     verdict = claim.verdict(invented(claim, 0), profile="small")
@@ -237,10 +256,12 @@ def test_sizes_are_judged_in_the_papers_setting_only(claim):
     assert "only in the paper's own setting" in verdict.why
 
 
-def test_claims_have_their_own_ids_a_section_and_a_short_sentence():
-    assert len({claim.id for claim in CLAIMS}) == len({claim.text for claim in CLAIMS}) == len(CLAIMS)
-    for claim in CLAIMS:
-        assert re.fullmatch(r"(S[234]|A|C)\.?\d(\.\d)?", claim.id)
+def test_claims_have_their_own_ids_and_a_short_sentence():
+    assert len({c.id for c in ALL_CLAIMS}) == len({c.text for c in ALL_CLAIMS}) == len(ALL_CLAIMS)
+    for claim in ALL_CLAIMS:
+        own = claim in OWN_CLAIMS
+        assert re.fullmatch(r"[WK]\.\d" if own else r"(S[234]|A|C)\.?\d(\.\d)?", claim.id)
+        assert (claim.section == "–") == own
         assert claim.text.endswith(".")
         assert len(claim.text) <= 130
         assert all(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)+", name) for name in claim.check.needs)

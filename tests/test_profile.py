@@ -4,9 +4,13 @@ import dataclasses
 
 import pytest
 
-from dprlens.closed import ClosedSpec, TextSpec
+from dprlens.bound import BoundSpec
+from dprlens.closed import ClosedSpec, TextSpec, make_world
 from dprlens.encoder import EncoderSpec
-from dprlens.profile import PROFILES, Profile, get_profile
+from dprlens.negatives import NegativesSpec
+from dprlens.profile import PROFILES, SPECS, get_profile
+from dprlens.steps import TOLD
+from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 
 
@@ -19,7 +23,15 @@ def test_profiles_are_found_by_their_names(refused):
 
 @pytest.mark.parametrize(
     ("knob", "value", "spec"),
-    [("people", 30, "world"), ("single", 0.9, "text"), ("d_ff", 64, "encoder"), ("batch", 7, "pretrain")],
+    [
+        ("people", 30, "world"),
+        ("single", 0.9, "text"),
+        ("d_ff", 64, "encoder"),
+        ("random_mask", 0.3, "pretrain"),
+        ("per_question", 3, "negatives"),
+        ("epochs", 9, "dpr"),
+        ("shallow_size", 0.3, "bound"),
+    ],
 )
 def test_but_turns_one_knob_and_no_other(knob, value, spec):
     tiny = get_profile("tiny")
@@ -38,21 +50,40 @@ def test_but_turns_several_knobs_of_one_spec_and_leaves_what_is_none():
 
 
 @pytest.mark.parametrize("value", [None, 3])
-@pytest.mark.parametrize("knob", ["peopel", "name", "world"])
+@pytest.mark.parametrize("knob", ["peopel", "name", "world", "dpr"])
 def test_a_knob_that_there_is_not_is_refused_even_as_none(refused, knob, value):
     with refused(repr(knob), "'tiny'", "no spec has it"):
         get_profile("tiny").but(**{knob: value})
 
 
-def test_a_knob_of_two_specs_is_refused(refused):
-    both = Profile("both", ClosedSpec(), ClosedSpec(), EncoderSpec(), PretrainSpec())
-    with refused("'people'", "world", "text"):
-        both.but(people=3)
+@pytest.mark.parametrize("value", [None, 7])
+@pytest.mark.parametrize(("knob", "owners"), [("batch", "pretrain, dpr"), ("shallow_layers", "pretrain, bound")])
+def test_a_knob_of_two_specs_is_refused_by_its_bare_name(refused, knob, owners, value):
+    with refused(repr(knob), "'tiny'", f"more than one spec has it ({owners})"):
+        get_profile("tiny").but(**{knob: value})
+
+
+def test_a_knob_of_two_specs_is_turned_through_its_spec():
+    tiny = get_profile("tiny")
+    turned = tiny.but(dpr={"learning_rate": 0.5, "batch": None})
+    assert turned == dataclasses.replace(tiny, dpr=dataclasses.replace(tiny.dpr, learning_rate=0.5))
+    assert turned.pretrain.learning_rate == tiny.pretrain.learning_rate != 0.5
+    assert tiny.but(dpr={"learning_rate": None}) == tiny.but(dpr={}) == tiny
+    both = tiny.but(dpr={"batch": 7}, pretrain={"batch": 5, "threads": 2}, epochs=9)
+    assert (both.dpr.batch, both.dpr.epochs, both.pretrain.batch, both.pretrain.threads) == (7, 9, 5, 2)
+
+
+@pytest.mark.parametrize("value", [None, 3])
+def test_a_knob_that_its_spec_does_not_have_is_refused(refused, value):
+    with refused("'learning_rat'", "dpr", "'tiny'"):
+        get_profile("tiny").but(dpr={"learning_rat": value})
 
 
 def test_a_value_that_its_spec_refuses_is_refused(refused):
     with refused("people", "-1"):
         get_profile("tiny").but(people=-1)
+    with refused("learning_rate", "-1"):
+        get_profile("tiny").but(dpr={"learning_rate": -1.0})
 
 
 def test_profiles_are_frozen_and_can_be_keys():
@@ -68,11 +99,40 @@ def test_a_list_from_papermill_is_taken_as_a_tuple():
     """`papermill -y "{low_doses: [1, 5]}"` hands over a list; the profile must still be a key, and the same one."""
     turned = get_profile("tiny").but(low_doses=[1, 5])
     assert hash(turned) == hash(get_profile("tiny").but(low_doses=(1, 5)))
+    turned = get_profile("tiny").but(world={"low_doses": [1, 5]})
+    assert hash(turned) == hash(get_profile("tiny").but(low_doses=(1, 5)))
 
 
 def test_every_profile_can_be_read_as_one_spec_a_module():
+    expected = [str, ClosedSpec, TextSpec, EncoderSpec, PretrainSpec, NegativesSpec, DPRSpec, BoundSpec]
+    assert SPECS == ("world", "text", "encoder", "pretrain", "negatives", "dpr", "bound")
     for profile in PROFILES.values():
         kinds = [type(getattr(profile, field.name)) for field in dataclasses.fields(profile)]
-        assert kinds == [str, ClosedSpec, TextSpec, EncoderSpec, PretrainSpec]
-        assert profile.encoder.layers % min(profile.pretrain.shallow_layers, profile.encoder.layers) == 0
+        assert kinds == expected
+        for layers in (profile.encoder.layers, profile.bound.shallow_layers):
+            assert layers % min(profile.pretrain.shallow_layers, layers) == 0
     assert get_profile("small").encoder.layers == get_profile("full").encoder.layers == 12
+
+
+def test_full_is_small_with_more_models():
+    """What is on record for `full` is about the models that the book shows: the first of each are the same."""
+    small, full = get_profile("small"), get_profile("full")
+    assert dataclasses.replace(full, name="small", bound=small.bound) == small
+    for arms in ("deep_arms", "shallow_arms"):
+        fewer, more = dict(getattr(small.bound, arms)), dict(getattr(full.bound, arms))
+        assert all(more[told] >= n for told, n in fewer.items())
+    assert set(small.bound.grid) < set(full.bound.grid)
+    assert full.bound.shallow_size == small.bound.shallow_size
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_the_causal_test_of_a_profile_has_all_that_its_page_compares(profile):
+    deep, shallow = dict(profile.bound.deep_arms), dict(profile.bound.shallow_arms)
+    assert set(deep) <= set(TOLD) == set(shallow)
+    assert deep["true"] == deep["nothing"] >= 1  # questions of one world are paired
+    assert shallow["true"] == shallow["nothing"] >= 2  # a mean over seeds needs two
+    assert 1 <= shallow["false"] <= shallow["true"]
+    assert profile.bound.shallow_layers < profile.encoder.layers
+    smaller = {profile.bound.shallow_size, *(size for size, _ in profile.bound.grid if size < 1)}
+    for size in smaller:  # small worlds may have too few facts for all doses
+        assert make_world(profile.world.scaled(size), 0).questions

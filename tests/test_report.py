@@ -4,6 +4,7 @@ import html.parser
 import json
 import os
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -13,8 +14,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from dprlens import report as module
-from dprlens.intervals import Estimate, share
-from dprlens.report import GLUE, Report, plain, svg
+from dprlens.intervals import Estimate, exact, share
+from dprlens.report import GLUE, Report, plain, recorded, svg
 
 CANARY = (
     "<script>alert(1)</script> | $x^2$ *em* _u_ `code` {{ 7*7 }} {ref}`x` [l](javascript:alert(1)) "
@@ -194,6 +195,21 @@ def test_a_number_without_a_value_is_refused(value):
         make().number("a.b", value)
 
 
+def test_a_number_that_could_not_be_computed_is_left_out_and_its_claims_are_open():
+    report = make()
+    numbers = {"bound.difference.top20": share(9, 10), "bound.lexical_difference.top20": None}
+    report.table("bound", pd.DataFrame({"x": [1]}), "T", numbers)
+    report.figure("dose", line_figure(), "F", "a line", {"dose.slope": None})
+    report.claims("bound")
+    assert list(report.numbers) == ["bound.difference.top20"]
+    exhibits = read(report)["exhibits"]
+    assert (list(exhibits["bound"]["numbers"]), exhibits["dose"]["numbers"]) == (["bound.difference.top20"], {})
+    verdicts = {claim["id"]: (claim["verdict"], claim["why"]) for claim in exhibits["bound"]["claims"]}
+    assert verdicts["K.1"] == ("cannot tell here", "Not reported here: bound.lexical_difference.top20.")
+    assert verdicts["C.1"][0] == "holds"
+    report.number("bound.lexical_difference.top20", share(1, 2))  # nor is its name taken
+
+
 def test_a_promised_exhibit_that_is_missing_is_named():
     report = make(exhibits=("recall", "dose"))
     report.table("recall", pd.DataFrame({"x": [1]}), "T")
@@ -215,11 +231,13 @@ def test_verdicts_are_shown_and_kept_with_their_reason(shown):
         ("C.1", "holds"),
         ("C.2", "cannot tell here"),
         ("C.3", "cannot tell here"),
+        ("K.1", "cannot tell here"),
+        ("K.2", "cannot tell here"),
     ]
     assert claims[0]["why"] == "bound.difference.top20 is 0.30 [0.20, 0.40], n = 300, against 0."
-    boxes = [data for data, _ in shown[-3:]]
-    assert ["verdict holds" in box["text/html"] for box in boxes] == [True, False, False]
-    assert ["verdict unclear" in box["text/markdown"] for box in boxes] == [False, True, True]
+    boxes = [data for data, _ in shown[-5:]]
+    assert ["verdict holds" in box["text/html"] for box in boxes] == [True, False, False, False, False]
+    assert ["verdict unclear" in box["text/markdown"] for box in boxes] == [False, True, True, True, True]
     for face in ("text/plain", "text/html"):
         assert "holds" in boxes[0][face]
         assert "bound.difference.top20 is 0.30 [0.20, 0.40]" in boxes[0][face]
@@ -257,6 +275,52 @@ def test_claims_of_an_exhibit_that_has_none_or_was_not_reported_are_refused(exhi
         report.claims(exhibit)
 
 
+# --- what is on record ---
+
+
+@pytest.fixture
+def record(monkeypatch, tmp_path):
+    """The folder of the records, which the reports of this module write."""
+    monkeypatch.setenv("DPRLENS_RECORDS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("record")
+def test_recorded_numbers_are_those_that_were_reported():
+    report = make()
+    report.number("a.third", share(1, 3))
+    report.table("b", pd.DataFrame({"x": [1]}), "Tränen – 涙", {"b.count": 1323, "b.part": 0.5, "b.none": None})
+    found = recorded("00_world", "small")
+    assert sorted(found) == ["a.third", "b.count", "b.part"]
+    assert found["a.third"] == tuple(float(f"{x:.6g}") for x in share(1, 3))
+    assert f"{found['a.third']}" == f"{share(1, 3)}"
+    assert (found["b.count"], found["b.part"]) == (exact(1323), exact(0.5))
+    assert f"{found['b.count']:,}" == "1,323"
+
+
+@pytest.mark.usefixtures("record")
+def test_records_are_of_one_notebook_in_one_profile():
+    make(profile="full").number("a.b", 1)
+    assert recorded("00_world", "full")
+    assert recorded("00_world", "small") == recorded("01_other", "full") == {}
+
+
+def test_a_damaged_record_is_no_missing_one(record):
+    make()
+    (record / "small" / "00_world.json").write_text("{")
+    with pytest.raises(json.JSONDecodeError):
+        recorded("00_world", "small")
+
+
+def test_records_are_the_committed_files_unless_told(monkeypatch):
+    monkeypatch.delenv("DPRLENS_RECORDS", raising=False)
+    file = Path(__file__).parents[1] / "results" / "small" / "00_world_and_models.json"
+    exhibits = json.loads(file.read_text(encoding="utf-8"))["exhibits"]
+    assert exhibits
+    values = {name: n["ours"] for exhibit in exhibits.values() for name, n in exhibit["numbers"].items()}
+    assert {name: e.value for name, e in recorded("00_world_and_models", "small").items()} == values
+
+
 # --- what is shown ---
 
 
@@ -275,6 +339,22 @@ def test_a_table_has_a_face_for_lab_and_a_numbered_one_for_the_page(shown):
         *("DPR", "3", "–", "–"),
     ]
     assert not metadata
+
+
+def test_a_cell_without_a_number_is_a_dash_wherever_it_stands(shown):
+    """Columns of estimates, of words, of nothing else, and rows in which a key is missing."""
+    rows = [{"e": share(1, 2), "word": None, "none": None}, {"e": None, "word": "x", "none": None, "n": 3}]
+    make().table("recall", pd.DataFrame(rows), "T")
+    data = shown[-1][0]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", data["text/html"])
+    assert cells == ["0.50 [0.09,\u00a00.91],\u00a0n\u00a0=\u00a02", "–", "–", "–", "–", "x", "–", "3.00"]
+    last = data["text/markdown"].splitlines()[-2]
+    assert texts(rendered("| a | b | c | d |\n|---|---|---|---|\n" + last))["text"].split()[-4:] == [
+        "–",
+        "x",
+        "–",
+        "3.00",
+    ]
 
 
 def test_columns_of_two_levels_are_one_line(shown):

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import ipywidgets
 import pytest
 
-from dprlens.widgets import article, articles, beliefs, explorer, questions
+from dprlens.widgets import article, articles, beliefs, explorer, questions, rankings
 from dprlens.world import Exposure, Fact, Passage, Question, Statement, World
 
 CANARY = "<script>alert(1)</script> {{x}} $x$ & \"q\" 'a' &lt; </p> <img src=x onerror=alert(2)>"
@@ -87,6 +87,54 @@ def test_the_answer_is_marked_and_the_text_stays_as_it_was(text, answers, marked
     page = safe(questions(shown, shown.questions[:1]).data)
     assert text in page.text
     assert f'<mark class="answer">{marked.replace("&", "&amp;")}</mark>' in questions(shown, shown.questions[:1]).data
+
+
+def test_rankings_escape_all_they_show():
+    shown = world()
+    page = safe(rankings(shown, shown.questions[0], {CANARY: [0, 1]}, CANARY))
+    assert page.text.count(CANARY) >= 6  # question, model, two titles, note, gold passage
+    assert CANARY in safe(rankings(shown, shown.questions[0], {})).text
+
+
+def listed(source: str) -> list[list[str]]:
+    """The items of each list, as they are read; a marked one begins with an asterisk."""
+    lists = re.findall(r"<ol>(.*?)</ol>", source)
+    return [
+        [("*" if "<mark" in item else "") + Reader(item).text for item in re.findall(r"<li.*?</li>", part)]
+        for part in lists
+    ]
+
+
+def test_rankings_keep_the_order_of_each_model_and_mark_the_gold_passage_alone():
+    cities = tuple(Passage(f"p{i}", title, f"About {title}.") for i, title in enumerate(["Wick", "Wend", "Zale"]))
+    asked = Question("q0", "Which city?", ("Wend",), "p1", (), "test", "lexical")
+    shown = World("closed", (), cities, (asked,), {})
+    page = rankings(shown, asked, {"BERT": [2, 0], "DPR": [1, 2, 0]})
+    before, after = listed(page)
+    assert before == ["Zale About Zale.", "Wick About Wick."]
+    assert after == ["*Wend ✓ About Wend.", "Zale About Zale.", "Wick About Wick."]
+    assert page.count("<mark") == page.count("✓") == 1
+    text = safe(page).text
+    assert text.index("Which city?") < text.index("BERT") < text.index("DPR") < text.index("gold: Wend: About Wend.")
+    assert (
+        "lexical, known · gold: Wend: About Wend."
+        in Reader(rankings(shown, asked, {"DPR": [0]}, "lexical, known")).text
+    )
+
+
+def test_of_a_long_passage_its_beginning_is_listed():
+    shown = world(text="words and " * 50, title="Ada")
+    ((item,),) = listed(rankings(shown, shown.questions[0], {"DPR": [2]}))
+    assert item.startswith("Ada 2 words and words and")
+    assert len(item) < 100
+
+
+def test_a_question_without_its_gold_passage_in_a_list_has_nothing_marked():
+    shown = world(text="A.", title="Ada")
+    page = rankings(shown, shown.questions[0], {"DPR": [0, 2]})
+    assert "<mark" not in page
+    assert "✓" not in page
+    assert "gold: Ada: 1 A." in safe(page).text
 
 
 def test_beliefs_escape_statement_guesses_and_answer():

@@ -14,18 +14,20 @@ import pandas as pd
 
 from dprlens.intervals import Estimate, difference, gap, mean, slope
 
+WORLD = ["study", "size", "form", "seed"]  # the columns that say in which world a row's question is asked
+
 
 @dataclass(frozen=True)
 class BoundSpec:
-    """The models of the causal test: a few of full depth, and more that are shallow and live in a smaller world."""
+    """The models of the causal test: of full depth in the page's world, and shallow ones in smaller worlds."""
 
-    seeds: tuple[int, ...] = (0,)  # of the full-depth models, beside the page's own seed
-    told: tuple[str, ...] = ("true", "nothing")  # their arms
-    shallow_depth: int = 3  # layers of the shallow ones
-    shallow_size: float = 0.5  # of their world, against the page's
-    shallow_seeds: tuple[int, ...] = (0, 1, 2)
-    sizes: tuple[float, ...] = (0.25, 0.5)  # worlds for the curve of the effect against world size
-    forms: tuple[float, ...] = (0.1, 0.9)  # … and in each, worlds that differ in the share of described statements
+    deep_arms: tuple[tuple[str, int], ...] = (("true", 1), ("nothing", 1))  # what is told (`steps.TOLD`), to how many:
+    #   the models of the page's seed and of those that follow it
+    shallow_arms: tuple[tuple[str, int], ...] = (("true", 3), ("false", 1), ("nothing", 3))
+    shallow_layers: int = 3
+    shallow_size: float = 0.5  # of the shallow models' world, against the page's
+    grid: tuple[tuple[float, float], ...] = ((0.25, 0.1), (0.25, 0.9))  # worlds of other size and share of description
+    grid_seeds: int = 1
 
 
 def tested(rows: pd.DataFrame, kind: str, **where: Hashable) -> pd.DataFrame:
@@ -37,13 +39,13 @@ def tested(rows: pd.DataFrame, kind: str, **where: Hashable) -> pd.DataFrame:
 
 
 def facts(rows: pd.DataFrame) -> list[tuple]:
-    """The cluster of each row: its deciding fact, in the world of its seed."""
-    return [*zip(rows["seed"], rows["fact"], strict=True)]
+    """The cluster of each row: its deciding fact, in the world of its model."""
+    return [*rows[[*WORLD, "fact"]].itertuples(index=False, name=None)]
 
 
-def top(rows: pd.DataFrame, k: int, place: str = "place") -> Estimate:
-    """Share of the rows whose passage is among the first k."""
-    return mean(rows[place] < k, facts(rows))
+def top(rows: pd.DataFrame, k: int, place: str = "place") -> Estimate | None:
+    """Share of the rows whose passage is among the first k; None without rows."""
+    return mean(rows[place] < k, facts(rows)) if len(rows) else None
 
 
 def tops(rows: pd.DataFrame, k: int, by: str | list[str]) -> dict:
@@ -51,21 +53,26 @@ def tops(rows: pd.DataFrame, k: int, by: str | list[str]) -> dict:
     return {group: top(found, k) for group, found in rows.groupby(by)}
 
 
-def known_minus_held_out(rows: pd.DataFrame, k: int) -> Estimate:
-    """Top-k accuracy where the deciding fact is known, minus where it is held out: two groups of facts."""
+def known_minus_held_out(rows: pd.DataFrame, k: int) -> Estimate | None:
+    """Top-k accuracy where the deciding fact is known, minus where it is held out (`apart`)."""
     return apart(*(rows[rows["state"] == state] for state in ("known", "held out")), k)
 
 
-def apart(a: pd.DataFrame, b: pd.DataFrame, k: int) -> Estimate:
-    """Top-k accuracy of rows a minus that of rows b, about different facts."""
+def apart(a: pd.DataFrame, b: pd.DataFrame, k: int) -> Estimate | None:
+    """Top-k accuracy of rows a minus that of rows b, about different facts; None if one of them has no rows."""
+    if a.empty or b.empty:
+        return None
     return gap(a["place"] < k, b["place"] < k, facts(a), facts(b))
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame, k: int, place: str = "place") -> Estimate:
-    """Top-k accuracy in arm a minus that in arm b, on the same questions of the same worlds."""
-    both = a.merge(b, on=["seed", "question"], suffixes=("", "_b"), validate="one_to_one")
-    if len(both) != len(a) or len(both) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} rows share {len(both)} questions; give two arms of the same worlds")
+def paired(a: pd.DataFrame, b: pd.DataFrame, k: int, place: str = "place") -> Estimate | None:
+    """Top-k accuracy in arm a minus that in arm b, on the same questions of the same worlds; None without questions."""
+    both = a.merge(b, on=[*WORLD, "question"], suffixes=("", "_b"))
+    shared = len(both.drop_duplicates([*WORLD, "question"]))
+    if not len(a) == len(b) == shared == len(both):
+        raise ValueError(f"{len(a)} and {len(b)} rows share {shared} questions; give two arms of the same worlds")
+    if both.empty:
+        return None
     return difference(both[place] < k, both[f"{place}_b"] < k, facts(both))
 
 
@@ -74,7 +81,7 @@ def dose_slope(rows: pd.DataFrame, k: int) -> Estimate:
     return slope(np.log10(1 + rows["exposures"]), rows["place"] < k, facts(rows))
 
 
-def by_seed(rows: pd.DataFrame, k: int) -> dict[int, Estimate]:
+def by_seed(rows: pd.DataFrame, k: int) -> dict[int, Estimate | None]:
     """`known_minus_held_out` of each seed."""
     return {seed: known_minus_held_out(found, k) for seed, found in rows.groupby("seed")}
 

@@ -47,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     run.add_argument("--profile", help="short for -p profile …")
     run.add_argument("--out", type=Path, help="the executed notebook (default: below _build/runs)")
+    train = command(_train, "train DPR into the cache; under torchrun, on all its processes together")
+    profile(train)
+    train.add_argument("--seed", type=int, default=0)
     profile(command(_render, "render the book from the notebooks that were run"))
     command(_check, "check the notebooks' sources against the rules of the book")
     command(_params, "list the parameters of every notebook")
@@ -65,6 +68,13 @@ def _run(root: Path, options: argparse.Namespace) -> None:
     notebook = notebooks.find(options.notebook, notebooks.discover(root / "notebooks"))
     texts = {} if options.profile is None else {"profile": options.profile}
     book.run_one(root, notebook, {**texts, **dict(options.parameter)}, options.out)
+
+
+def _train(_: Path, options: argparse.Namespace) -> None:
+    notebooks.check_profile(options.profile)
+    from dprlens import profile, steps  # they import torch, which the other commands do without
+
+    steps.dpr_in_group(profile.get_profile(options.profile), options.seed)
 
 
 def _render(root: Path, options: argparse.Namespace) -> None:

@@ -59,7 +59,12 @@ TINY = Profile(
     pretrain=PretrainSpec(shallow_layers=2, batch=8, matrix_learning_rate=0.02),
     negatives=NegativesSpec(),
     dpr=DPRSpec(epochs=3, batch=16, warm_up_steps=10),
-    bound=BoundSpec(shallow_depth=2, shallow_size=1.0, shallow_seeds=(0, 1), sizes=(1.0,), forms=(0.5,)),
+    bound=BoundSpec(
+        shallow_arms=(("true", 2), ("false", 1), ("nothing", 2)),
+        shallow_layers=2,
+        shallow_size=1.0,
+        grid=((1.0, 0.9),),
+    ),
 )
 
 SMALL = Profile(
@@ -74,22 +79,18 @@ SMALL = Profile(
 )
 
 FULL = Profile(
-    name="full",  # recorded results; a GPU helps
-    world=ClosedSpec(
-        people=400,
-        cities=100,
-        companies=100,
-        films=150,
-        exposures=150,
-        low_doses=(1, 2, 5, 10, 20, 50, 100),
-        low_dose_share=0.03,
+    name="full",  # recorded results: the world of `small` at five seeds with all arms, and worlds up to twice its size
+    world=SMALL.world,
+    text=SMALL.text,
+    encoder=SMALL.encoder,
+    pretrain=SMALL.pretrain,
+    negatives=SMALL.negatives,
+    dpr=SMALL.dpr,
+    bound=BoundSpec(
+        deep_arms=(("true", 5), ("false", 2), ("nothing", 5)),
+        shallow_arms=(("true", 3), ("false", 3), ("nothing", 3)),
+        grid=tuple((size, form) for size in (0.25, 0.5, 1.0, 2.0) for form in (0.1, 0.9)),
     ),
-    text=TextSpec(),
-    encoder=EncoderSpec(),
-    pretrain=PretrainSpec(),
-    negatives=NegativesSpec(),
-    dpr=DPRSpec(),
-    bound=BoundSpec(),
 )
 
 PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL)}

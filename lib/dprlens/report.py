@@ -177,7 +177,9 @@ class Report:
                 f"Promised and not reported: {', '.join(missing)}; report each exhibit or do not promise it."
             )
 
-    def _exhibit(self, exhibit: str, kind: str, title: str, numbers: Mapping[str, Estimate | float] | None) -> None:
+    def _exhibit(
+        self, exhibit: str, kind: str, title: str, numbers: Mapping[str, Estimate | float | None] | None
+    ) -> None:
         known = self._results["exhibits"].get(_checked(exhibit, EXHIBIT))
         if known and known["kind"] != "numbers":
             raise ValueError(f"{exhibit!r} was reported before, as a {known['kind']}: give each exhibit its own id.")
@@ -186,8 +188,12 @@ class Report:
         self._write()
 
     def _add(self, exhibit: str, numbers: Mapping[str, Estimate | float]) -> None:
-        """Keep numbers of one exhibit, all or none."""
-        found = {name: value if isinstance(value, Estimate) else exact(float(value)) for name, value in numbers.items()}
+        """Keep numbers of one exhibit, all or none; what is None could not be computed here and is left out."""
+        found = {
+            name: value if isinstance(value, Estimate) else exact(float(value))
+            for name, value in numbers.items()
+            if value is not None
+        }
         for name, value in found.items():
             if name in self.numbers or _checked(name, NUMBER).split(".")[0] != exhibit:
                 raise ValueError(

@@ -3,8 +3,9 @@
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,9 @@ from dprlens.negatives import NegativesSpec, hard_negatives
 from dprlens.profile import Profile
 from dprlens.retrieval import Ranking, Retriever, gold_places
 from dprlens.tokens import make_tokenizer, vocabulary
+from dprlens.training import processes
 from dprlens.training.dpr import DPRSpec, Trained, examples, shuffled_pairs, train_dpr
 from dprlens.training.pretrain import PretrainSpec, pretrain
-from dprlens.training.processes import in_parallel, threads
 from dprlens.world import World
 
 TOLD = ("true", "false", "nothing")  # what pre-training says about the linking facts under test
@@ -69,10 +70,20 @@ def dpr(
     return train_dpr(start, train, dev, spec, seed, checkpoint)
 
 
+def dpr_in_group(chosen: Profile, seed: int) -> None:
+    """Make `dpr` of the base model together with the other processes of torchrun; the first one keeps it."""
+    with processes.group():
+        world = closed_world(chosen.world, seed)
+        base = base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+        call = DualEncoder(base, base), world, chosen.negatives, chosen.dpr, seed
+        if processes.agreed(dpr.record(*call) is None):
+            (dpr if processes.rank() == 0 else dpr.__wrapped__)(*call)
+
+
 @step(version=1)
 def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
     """The k best passages (all, if there are fewer) for every question of the world, in their order there."""
-    with threads(1):
+    with processes.threads(1):
         retriever = Retriever(dual, world.passages)
         return retriever.search([question.text for question in world.questions], min(k, len(world.passages)))
 
@@ -115,11 +126,64 @@ def findings(
     return frame
 
 
-def arms(chosen: Profile, seeds: Sequence[int], told: Sequence[str] = TOLD) -> pd.DataFrame:
-    """`findings` for each seed and each arm, one below the other; two more columns, told and seed, say which."""
-    specs = chosen.world, chosen.text, chosen.encoder, chosen.pretrain, chosen.negatives, chosen.dpr
-    runs = [(seed, arm) for arm in told for seed in seeds]
-    frames = in_parallel(findings, [(*specs, *run) for run in runs])
+class Run(NamedTuple):
+    """One model of the causal test."""
+
+    study: str  # "deep", "shallow" or "grid"
+    profile: Profile
+    size: float  # of its world, against the page's
+    form: float  # mean share of a linking fact's statements that are descriptions
+    seed: int
+    told: str
+
+
+def causal_test(chosen: Profile, seed: int) -> pd.DataFrame:
+    """`findings` of all models of the causal test (`bound.BoundSpec`), one below the other.
+
+    Further columns say which model a row is about: study, size, form, seed, told (see `Run`).
+    """
+    runs = [
+        *_shallow_runs(chosen, seed),
+        *_deep_runs(chosen, seed),
+    ]  # the deep ones may have to wait for the base model
+    frames = processes.in_parallel(findings, [_findings_of(run) for run in runs])
     return pd.concat(
-        [frame.assign(told=arm, seed=seed) for frame, (seed, arm) in zip(frames, runs, strict=True)], ignore_index=True
+        [
+            frame.assign(study=run.study, size=run.size, form=run.form, seed=run.seed, told=run.told)
+            for frame, run in zip(frames, runs, strict=True)
+        ],
+        ignore_index=True,
     )
+
+
+def _deep_runs(chosen: Profile, seed: int) -> list[Run]:
+    form = float(np.mean(chosen.world.described))
+    return [
+        Run("deep", chosen, 1.0, form, s, told) for told, n in chosen.bound.deep_arms for s in range(seed, seed + n)
+    ]
+
+
+def _shallow_runs(chosen: Profile, seed: int) -> list[Run]:
+    spec, form = chosen.bound, float(np.mean(chosen.world.described))
+
+    def shallow(size: float, described: tuple[float, ...]) -> Profile:
+        world = replace(chosen.world.scaled(size), described=described)
+        return replace(chosen, world=world, encoder=replace(chosen.encoder, layers=spec.shallow_layers))
+
+    smaller = shallow(spec.shallow_size, chosen.world.described)
+    arms = [
+        Run("shallow", smaller, spec.shallow_size, form, s, told)
+        for told, n in spec.shallow_arms
+        for s in range(seed, seed + n)
+    ]
+    grid = [
+        Run("grid", shallow(size, (share,)), size, share, s, "true")
+        for size, share in spec.grid
+        for s in range(seed, seed + spec.grid_seeds)
+    ]
+    return arms + grid
+
+
+def _findings_of(run: Run) -> tuple:
+    p = run.profile
+    return p.world, p.text, p.encoder, p.pretrain, p.negatives, p.dpr, run.seed, run.told

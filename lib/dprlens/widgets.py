@@ -7,14 +7,16 @@ book, offline and without a kernel. Never `interact` or `Output` in a notebook t
 import html
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 
 import ipywidgets
 from IPython.display import HTML
 
 from dprlens.figures import COLOURS
-from dprlens.world import Question, Statement, World
+from dprlens.world import Passage, Question, Statement, World
 
 AS_TEXT = "tex2jax_ignore mathjax_ignore"  # dollars in data are no formulas
+SNIPPET = 70  # characters of a passage that stand behind its title
 ROW = "display:flex;align-items:center;gap:0.5em"
 BAR = "background:{colour};width:{width:.1f}%;min-width:2px;height:0.9em"
 
@@ -63,22 +65,22 @@ def questions(world: World, chosen: Sequence[Question]) -> HTML:
 
 def rankings(world: World, question: Question, lists: Mapping[str, Sequence[int]], note: str = "") -> str:
     """A question, and the passages that each model ranks first (indices into `world.passages`), the gold one marked."""
-    columns = []
-    for model, places in lists.items():
-        rows = []
-        for passage in (world.passages[place] for place in places):
-            gold = passage.id == question.gold
-            name = f"<b>{html.escape(passage.title)}</b>{' ✓' if gold else ''}"
-            rows.append(
-                f'<li title="{html.escape(passage.text)}">{f"<mark class=answer>{name}</mark>" if gold else name}</li>'
-            )
-        columns.append(f'<div><p class="fine">{html.escape(model)}</p><ol>{"".join(rows)}</ol></div>')
+
+    def entry(passage: Passage) -> str:
+        title = html.escape(passage.title)
+        if passage.id == question.gold:
+            title = f'<mark class="answer">{title} ✓</mark>'
+        return f'<li><b>{title}</b> <span class="fine">{html.escape(shorten(passage.text, SNIPPET))}</span></li>'
+
+    columns = [
+        f"<div><p>{html.escape(model)}</p><ol>{''.join(entry(world.passages[i]) for i in places)}</ol></div>"
+        for model, places in lists.items()
+    ]
     gold = world.passage[question.gold]
-    wanted = f"{gold.title}: {gold.text}"
+    said = " · ".join(filter(None, (note, f"gold: {gold.title}: {gold.text}")))
     return (
         f'<div class="question {AS_TEXT}"><p class="asked">{html.escape(question.text)}</p>'
-        f'<div class="article-grid">{"".join(columns)}</div>'
-        f'<p class="fine">{html.escape(note)}{" · " if note else ""}gold: {html.escape(wanted)}</p></div>'
+        f'<div class="article-grid">{"".join(columns)}</div><p class="fine">{html.escape(said)}</p></div>'
     )
 
 

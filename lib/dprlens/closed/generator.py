@@ -9,7 +9,7 @@ question whose gold passage names the question's entity or states its linking fa
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice, product
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ from dprlens.closed.language import (
     with_subject,
 )
 from dprlens.world import SPLITS, Exposure, Fact, Passage, Question, World, by_subject
+
+ENTITIES = ("people", "cities", "companies", "films")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class ClosedSpec:
     alternatives: int = 3  # false objects a fact (fewer where a relation has fewer), for the editing chapters
 
     def __post_init__(self) -> None:
-        for field in ("people", "cities", "companies", "films", "alternatives"):
+        for field in (*ENTITIES, "alternatives"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} = {getattr(self, field)} is negative; give 0 or more")
         if self.exposures < 1:
@@ -81,6 +83,10 @@ class ClosedSpec:
                 raise ValueError(
                     f"unknown relation {sorted(unknown)[0]!r}; there are {', '.join(language().relations)}"
                 )
+
+    def scaled(self, factor: float) -> "ClosedSpec":
+        """The same with `factor` times as many entities of each kind, rounded."""
+        return replace(self, **{kind: round(factor * getattr(self, kind)) for kind in ENTITIES})
 
 
 def _check_share(field: str, share: float) -> None:

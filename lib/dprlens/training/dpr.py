@@ -28,12 +28,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertModel
 
-from dprlens.artifacts import progress, write_json
+from dprlens.artifacts import digest, progress, write_json
 from dprlens.encoder import DualEncoder, Encoder, Text, new_model
 from dprlens.packed import last_cls, pack
 from dprlens.training import processes
 from dprlens.world import World
 
+COLUMNS = ["epoch", "loss", "dev_nll", "dev_rank"]  # of a history; the last two if there are dev questions
 KEPT = "now", "best", "optimiser"  # tensors of a checkpoint
 
 
@@ -85,12 +86,12 @@ class Trained(NamedTuple):
 
     def save(self, folder: Path) -> None:
         self.dual.save(folder)
-        write_json(folder / "history.json", self.history.to_dict("list"))
+        write_json(folder / "history.json", [[name, column.tolist()] for name, column in self.history.items()])
 
     @classmethod
     def load(cls, folder: Path) -> "Trained":
         history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-        return cls(DualEncoder.load(folder), pd.DataFrame(history))
+        return cls(DualEncoder.load(folder), pd.DataFrame(dict(history)))
 
 
 def examples(world: World, negatives: Mapping[str, Sequence[str]], split: str) -> list[Example]:
@@ -240,13 +241,14 @@ def train_dpr(
     """
     if len(train) < 2:
         raise ValueError(f"{len(train)} training questions leave nothing to tell apart; give 2 or more")
+    checkpoint = processes.agreed(checkpoint)
     with processes.threads(spec.threads), torch.random.fork_rng():
         run = _Run(start, train, dev, spec, seed)
         if checkpoint is not None:
             run.resume(checkpoint)
         while len(run.history) < spec.epochs:
             run.epoch()
-            if checkpoint is not None and processes.rank() == 0:
+            if checkpoint is not None and processes.rank() == 0:  # on a disk that all processes see
                 run.keep(checkpoint)
         return run.result()
 
@@ -275,14 +277,17 @@ class _Run:
             step = done * len(batches) + len(losses)
             rate = spec.learning_rate * multiplier(step, spec.warm_up_steps, len(batches) * spec.epochs)
             losses.append(self._step(batch_of([self.train[i] for i in batch], rng), step, rate))
-            if not math.isfinite(losses[-1]):
-                raise FloatingPointError(
-                    f"the DPR loss is {losses[-1]} in epoch {done + 1}, batch {len(losses)}; lower learning_rate, "
-                    f"which is {spec.learning_rate:g}"
-                )
+            self._insist(losses[-1], f"the loss in epoch {done + 1}, batch {len(losses)},")
         self.history.append({"epoch": done + 1, "loss": float(np.mean(losses)), **self._validated()})
+        self._insist(sum(self.history[-1].values()), f"what validation saw after epoch {done + 1}")
+        self._insist(sum(w.detach().abs().sum().item() for w in self.towers.parameters()), "the sum of all weights")
         if self._is_best():
             self.best = self._weights()
+
+    def _insist(self, number: float, what: str) -> None:
+        if not math.isfinite(number):
+            rate = f"lower learning_rate, which is {self.spec.learning_rate:g}"
+            raise FloatingPointError(f"DPR training went wrong, as {what} is {number}; {rate}")
 
     def _step(self, batch: Batch, step: int, rate: float) -> float:
         seed = np.random.SeedSequence([self.seed, step, processes.rank()]).generate_state(1, np.uint32)
@@ -328,7 +333,7 @@ class _Run:
             Encoder(encoder.tokenizer, tower, tower.device.type)
             for encoder, tower in zip((self.start.query, self.start.passage), self.towers, strict=True)
         ]
-        return Trained(DualEncoder(*encoders), pd.DataFrame(self.history))
+        return Trained(DualEncoder(*encoders), pd.DataFrame(self.history, columns=COLUMNS[: 4 if self.dev else 2]))
 
     # checkpoints
 
@@ -340,7 +345,8 @@ class _Run:
         for name, tensors in zip(KEPT, (self._weights(), self.best, self._moments()), strict=True):
             save_file(tensors, draft / f"{name}.safetensors")
         sums = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
-        write_json(draft / "progress.json", {"history": self.history, "sha256": sums})
+        write_json(draft / "progress.json", {"history": self.history, "seal": digest([self.history, sums])})
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one
         os.replace(draft, final)
         for older in set(checkpoint.glob("epoch-*")) - {final}:
             shutil.rmtree(older)
@@ -350,10 +356,11 @@ class _Run:
         for folder in processes.agreed(sorted(checkpoint.glob("epoch-*"), key=lambda f: -int(f.name[6:]))):
             try:
                 kept = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-                if any(_sha256(folder / name) != wanted for name, wanted in kept["sha256"].items()):
+                sums = {f"{name}.safetensors": _sha256(folder / f"{name}.safetensors") for name in KEPT}
+                if digest([kept["history"], sums]) != kept["seal"]:
                     continue
                 now, self.best, moments = (load_file(folder / f"{name}.safetensors") for name in KEPT)
-            except (OSError, ValueError, SafetensorError):
+            except (OSError, ValueError, TypeError, KeyError, SafetensorError):  # whatever damage can lead to
                 continue
             self.towers.load_state_dict(now)
             self._set_moments(moments)

@@ -27,17 +27,29 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_parallel(function: Callable, calls: Sequence[tuple], n: int | None = None) -> list:
-    """`[function(*call) for call in calls]`, up to n (None: one a core) at a time, each in a process of one thread.
+def in_parallel(step: Callable, calls: Sequence[tuple], n: int | None = None) -> list:
+    """`[step(*call) for call in calls]` of a cached step; what is not in the cache yet is made side by side.
 
-    For cached steps that need nothing but their arguments. What the first of them raises is raised here.
+    Up to n (None: one a core) processes of one thread each. What the first of them raises is raised here.
     """
-    # spawned, not forked: a copy of a process in which torch has threads can hang
-    spawn = multiprocessing.get_context("spawn")
-    n = min(len(calls), n or os.cpu_count() or 1)
-    with ProcessPoolExecutor(max(1, n), spawn, torch.set_num_threads, (1,)) as pool:
-        futures = [pool.submit(function, *call) for call in calls]
-        return [future.result() for future in futures]
+    missing = [call for call in calls if step.record(*call) is None]
+    if len(missing) > 1:
+        # spawned, not forked: a copy of a process in which torch has threads can hang
+        spawn = multiprocessing.get_context("spawn")
+        n = min(len(missing), n or os.cpu_count() or 1)
+        with ProcessPoolExecutor(n, spawn, _one_thread) as pool:
+            made = [pool.submit(_make, step, call) for call in missing]
+            for future in made:
+                future.result()
+    return [step(*call) for call in calls]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _make(step: Callable, call: tuple) -> None:
+    step(*call)  # its result stays in the cache
 
 
 @contextlib.contextmanager
