@@ -5,7 +5,7 @@ BIN := .venv/bin
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
-.PHONY: book test lint lab serve run clean
+.PHONY: book test lint lab serve run bench clean
 
 # install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
 book: .venv/installed
@@ -41,6 +41,10 @@ serve: .venv/installed
 # one notebook with other parameters: make run NB=00 ARGS="-p seed 3"
 run: .venv/installed
 	@$(BIN)/python -m dprlens run $(NB) --profile $(PROFILE) $(ARGS)
+
+# training and encoding beside sentence-transformers, in an environment of its own
+bench: .venv/installed
+	@$(BIN)/python benchmarks/bench.py
 
 # remove what was built; artifacts/, the cache, stays
 clean:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -272,10 +273,8 @@ def compare_encoding(setting: Setting, task: Task) -> bool:
     model = two_towers(task.start)
     encode_ours(task._replace(passages=task.passages[:32]))
     encode_theirs(task._replace(passages=task.passages[:32]), model, 32)
-    rounds = []
-    for _ in range(setting.rounds):
-        rounds.append((encode_ours(task), *(encode_theirs(task, model, batch) for batch in THEIR_BATCHES)))
-    ours, *theirs = zip(*rounds, strict=True)
+    sides = [encode_ours, *(partial(encode_theirs, model=model, batch=batch) for batch in THEIR_BATCHES)]
+    ours, *theirs = zip(*([side(task) for side in sides] for _ in range(setting.rounds)), strict=True)
     for batch, their_rounds in zip(THEIR_BATCHES, theirs, strict=True):
         line(setting.name, f"batches of {batch}", setting.texts, ours, their_rounds)
     difference = max((ours[-1].found - their_rounds[-1].found).abs().max().item() for their_rounds in theirs)
