@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from dprlens.artifacts import step
-from dprlens.encoder import DualEncoder, Encoder, EncoderSpec, random_bert
+from dprlens.encoder import DualEncoder, Encoder, EncoderSpec, random_bert, untrained
 from dprlens.packed import last_cls
 from dprlens.training import dpr, processes
 from dprlens.training.dpr import (
@@ -92,6 +92,14 @@ def weights_of(dual: DualEncoder) -> dict[str, Tensor]:
     return {f"{name}.{key}": w for name, tower in towers.items() for key, w in tower.state_dict().items()}
 
 
+class Stopped(BaseException):
+    """In the place of a kill, where a test wants to go on in the same process."""
+
+
+def stop() -> None:
+    raise Stopped
+
+
 # loss, schedule, rank
 
 
@@ -126,18 +134,14 @@ def test_a_run_without_warm_up_begins_at_full_rate():
     assert [multiplier(taken, 0, 4) for taken in range(5)] == [1.0, 0.75, 0.5, 0.25, 1e-7]
 
 
-def test_the_articles_run_takes_18400_steps(monkeypatch, start):
-    class Asked(Exception):
-        pass
-
-    def ask(*call):
-        raise Asked(*call)
-
+def test_dprs_own_run_takes_18400_steps(monkeypatch, start):
+    asked = []
     monkeypatch.setattr(dpr, "_tokens", lambda _, texts: [Tokens([2, 3], [2, 3], [])] * len(texts))
-    monkeypatch.setattr(dpr, "multiplier", ask)
-    with pytest.raises(Asked) as asked:
+    monkeypatch.setattr(dpr, "multiplier", lambda *call: asked.append(call) or 0.0)
+    monkeypatch.setattr(dpr, "backward", lambda *_: stop())
+    with pytest.raises(Stopped):
         train_dpr(start, [Example("", "")] * 58_880, [], PAPER)
-    assert asked.value.args == (0, 1237, 18_400)
+    assert asked == [(0, 1237, 18_400)]
 
 
 def test_average_rank_by_hand():
@@ -294,18 +298,20 @@ def test_chunks_do_not_change_the_gradient(chunk):
 
 
 def test_a_chunk_is_all_that_is_encoded_at_once(monkeypatch):
-    sizes = []
+    """With its graph in the second pass only; a single chunk needs no second pass."""
+    seen = []
 
     def spy(bert, packed):
-        sizes.append(len(packed.length))
+        seen.append((len(packed.length), torch.is_grad_enabled()))
         return last_cls(bert, packed)
 
     monkeypatch.setattr(dpr, "last_cls", spy)
     backward(toy_towers(), batch_of(TOKENS), chunk=3)
-    assert Counter(sizes) == Counter(2 * [3, 2] + 2 * [3, 3, 2])  # 5 questions, 8 passages, twice
-    sizes.clear()
+    chunks = [3, 2, 3, 3, 2]  # of 5 questions and 8 passages
+    assert seen == [(n, graph) for graph in (False, True) for n in chunks]
+    seen.clear()
     backward(toy_towers(), batch_of(TOKENS))
-    assert Counter(sizes) == Counter([5, 8])
+    assert seen == [(5, True), (8, True)]
 
 
 def test_with_dropout_the_second_pass_drops_what_the_first_did(monkeypatch):
@@ -387,15 +393,14 @@ def test_steps_are_adams_on_clipped_gradients_at_the_scheduled_rates(script, sta
 
 
 def test_the_very_first_step_moves_nothing(start, train):
+    """Each tower begins as its own encoder; afterwards two that began as one differ."""
+    pair = DualEncoder(start.query, untrained(start.query, seed=9))
     once = DPRSpec(epochs=1, batch=10, warm_up_steps=1)
-    assert fresh_digest(train_dpr(start, train, [], once).dual) == [headless(start)] * 2
+    after, before = weights_of(train_dpr(pair, train, [], once).dual), weights_of(pair)
+    assert all(torch.equal(after[name], weights) for name, weights in before.items())
     moved = train_dpr(start, train, [], replace(once, warm_up_steps=0)).dual
-    assert headless(start) not in fresh_digest(moved)
-    assert len(set(fresh_digest(moved))) == 2  # two towers, not one
-
-
-def headless(dual: DualEncoder) -> str:
-    return Encoder(dual.query.tokenizer, dual.query.bert, "cpu").digest
+    unmoved = Encoder(start.query.tokenizer, start.query.bert, "cpu").digest  # without the head
+    assert len({unmoved, moved.query.digest, moved.passage.digest}) == 3
 
 
 def test_every_epoch_sees_each_question_once_in_a_new_order(script, start, train):
@@ -621,15 +626,11 @@ def test_the_seed_decides_and_chunks_do_not(start, train, dev):
     assert not np.allclose(whole.history["loss"], first.history["loss"], rtol=1e-4)  # dropout drops
 
 
-def test_training_leaves_everything_else_alone(monkeypatch, start, train, dev):
-    """Its start, the number of threads and all global generators."""
-    seen, torch_numbers = [], torch.get_rng_state()
+def test_training_leaves_everything_else_alone(start, train, dev):
+    """Its start and all global generators."""
+    torch_numbers, before = torch.get_rng_state(), fresh_digest(start)
     others = random.getstate(), str(np.random.get_state())  # noqa: NPY002 - the global generator is what is looked at
-    before = fresh_digest(start)
-    monkeypatch.setattr(dpr, "progress", lambda items, _: seen.append(torch.get_num_threads()) or items)
-    trained = train_dpr(start, train, dev, replace(QUICK, epochs=2, threads=2))
-    assert seen == [2, 2]
-    assert torch.get_num_threads() == 1
+    trained = train_dpr(start, train, dev, replace(QUICK, epochs=2))
     assert torch.equal(torch.get_rng_state(), torch_numbers)
     assert (random.getstate(), str(np.random.get_state())) == others  # noqa: NPY002
     assert torch.is_grad_enabled()
@@ -639,6 +640,15 @@ def test_training_leaves_everything_else_alone(monkeypatch, start, train, dev):
     assert not trained.dual.query.model.training
     assert not trained.dual.passage.model.training
     assert trained.dual.query.tokenizer is start.query.tokenizer
+
+
+def test_training_has_threads_of_its_own(script, monkeypatch, start, train):
+    seen = []
+    script([1.0])
+    monkeypatch.setattr(dpr, "progress", lambda items, _: seen.append(torch.get_num_threads()) or items)
+    train_dpr(start, train, [], replace(QUICK, epochs=2, threads=2))
+    assert seen == [2, 2]
+    assert torch.get_num_threads() == 1
 
 
 def test_after_an_error_too(monkeypatch, start, train):
@@ -667,10 +677,6 @@ def test_a_trained_pair_comes_back_from_the_disk(tmp_path, start, train, dev, va
 # checkpoints
 
 
-class Stopped(BaseException):
-    """In the place of a kill, where a test wants to go on in the same process."""
-
-
 class Watch:
     """In the place of `progress`: notes which epochs are trained and stops in the second batch of one of them."""
 
@@ -684,10 +690,6 @@ class Watch:
             if i == 1 and self.begun[-1] == self.stop_in:
                 self.stop()
             yield item
-
-
-def stop() -> None:
-    raise Stopped
 
 
 @pytest.fixture
@@ -836,13 +838,13 @@ def test_the_last_whole_epoch_is_taken(start, train, uninterrupted, checkpoint, 
 def test_the_tenth_epoch_comes_after_the_ninth(start, train, tmp_path, watch, script):
     script([1.0])
     spec = replace(QUICK, epochs=11)
-    watch.stop_in = 11
-    with pytest.raises(Stopped):
-        train_dpr(start, train, [], spec, checkpoint=tmp_path)
-    shutil.copytree(tmp_path / "epoch-10", tmp_path / "epoch-9")
-    cut(tmp_path / "epoch-9" / "now.safetensors")
+    for watch.stop_in in (10, 11):
+        with pytest.raises(Stopped):
+            train_dpr(start, train, [], spec, checkpoint=tmp_path / "run")
+        shutil.copytree(tmp_path / "run", tmp_path / "kept", dirs_exist_ok=True)
+    assert names(tmp_path / "kept") == ["epoch-10", "epoch-9"]
     watch.stop_in, watch.begun = None, []
-    train_dpr(start, train, [], spec, checkpoint=tmp_path)
+    train_dpr(start, train, [], spec, checkpoint=tmp_path / "kept")
     assert watch.begun == [11]
 
 
@@ -955,13 +957,17 @@ def test_a_killed_step_goes_on_from_its_checkpoint(dies, saved, train, uninterru
 
 
 def member(rank: int, size: int, to: Path, saved: Path, texts: Sequence[list[Example]], spec: DPRSpec) -> None:
-    """One process of a group: trains in double precision and writes weights and history."""
+    """One process of a group: trains in double precision and writes weights and history.
+
+    Only the first knows of a checkpoint, as in a cached step.
+    """
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.double)
     if size > 1:
         torch.distributed.init_process_group("gloo", init_method=f"file://{to}/group", rank=rank, world_size=size)
     assert (processes.rank(), processes.size()) == (rank, size)
-    trained = train_dpr(DualEncoder.load(saved, "cpu"), *texts, spec, seed=6, checkpoint=to / "checkpoint")
+    checkpoint = to / "checkpoint" if rank == 0 else None
+    trained = train_dpr(DualEncoder.load(saved, "cpu"), *texts, spec, seed=6, checkpoint=checkpoint)
     save_file(weights_of(trained.dual), to / f"{rank}.safetensors")
     (to / f"{rank}.json").write_text(json.dumps(trained.history.to_dict("list")))
     if size > 1:

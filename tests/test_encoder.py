@@ -74,9 +74,7 @@ def test_company_does_not_matter(encoder):
 
 def test_the_mean_is_over_all_tokens_of_a_text_and_no_others(encoder):
     with torch.no_grad():
-        expected = [
-            encoder.bert(torch.tensor([words(encoder, text)])).last_hidden_state[0].mean(0) for text in TEXTS
-        ]
+        expected = [encoder.bert(torch.tensor([words(encoder, text)])).last_hidden_state[0].mean(0) for text in TEXTS]
     torch.testing.assert_close(encoder.mean(TEXTS), torch.stack(expected), atol=1e-5, rtol=0)
 
 

@@ -289,16 +289,15 @@ def step(version: int) -> Callable:
         def cached(*args, **kwargs):
             save, load = _storage(typing.get_type_hints(function).get("return"), function.__name__)
 
-            def make(folder: Path) -> None:
-                if "checkpoint" not in signature.parameters:
-                    save(function(*args, **kwargs), folder)
-                    return
-                unfinished = folder.parent / ".unfinished" / folder.name.removeprefix(".tmp-")
-                save(function(*args, **kwargs, checkpoint=unfinished), folder)
-                shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished = default_root() / ".unfinished"
 
-            known = arguments(args, kwargs)
-            return load(Cache(default_root()).get(function.__name__, version, known, make).folder)
+            def make(folder: Path) -> None:
+                own = {"checkpoint": unfinished / folder.name.removeprefix(".tmp-")}
+                save(function(*args, **kwargs, **(own if "checkpoint" in signature.parameters else {})), folder)
+
+            artifact = Cache(default_root()).get(function.__name__, version, arguments(args, kwargs), make)
+            shutil.rmtree(unfinished / artifact.folder.name, ignore_errors=True)
+            return load(artifact.folder)
 
         def record(*args, **kwargs) -> dict | None:
             return Cache(default_root()).look(function.__name__, version, arguments(args, kwargs))

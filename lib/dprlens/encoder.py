@@ -282,5 +282,9 @@ class DualEncoder:
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> "DualEncoder":
         """Raises ValueError, in one sentence, as `Encoder.load` does."""
+        if not (folder / "pooling.txt").is_file():
+            raise ValueError(
+                f"{folder} holds no pair: pooling.txt is missing; give a folder that DualEncoder.save wrote"
+            )
         encoders = [Encoder.load(folder / name, device) for name in ("query", "passage")]
         return cls(*encoders, (folder / "pooling.txt").read_text().strip())

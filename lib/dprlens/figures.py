@@ -102,7 +102,8 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Loss by epoch on training questions (solid) and dev questions (dashed); `histories` as `train_dpr` makes them."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5, 2.9))
-        for (name, history), (colour, marker) in zip(histories.items(), MARKS, strict=False):
+        for i, (name, history) in enumerate(histories.items()):
+            colour, marker = MARKS[i % len(MARKS)]
             line = {"color": COLOURS[colour], "marker": marker, "lw": 1.4, "markersize": 4}
             axes.plot(history["epoch"], history["loss"], label=name, **line)
             if "dev_nll" in history:
@@ -121,13 +122,15 @@ def accuracy_by_k(panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) ->
     with mpl.rc_context(STYLE):
         figure, several = plt.subplots(len(panels), 1, figsize=(5, 2.5 * len(panels) + 0.6), sharex=True, squeeze=False)
         for axes, (title, models) in zip(several[:, 0], panels.items(), strict=True):
+            ks = sorted({k for estimates in models.values() for k in estimates})
             for i, (name, estimates) in enumerate(models.items()):
                 colour, marker = MARKS[i % len(MARKS)]
-                places = [j + 0.08 * (i - (len(models) - 1) / 2) for j in range(len(estimates))]
+                estimates = dict(sorted(estimates.items()))
+                places = [ks.index(k) + 0.08 * (i - (len(models) - 1) / 2) for k in estimates]
                 values = [e.value for e in estimates.values()]
                 axes.plot(places, values, color=COLOURS[colour], alpha=0.5, lw=1.2)
                 _errors(axes, list(estimates.values()), places, colour, marker, name, across=False)
-                axes.set_xticks(range(len(estimates)), [str(k) for k in estimates])
+            axes.set_xticks(range(len(ks)), [str(k) for k in ks])
             axes.set_ylim(-0.03, 1.03)
             axes.set_ylabel("found")
             axes.grid(axis="y", alpha=0.25)

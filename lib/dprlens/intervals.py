@@ -115,8 +115,9 @@ def slope(
 
     def fitted(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
         sx, sy, sxy, sxx = sums / counts
-        with np.errstate(invalid="ignore", divide="ignore"):  # a draw in which all doses are equal has no slope
-            return (sxy - sx * sy) / (sxx - sx * sx)
+        spread = sxx - sx * sx
+        alike = spread <= 1e-9 * sxx  # a draw in which all doses are equal, up to rounding, has no slope
+        return np.where(alike, np.nan, (sxy - sx * sy) / np.where(alike, 1, spread))
 
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(counts), size=(resamples, len(counts)))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from transformers import BertForMaskedLM
 
 from dprlens.encoder import Encoder, new_model
 from dprlens.intervals import mean
@@ -113,6 +114,8 @@ def asked(world: World) -> pd.DataFrame:
 
 def with_head(tower: Encoder, base: Encoder) -> Encoder:
     """The tower with the masked-LM head of the model that it was trained from: what does it still say?"""
+    if not isinstance(base.model, BertForMaskedLM):
+        raise ValueError("the base has no masked-LM head to give to the tower; give the pre-trained model")
     model = new_model(base.model.config)
     model.load_state_dict(base.model.state_dict())
     model.bert.load_state_dict(tower.bert.state_dict())

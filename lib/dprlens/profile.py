@@ -3,6 +3,7 @@
 A library function takes *its* spec, never the profile, so that an unrelated knob does not invalidate its results.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from dprlens.bound import BoundSpec
@@ -34,19 +35,23 @@ class Profile:
         """
         changed = self
         for knob, value in changes.items():
-            if knob in SPECS:
-                given = {name: v for name, v in value.items() if v is not None}
-                changed = replace(changed, **{knob: replace(getattr(changed, knob), **given)})
-                continue
-            owners = [spec for spec in SPECS if knob in (field.name for field in fields(getattr(self, spec)))]
-            if len(owners) != 1:
-                reason = f"more than one spec has it ({', '.join(owners)})" if owners else "no spec has it"
-                raise ValueError(f"{knob!r} is not a knob of profile {self.name!r}: {reason}")
-            if value is not None:
-                value = tuple(value) if isinstance(value, list) else value  # papermill hands tuples on as lists
-                spec = replace(getattr(changed, owners[0]), **{knob: value})
-                changed = replace(changed, **{owners[0]: spec})
+            if knob in SPECS and isinstance(value, dict):
+                for name, turned in value.items():
+                    changed = changed._turned(name, turned, [knob])
+            else:
+                changed = changed._turned(knob, value, SPECS)
         return changed
+
+    def _turned(self, knob: str, value: object, specs: Sequence[str]) -> "Profile":
+        owners = [spec for spec in specs if knob in (field.name for field in fields(getattr(self, spec)))]
+        if len(owners) != 1:
+            none = "no spec has it" if len(specs) > 1 else f"{specs[0]} has no such field"
+            reason = f"more than one spec has it ({', '.join(owners)})" if owners else none
+            raise ValueError(f"{knob!r} is not a knob of profile {self.name!r}: {reason}")
+        if value is None:
+            return self
+        value = tuple(value) if isinstance(value, list) else value  # papermill hands tuples on as lists
+        return replace(self, **{owners[0]: replace(getattr(self, owners[0]), **{knob: value})})
 
 
 SPECS = tuple(field.name for field in fields(Profile) if field.name != "name")

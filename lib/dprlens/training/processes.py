@@ -41,7 +41,8 @@ def in_parallel(step: Callable, calls: Sequence[tuple], n: int | None = None) ->
             made = [pool.submit(_make, step, call) for call in missing]
             for future in made:
                 future.result()
-    return [step(*call) for call in calls]
+    with threads(1):
+        return [step(*call) for call in calls]
 
 
 def _one_thread() -> None:
