@@ -69,7 +69,9 @@ def book(root: Path, profile: str) -> None:
     build = root / "_build" / profile
     notebooks = discover(root / "notebooks")
     with _alone(build / ".lock"):
-        inputs = tree_digest([root / "lib" / "dprlens", root / "constraints.txt"], root)
+        # pages show the numbers on record for `full` beside their own; to `full` itself they are output
+        records = [root / "results" / "full"] if profile != "full" else []
+        inputs = tree_digest([root / "lib" / "dprlens", root / "constraints.txt", *records], root)
         stale, made_from = {}, {}
         for notebook in notebooks:
             values = check(notebook, {"profile": profile})
