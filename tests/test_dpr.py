@@ -760,6 +760,7 @@ def test_the_best_epoch_so_far_is_remembered(validated, watch, start, train, dev
     trained = train_dpr(start, train, dev, spec, checkpoint=tmp_path)
     assert watch.begun == [1, 2, 3, 4, 4]
     assert trained.history["dev_nll"].tolist() == nlls
+    assert list(trained.history) == ["epoch", "loss", "dev_nll", "dev_rank"]
     for kept, second in zip(weights_of(trained.dual).values(), seen[1].values(), strict=True):
         assert torch.equal(kept, second)
 

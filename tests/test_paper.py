@@ -9,7 +9,7 @@ import pytest
 from dprlens import paper
 from dprlens.intervals import Estimate, exact
 from dprlens.paper import CLAIMS, OWN_CLAIMS, own_reading
-from dprlens.paper.claims import FAILS, HOLDS, OPEN, above, between, every, greater
+from dprlens.paper.claims import FAILS, HOLDS, OPEN, above, below, between, every, greater
 from dprlens.paper.numbers import FOLDER
 from dprlens.paper.reading import row
 
@@ -123,6 +123,16 @@ def estimate(low, high):
 )
 def test_above_asks_the_whole_interval(found, verdict):
     assert above("a.b", 0).judge({"a.b": estimate(*found)}).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [((-0.2, -0.1), HOLDS), ((0.1, 0.2), FAILS), ((-0.1, 0.1), OPEN), ((0.0, 0.1), FAILS), ((0.0, 0.0), FAILS)],
+)
+def test_below_asks_the_whole_interval(found, verdict):
+    judged = below("a.b", 0).judge({"a.b": estimate(*found)})
+    assert judged.verdict == verdict
+    assert f"a.b is {estimate(*found)}, against 0" in judged.why
 
 
 @pytest.mark.parametrize(

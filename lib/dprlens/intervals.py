@@ -109,6 +109,7 @@ def slope(
         raise ValueError(f"{x.size} doses for {y.size} responses: give one dose for each response.")
     if np.ptp(x) == 0:
         raise ValueError(f"All {x.size} doses are {x[0]:g}: a slope needs two doses or more.")
+    x = x - x.mean()  # so that large doses do not swamp their differences
     names = list(range(x.size)) if clusters is None else clusters
     sums = np.stack([_clustered(part, names)[0] for part in (x, y, x * y, x * x)])  # [4, cluster]
     counts = _clustered(x, names)[1]

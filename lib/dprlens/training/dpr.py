@@ -236,8 +236,9 @@ def train_dpr(
     among all dev passages, from 0). Epochs are compared by dev_nll, from `spec.rank_from` on by dev_rank; without dev
     questions the last epoch is kept.
 
-    `checkpoint` is a folder in which the last finished epoch is kept: a run that was killed goes on from there. Raises
-    ValueError for fewer than two questions, FloatingPointError as soon as the loss is no number.
+    Texts are read at [CLS], whatever pooling `start` has. `checkpoint` is a folder of this call alone, in which the last
+    finished epoch is kept: the same call goes on from there if it was killed. Raises ValueError for fewer than two
+    questions, FloatingPointError as soon as the loss is no number.
     """
     if len(train) < 2:
         raise ValueError(f"{len(train)} training questions leave nothing to tell apart; give 2 or more")

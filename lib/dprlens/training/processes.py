@@ -39,8 +39,12 @@ def in_parallel(step: Callable, calls: Sequence[tuple], n: int | None = None) ->
         n = min(len(missing), n or os.cpu_count() or 1)
         with ProcessPoolExecutor(n, spawn, _one_thread) as pool:
             made = [pool.submit(_make, step, call) for call in missing]
-            for future in made:
-                future.result()
+            try:
+                for future in made:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # what waits is not begun; what runs is finished and kept
+                raise
     with threads(1):
         return [step(*call) for call in calls]
 
