@@ -236,8 +236,8 @@ def train_dpr(
     among all dev passages, from 0). Epochs are compared by dev_nll, from `spec.rank_from` on by dev_rank; without dev
     questions the last epoch is kept.
 
-    Texts are read at [CLS], whatever pooling `start` has. `checkpoint` is a folder of this call alone, in which the last
-    finished epoch is kept: the same call goes on from there if it was killed. Raises ValueError for fewer than two
+    Texts are read at [CLS], whatever pooling `start` has. `checkpoint` is a folder of this call alone, in which the
+    last finished epoch is kept: the same call goes on from there if it was killed. Raises ValueError for fewer than two
     questions, FloatingPointError as soon as the loss is no number.
     """
     if len(train) < 2:
