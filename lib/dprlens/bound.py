@@ -1,9 +1,9 @@
 """Does what BERT knows bound what DPR finds? The contrasts of the causal test (the paper's conclusion; claims C.1–C.3).
 
-All functions take rows of `steps.arms`: one row a question, model and seed, with what pre-training said about the fact
-that decides the question, and the place at which its passage was found. Whether a fact was stated, and how often, was
-dealt at random, so a difference between groups of questions is the effect of having read the fact. Questions about one
-fact are not independent: intervals draw whole facts, of each seed apart.
+All functions take rows of `steps.causal_test`: one row a question, model and seed, with what pre-training said about
+the fact that decides the question, and the place at which its passage was found. Whether a fact was stated, and how
+often, was dealt at random, so a difference between groups of questions is the effect of having read the fact. Questions
+about one fact are not independent: intervals draw whole facts, of each seed apart.
 """
 
 from collections.abc import Hashable, Sequence

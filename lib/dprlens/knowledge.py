@@ -113,7 +113,10 @@ def asked(world: World) -> pd.DataFrame:
 
 
 def with_head(tower: Encoder, base: Encoder) -> Encoder:
-    """The tower with the masked-LM head of the model that it was trained from: what does it still say?"""
+    """The tower with the masked-LM head of the model that it was trained from: what does it still say?
+
+    The head's output matrix is the word embedding, as in every BERT, and so the tower's.
+    """
     if not isinstance(base.model, BertForMaskedLM):
         raise ValueError("the base has no masked-LM head to give to the tower; give the pre-trained model")
     model = new_model(base.model.config)

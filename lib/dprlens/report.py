@@ -83,7 +83,11 @@ class Report:
         self._write()
 
     def table(
-        self, exhibit: str, frame: pd.DataFrame, title: str, numbers: Mapping[str, Estimate | float] | None = None
+        self,
+        exhibit: str,
+        frame: pd.DataFrame,
+        title: str,
+        numbers: Mapping[str, Estimate | float | None] | None = None,
     ) -> None:
         """Show `frame` as a numbered table and report the `numbers` behind it.
 
@@ -112,7 +116,7 @@ class Report:
         figure: Figure,
         title: str,
         alt: str,
-        numbers: Mapping[str, Estimate | float] | None = None,
+        numbers: Mapping[str, Estimate | float | None] | None = None,
     ) -> None:
         """Show a matplotlib figure (closed afterwards) as a numbered figure and report the `numbers` behind it.
 
@@ -223,7 +227,9 @@ def recorded(notebook: str, profile: str) -> dict[str, Estimate]:
     Records are the committed files in `results/`: what took hours is read here instead of computed again.
     """
     try:
-        results = json.loads((folder_for("DPRLENS_RECORDS", "results") / profile / f"{notebook}.json").read_text())
+        results = json.loads(
+            (folder_for("DPRLENS_RECORDS", "results") / profile / f"{notebook}.json").read_text("utf-8")
+        )
     except FileNotFoundError:
         return {}
     return {
