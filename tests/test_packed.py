@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from dprlens.packed import Packed, at_cls, last_cls, mean_over_tokens, pack, states
+from dprlens import packed as module
+from dprlens.packed import Packed, at_cls, in_parts, last_cls, mean_over_tokens, pack, read, states
 
 LENGTHS = [9, 2, 17, 4, 4, 12, 3, 7, 21, 5]
 LAYERS = 4
@@ -191,3 +192,36 @@ def test_each_dropout_of_the_last_block_acts(texts, place: Callable):
     assert all((one - other).abs().max() > 1e-3 for one, other in pairwise(draws))
     spread = torch.stack(draws).std(0).mean()
     assert (torch.stack(draws).mean(0) - calm).abs().mean() < 0.5 * spread
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 10, 21, 40, sum(LENGTHS) - 1])
+def test_parts_hold_no_more_than_asked_and_every_text_once(texts, tokens):
+    parts = in_parts(texts, tokens)
+    assert sorted(i for part in parts for i in part) == list(range(len(texts)))
+    assert all(sum(LENGTHS[i] for i in part) <= tokens or len(part) == 1 for part in parts)
+    lengths = [LENGTHS[i] for part in parts for i in part]
+    assert lengths == sorted(LENGTHS)
+
+
+def test_parts_are_filled(texts):
+    assert in_parts(texts, sum(LENGTHS)) == [list(range(len(texts)))]
+    assert in_parts([[2, 3]] * 5, 4) == [[0, 1], [2, 3], [4]]
+    assert in_parts([], 4) == []
+
+
+@pytest.mark.parametrize("tokens", [1, 30, 10_000])
+@pytest.mark.parametrize("width", [1, 30])
+def test_read_part_by_part_gives_each_text_its_own(texts, tokens, width, monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", tokens)
+    bert = toy()
+    found = read(bert, texts, 0, last_cls, width)
+    expected = torch.stack([plainly(bert, ids)[-1][0] for ids in texts])
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    weights = list(bert.parameters())
+    for one, other in zip(gradient(found, weights), gradient(expected, weights), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9 * float(other.abs().max()) + 1e-12, rtol=0)
+
+
+def test_to_read_nothing_is_refused():
+    with pytest.raises(ValueError, match="no text is given; give one or more"):
+        read(toy(), [], 0, last_cls)

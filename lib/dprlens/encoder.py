@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 
-from dprlens.packed import Packed, at_cls, last_cls, mean_over_tokens, pack, states
+from dprlens.packed import Packed, at_cls, last_cls, mean_over_tokens, read, states
 from dprlens.tokens import VOCABULARY, load_vocabulary, save_vocabulary
 
 WEIGHTS = "model.safetensors"
@@ -31,7 +31,6 @@ SHAPE = (  # what of a configuration decides the vectors
 )
 
 POOLINGS = ("cls", "mean")
-TEXTS_AT_ONCE = 256  # encoded together
 
 Text = str | tuple[str, str]  # a question, or a passage as (title, text)
 
@@ -138,20 +137,31 @@ class Encoder:
         if isinstance(texts, str):
             raise ValueError("a single text was given; give a list of texts")
         limit = self.bert.config.max_position_embeddings
-        parts = [(text.replace("\u2019", "'").strip(),) if isinstance(text, str) else text for text in texts]
-        return [self.tokenizer(*part, truncation="longest_first", max_length=limit)["input_ids"] for part in parts]
+        ids: list[list[int]] = [[]] * len(texts)
+        questions = [i for i, text in enumerate(texts) if isinstance(text, str)]
+        passages = [i for i, text in enumerate(texts) if not isinstance(text, str)]
+        for kind, parts in (
+            (questions, [[texts[i].replace("\u2019", "'").strip() for i in questions]]),
+            (passages, [[texts[i][part] for i in passages] for part in (0, 1)]),
+        ):
+            if kind:
+                found = self.tokenizer(*parts, truncation="longest_first", max_length=limit)["input_ids"]
+                for i, of_text in zip(kind, found, strict=True):
+                    ids[i] = of_text
+        return ids
 
-    def _read(self, texts: Sequence[Text], read: Callable[[BertModel, Packed], Tensor], *layers: int) -> Tensor:
-        """What `read(bert, packed)` [text, (layer,) d_model] makes of the texts, without gradients, on the CPU."""
-        ids = self.token_ids(texts)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        found = [torch.empty(0, *layers, self.bert.config.hidden_size)]
-        for start in range(0, len(order), TEXTS_AT_ONCE):
-            chosen = [ids[i] for i in order[start : start + TEXTS_AT_ONCE]]
-            with torch.no_grad():
-                packed = pack(chosen, self.tokenizer.pad_token_id).to(self.model.device)
-                found.append(read(self.bert, packed).float().cpu())
-        return torch.cat(found)[torch.tensor(order, dtype=torch.long).argsort()]
+    def _read(self, texts: Sequence[Text], reading: Callable[[BertModel, Packed], Tensor], *layers: int) -> Tensor:
+        """What `reading(bert, packed)` [text, (layer,) d_model] makes of the texts, without gradients, on the CPU."""
+        if not texts:
+            return torch.empty(0, *layers, self.bert.config.hidden_size)
+        with torch.no_grad():  # in rows of one text: among many there are always some as long, and short rows are cheap
+            return read(
+                self.bert,
+                self.token_ids(texts),
+                self.tokenizer.pad_token_id,
+                lambda bert, packed: reading(bert, packed).float().cpu(),
+                width=1,
+            )
 
     def mask_logits(
         self, ids: Sequence[Sequence[int]], places: Sequence[Sequence[int]], batch: int = 256

@@ -6,7 +6,7 @@ padding. Blocks and embeddings are transformers' own; only the last block's feed
 looks at its result.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import BertModel
 
 WIDTH = 96  # tokens in a row, if no text is longer: wider rows waste time in attention, narrower ones in padding
+AT_ONCE, AT_ONCE_ELSEWHERE = 2048, 2**18  # tokens, on a CPU, whose cache more do not fit, and on a GPU
 
 
 class Packed(NamedTuple):
@@ -48,6 +49,43 @@ def pack(texts: Sequence[Sequence[int]], pad: int, width: int = WIDTH) -> Packed
         where = row[i], slice(first[i], first[i] + len(tokens))
         ids[where], positions[where], text[where] = torch.tensor(tokens), torch.arange(len(tokens)), i
     return Packed(ids, positions, text, torch.tensor(row), torch.tensor(first), torch.tensor(list(map(len, texts))))
+
+
+def in_parts(texts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+    """The texts' indices in parts of at most `tokens` tokens, or of one longer text.
+
+    Texts of similar length go together; texts that fit into one part stay in their order.
+    """
+    if sum(map(len, texts)) <= tokens:
+        return [list(range(len(texts)))] if texts else []
+    parts: list[list[int]] = []
+    room = 0
+    for i in sorted(range(len(texts)), key=lambda i: len(texts[i])):
+        if len(texts[i]) > room:
+            parts.append([])
+            room = tokens
+        parts[-1].append(i)
+        room -= len(texts[i])
+    return parts
+
+
+def read(
+    bert: BertModel,
+    texts: Sequence[Sequence[int]],
+    pad: int,
+    reading: Callable[[BertModel, Packed], Tensor],
+    width: int = WIDTH,
+) -> Tensor:
+    """What `reading(bert, packed)` [text, …] makes of texts [text][token], in their order, part by part.
+
+    Raises ValueError if there is no text: nobody knows then what `reading` would return.
+    """
+    if not texts:
+        raise ValueError("no text is given; give one or more")
+    parts = in_parts(texts, AT_ONCE if bert.device.type == "cpu" else AT_ONCE_ELSEWHERE)
+    found = torch.cat([reading(bert, pack([texts[i] for i in p], pad, width).to(bert.device)) for p in parts])
+    order = torch.tensor([i for part in parts for i in part], device=found.device)
+    return found if len(parts) == 1 else found[order.argsort()]
 
 
 def states(bert: BertModel, packed: Packed) -> Iterator[Tensor]:

@@ -30,7 +30,7 @@ from transformers import BertModel
 
 from dprlens.artifacts import digest, progress, write_json
 from dprlens.encoder import DualEncoder, Encoder, Text, new_model
-from dprlens.packed import last_cls, pack
+from dprlens.packed import last_cls, read
 from dprlens.training import processes
 from dprlens.world import World
 
@@ -217,8 +217,7 @@ class _Encoding:
 
     def _encode(self, i: int) -> Tensor:
         torch.manual_seed(self.seed + i)
-        packed = pack(self.chunks[i], self.tower.config.pad_token_id).to(self.tower.device)
-        return last_cls(self.tower, packed)
+        return read(self.tower, self.chunks[i], self.tower.config.pad_token_id, last_cls)
 
 
 def train_dpr(
@@ -398,14 +397,13 @@ def _tokens(dual: DualEncoder, texts: Sequence[Example]) -> list[Tokens]:
     ]
 
 
-def _encoded(tower: BertModel, texts: Sequence[list[int]], at_once: int = 256) -> Tensor:
+def _encoded(tower: BertModel, texts: Sequence[list[int]]) -> Tensor:
     """[CLS] vectors [text, d_model], each process encoding its share of the texts."""
     mine = processes.own(len(texts))
-    found = [torch.zeros(0, tower.config.hidden_size, device=tower.device)]
-    for i in range(mine.start, mine.stop, at_once):
-        packed = pack(texts[i : min(i + at_once, mine.stop)], tower.config.pad_token_id).to(tower.device)
-        found.append(last_cls(tower, packed))
-    return processes.everybodys(torch.cat(found), mine, len(texts))
+    found = torch.zeros(0, tower.config.hidden_size, device=tower.device)
+    if texts[mine]:
+        found = read(tower, texts[mine], tower.config.pad_token_id, last_cls)
+    return processes.everybodys(found, mine, len(texts))
 
 
 def _sha256(file: Path) -> str:
