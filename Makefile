@@ -42,9 +42,10 @@ serve: .venv/installed
 run: .venv/installed
 	@$(BIN)/python -m dprlens run $(NB) --profile $(PROFILE) $(ARGS)
 
-# training and encoding beside sentence-transformers, in an environment of its own
+# training and encoding beside sentence-transformers, in an environment of its own; probes beside scikit-learn
 bench: .venv/installed
 	@$(BIN)/python benchmarks/bench.py
+	@$(BIN)/python benchmarks/probes.py
 
 # remove what was built; artifacts/, the cache, stays
 clean:

@@ -274,7 +274,7 @@ def compare_encoding(setting: Setting, task: Task) -> bool:
     encode_ours(task._replace(passages=task.passages[:32]))
     encode_theirs(task._replace(passages=task.passages[:32]), model, 32)
     sides = [encode_ours, *(partial(encode_theirs, model=model, batch=batch) for batch in THEIR_BATCHES)]
-    ours, *theirs = zip(*([side(task) for side in sides] for _ in range(setting.rounds)), strict=True)
+    ours, *theirs = zip(*([side(task) for side in sides] for _ in range(3 * setting.rounds)), strict=True)
     for batch, their_rounds in zip(THEIR_BATCHES, theirs, strict=True):
         line(setting.name, f"batches of {batch}", setting.texts, ours, their_rounds)
     difference = max((ours[-1].found - their_rounds[-1].found).abs().max().item() for their_rounds in theirs)

@@ -78,6 +78,55 @@ def test_the_mean_is_over_all_tokens_of_a_text_and_no_others(encoder):
     torch.testing.assert_close(encoder.mean(TEXTS), torch.stack(expected), atol=1e-5, rtol=0)
 
 
+def test_means_by_layer_are_those_of_transformers_states(encoder):
+    found = encoder.mean_by_layer([*TEXTS, PAIR])
+    assert found.shape == (4, 5, 32)
+    assert found.dtype == torch.float32
+    for i, ids in enumerate([*(words(encoder, text) for text in TEXTS), words(encoder, *PAIR)]):
+        for layer, states in enumerate(plainly(encoder, ids)):
+            torch.testing.assert_close(found[layer, i], states.mean(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.mean([*TEXTS, PAIR]), found[-1], atol=1e-5, rtol=0)
+    assert (found[0] - encoder.cls_by_layer([*TEXTS, PAIR])[0]).abs().max() > 1e-3
+
+
+def test_means_are_of_the_layers_asked_for_in_their_order(encoder):
+    every = encoder.mean_by_layer(TEXTS)
+    assert torch.equal(encoder.mean_by_layer(TEXTS, [3]), every[3:])
+    assert torch.equal(encoder.mean_by_layer(TEXTS, (2, 0, 2)), every[[2, 0, 2]])
+    assert encoder.mean_by_layer([]).shape == (4, 0, 32)
+    assert encoder.mean_by_layer([], [1, 2]).shape == (2, 0, 32)
+
+
+def test_company_does_not_matter_to_means(encoder):
+    texts = [*TEXTS, PAIR, *(f"{text} {text}" for text in TEXTS)] * 20
+    together = encoder.mean_by_layer(texts)
+    alone = torch.cat([encoder.mean_by_layer([text]) for text in texts[:9]], dim=1)
+    torch.testing.assert_close(together[:, -9:], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_layers_that_cannot_be_read_are_refused(refused, encoder, pooling):
+    read = getattr(encoder, f"{pooling}_by_layer")
+    for layer in (-1, 4):
+        with refused(f"layer {layer}", "0 to 3"):
+            read(TEXTS, [0, layer])
+    with refused("no layer", "one or more"):
+        read(TEXTS, [])
+    with refused("list"):
+        read("Where?")
+
+
+def test_passages_among_questions_keep_their_places(encoder):
+    """Both kinds are tokenised apart."""
+    other = ("Wick", "A mill.")
+    mixed = [PAIR, TEXTS[0], TEXTS[1], other, TEXTS[2], PAIR, TEXTS[0]]
+    expected = [words(encoder, *([text] if isinstance(text, str) else text)) for text in mixed]
+    assert encoder.token_ids(mixed) == expected
+    assert encoder.token_ids(mixed[::-1]) == expected[::-1]
+    assert encoder.token_ids([PAIR, other]) == [expected[0], expected[3]]
+    assert encoder.token_ids([]) == []
+
+
 def test_a_curly_apostrophe_is_read_as_a_straight_one(encoder):
     assert encoder.token_ids(["What is Ann\u2019s river?"]) == encoder.token_ids(["What is Ann's river?"])
 

@@ -12,6 +12,7 @@ from dprlens.figures import (
     COLOURS,
     MARKS,
     accuracy_by_k,
+    by_layer,
     dose_response,
     exposure_bars,
     learning_curves,
@@ -179,6 +180,71 @@ def test_a_model_keeps_its_place_on_the_axis_where_it_lacks_a_k():
     assert ticks(axes.get_xticklabels()) == ["1", "20", "100"]
 
 
+def estimates(*values: float) -> dict[int, Estimate]:
+    return {layer: Estimate(value, value - 0.125, value + 0.0625, 9) for layer, value in enumerate(values)}
+
+
+CURVES = {
+    "the paper": {"N = 2": {0: 0.5, 1: 0.75, 2: 0.875}, "N = 2 (DPR)": {0: 0.5, 1: 0.75}, "N = 5": {0: 0.25, 2: 0.5}},
+    "this page": {"N = 2": estimates(0.5, 0.625), "N = 2 (DPR)": estimates(0.5, 0.75), "N = 5": {1: 0.25}},
+}
+
+
+def curves(axes) -> list:
+    """Its lines but for those at chance."""
+    return [line for line in axes.lines if line.get_linestyle() != ":"]
+
+
+def bands(axes) -> list[set[tuple[float, float]]]:
+    """The corners of every band."""
+    return [{tuple(corner) for corner in band.get_paths()[0].vertices} for band in axes.collections]
+
+
+def test_curves_over_layers_have_a_panel_a_source_and_in_each_its_lines():
+    figure = by_layer(CURVES, "accuracy", [0.5, 0.2])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(CURVES)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy"] * 2
+    for axes, lines in zip(figure.axes, CURVES.values(), strict=True):
+        assert [line.get_label() for line in curves(axes)] == list(lines)
+        for line, values in zip(curves(axes), lines.values(), strict=True):
+            assert list(line.get_xdata()) == list(values)
+            assert list(line.get_ydata()) == [getattr(value, "value", value) for value in values.values()]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(CURVES["the paper"])
+    assert figure.axes[-1].get_xlabel() == "layer (0: embeddings)"
+    assert by_layer(CURVES, "accuracy", across="train questions").axes[-1].get_xlabel() == "train questions"
+    figure.draw_without_rendering()
+    assert all(float(tick).is_integer() for tick in figure.axes[-1].get_xticks())
+
+
+def test_dprs_curve_is_dashed_and_has_the_colour_of_the_one_before_it():
+    for axes in by_layer(CURVES, "accuracy").axes:
+        two, dpr, five = axes.lines
+        assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "-"]
+        assert two.get_color() == dpr.get_color() != five.get_color()
+        assert two.get_marker() == dpr.get_marker() != five.get_marker()
+    colours = [[line.get_color() for line in axes.lines] for axes in by_layer(CURVES, "accuracy").axes]
+    assert colours[0] == colours[1]
+
+
+def test_only_estimates_have_a_band():
+    paper, page = by_layer(CURVES, "accuracy", [0.5]).axes
+    assert not bands(paper)
+    assert bands(page) == [
+        {(0, 0.375), (0, 0.5625), (1, 0.5), (1, 0.6875)},
+        {(0, 0.375), (0, 0.5625), (1, 0.625), (1, 0.8125)},
+    ]
+    of_line = [to_hex(line.get_color()) for line in curves(page)[:2]]
+    assert [to_hex(band.get_facecolor()[0]) for band in page.collections] == of_line
+
+
+def test_chance_is_marked_in_every_panel():
+    for axes in by_layer(CURVES, "accuracy", [0.5, 0.2]).axes:
+        levels = [line for line in axes.lines if line.get_linestyle() == ":"]
+        assert [list(line.get_ydata()) for line in levels] == [[0.5, 0.5], [0.2, 0.2]]
+        assert all(line.get_label().startswith("_") for line in levels)  # not in the legend
+    assert all(len(axes.lines) == 3 for axes in by_layer(CURVES, "accuracy").axes)
+
+
 def test_a_surface_is_a_table_of_shares_with_their_intervals():
     cells = {
         ("plain", 120): Estimate(0.75, 0.5, 0.875, 9),
@@ -213,6 +279,7 @@ def test_a_surface_is_a_table_of_shares_with_their_intervals():
         lambda: dose_response(DOSES, "x", "y"),
         lambda: learning_curves(HISTORIES),
         lambda: accuracy_by_k(PANELS),
+        lambda: by_layer(CURVES, "x", [0.5]),
         lambda: surface({"a": {("b", 1): Estimate(0.5, 0.25, 0.75, 4)}}, "x", "y"),
     ],
 )

@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from dprlens.intervals import Estimate, detectable, difference, exact, gap, mean, over_runs, share, slope
+from dprlens.intervals import (
+    Estimate,
+    detectable,
+    difference,
+    exact,
+    gap,
+    holm,
+    mcnemar,
+    mean,
+    over_runs,
+    share,
+    slope,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +63,20 @@ def test_the_bootstrap_covers_the_truth_in_95_of_100_cases():
     samples = rng.normal(0.3, 1.0, size=(600, 120))
     covered = [e.low <= 0.3 <= e.high for e in (mean(row, resamples=500) for row in samples)]
     assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_the_bootstrap_covers_shares_of_facts_and_their_differences():
+    """Two questions a fact, both right with the fact's own probability, or with 0.1 less in the other arm."""
+    rng, facts = np.random.default_rng(13), np.repeat(np.arange(100), 2)
+    covered = {"share": [], "difference": []}
+    for _ in range(1000):
+        probability = rng.choice([0.2, 0.9], size=100)[facts]
+        one, other = rng.random(200) < probability, rng.random(200) < probability - 0.1
+        found = mean(one, facts, resamples=500), difference(one, other, facts, resamples=500)
+        for name, estimate, truth in zip(covered, found, (0.55, 0.1), strict=True):
+            covered[name].append(estimate.low <= truth <= estimate.high)
+    assert 0.93 <= np.mean(covered["share"]) <= 0.97
+    assert 0.93 <= np.mean(covered["difference"]) <= 0.97
 
 
 def test_wilson_covers_the_truth_in_95_of_100_cases():
@@ -152,6 +178,21 @@ def test_many_clusters_are_drawn_in_blocks(monkeypatch):
     assert mean(values, resamples=64) == pytest.approx(whole)
 
 
+@pytest.mark.parametrize("block", [1, 31, 95, 400])  # a draw at a time, or three, or twelve, of 31 clusters
+def test_numbers_that_share_their_draws_are_those_drawn_in_blocks(monkeypatch, block):
+    rng = np.random.default_rng(12)
+    a, b = rng.random((2, 120)) < 0.4
+    facts = np.arange(120) % 31
+    calls = [(mean, (a, facts)), (difference, (a, b, facts)), (mean, (b, facts)), (difference, (b, a, facts))]
+    shared = [of(*arguments, seed=5, resamples=201) for of, arguments in calls]
+    with monkeypatch.context() as patched:
+        patched.setattr("dprlens.intervals.BLOCK", block)
+        in_blocks = [of(*arguments, seed=5, resamples=201) for of, arguments in calls]
+    assert in_blocks == [pytest.approx(estimate, abs=1e-12) for estimate in shared]
+    assert [of(*arguments, seed=5, resamples=201) for of, arguments in calls] == shared  # the draws are left alone
+    assert len(set(shared)) == 4
+
+
 @pytest.mark.parametrize("values", [[], [0.1, float("nan")], [[1, 2], [3, 4]]])
 def test_no_values_or_no_numbers_are_refused_with_a_sentence(values):
     with pytest.raises(ValueError, match="give one row of at least one finite number"):
@@ -241,3 +282,60 @@ def test_what_is_detectable_is_detected_four_times_in_five():
     assert true == pytest.approx(2.8016 / 80**0.5, rel=0.05)
     found = [mean(sample, resamples=400).low > 0 for sample in rng.normal(true, 1, size=(600, 80))]
     assert 0.75 <= np.mean(found) <= 0.86
+
+
+# --- p-values ---
+
+
+def test_mcnemar_by_hand():
+    """Of 9 items a alone is right on one and b alone on five: 2 · (1 + 6) / 2⁶; the other three say nothing."""
+    a = [1, 0, 0, 0, 0, 0, 1, 1, 0]
+    b = [0, 1, 1, 1, 1, 1, 1, 1, 0]
+    assert mcnemar(a, b) == pytest.approx(14 / 64)
+    assert mcnemar([True] * 5, [False] * 5) == pytest.approx(2 / 32)
+    assert mcnemar([1, 0], [0, 1]) == 1
+
+
+def test_mcnemar_does_not_care_which_arm_is_first():
+    for a, b in np.random.default_rng(14).random((20, 2, 40)) < 0.6:
+        assert 0 < mcnemar(a, b) == mcnemar(b, a) <= 1
+
+
+def test_arms_that_agree_everywhere_are_not_told_apart():
+    assert mcnemar([1, 0, 1], [1, 0, 1]) == 1
+    assert mcnemar([], []) == 1
+
+
+def test_mcnemar_rejects_equal_arms_no_more_often_than_it_says():
+    samples = np.random.default_rng(15).random((1500, 2, 60)) < 0.5
+    assert 0.01 < np.mean([mcnemar(a, b) < 0.05 for a, b in samples]) < 0.055
+
+
+def test_arms_on_other_items_are_refused(refused):
+    with refused("3 and 2 items", "the same items"):
+        mcnemar([1, 0, 1], [1, 0])
+
+
+def test_holm_by_hand():
+    """In order 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06 and 0.04, which must not be the less."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.02, 0.02, 0.5]) == pytest.approx([0.06, 0.06, 0.5])
+    assert holm([0.6, 0.3, 0.9]) == pytest.approx([1, 0.9, 1])
+    assert holm([0.03]) == pytest.approx([0.03])
+
+
+def test_holm_keeps_the_order_and_raises_no_p_above_one():
+    for p in np.random.default_rng(16).random((20, 13)) ** 3:
+        adjusted = holm(p)
+        order = np.argsort(p)
+        assert (np.diff(adjusted[order]) >= 0).all()
+        assert (p <= adjusted).all()
+        assert (adjusted <= np.minimum(1, 13 * p)).all()  # never more than Bonferroni's
+        assert adjusted.min() == pytest.approx(min(1, 13 * p.min()))
+        np.testing.assert_array_equal(holm(p[::-1]), adjusted[::-1])
+
+
+def test_holm_refuses_what_is_no_row_of_numbers(refused):
+    for p in ([], [0.1, float("nan")], [[0.1, 0.2]]):
+        with refused("at least one finite number"):
+            holm(p)

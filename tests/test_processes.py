@@ -12,7 +12,7 @@ import torch
 
 from dprlens.artifacts import step
 from dprlens.training import processes
-from dprlens.training.processes import add_up, agreed, everybodys, group, in_parallel, own, rank, size, threads
+from dprlens.training.processes import add_up, agreed, everybodys, group, in_parallel, own, pool, rank, size, threads
 
 
 def test_threads_are_set_and_put_back():
@@ -45,6 +45,11 @@ def meet(i: int, folder: str) -> dict:
     return {"call": i, "threads": torch.get_num_threads(), "process": os.getpid()}
 
 
+@step(version=1)
+def where(i: int, j: int, folder: str) -> dict:  # noqa: ARG001, part of the key
+    return {"process": os.getpid()}
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path / "cache"))
@@ -52,8 +57,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_calls_run_side_by_side_in_processes_of_one_thread(cache, monkeypatch):
-    with threads(2), pytest.raises(ZeroDivisionError, match="call 2 divides by nothing"):
-        in_parallel(meet, [(i, cache) for i in range(4)], n=2)
+    with threads(2), pool(2) as workers, pytest.raises(ZeroDivisionError, match="call 2 divides by nothing"):
+        in_parallel(meet, [(i, cache) for i in range(4)], workers)
     monkeypatch.delattr(processes, "ProcessPoolExecutor")  # from here on everything needed is in the cache
     found = in_parallel(meet, [(1, cache), (0, cache)])
     assert [result["call"] for result in found] == [1, 0]
@@ -69,6 +74,33 @@ def test_a_single_call_needs_no_process_of_its_own(cache, monkeypatch):
         (found,) = in_parallel(meet, [(0, cache)])
         assert torch.get_num_threads() == 2
     assert found == {"call": 0, "threads": 1, "process": os.getpid()}  # one thread here as well: the result is the same
+
+
+def test_calls_can_share_their_processes(cache):
+    with pool(2) as workers:
+        first, second = (in_parallel(where, [(i, j, cache) for j in range(4)], workers) for i in range(2))
+    used = {result["process"] for result in [*first, *second]}
+    assert os.getpid() not in used
+    assert len(used) <= 2
+
+
+def test_the_processes_of_a_killed_run_end_too(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import os, time\n"
+        "from dprlens.training.processes import pool\n"
+        "if __name__ == '__main__':\n"
+        "    workers = pool(1)\n"
+        "    print(workers.submit(os.getpid).result(), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as run:
+        worker = int(run.stdout.readline())
+        run.kill()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and "zombie" not in Path(f"/proc/{worker}/status").read_text():
+        assert time.monotonic() < end, "the worker outlived the run"
+        time.sleep(0.1)
 
 
 # a group

@@ -9,15 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
-from dprlens import bound, knowledge, steps
+from dprlens import bound, controls, knowledge, steps
 from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, misinformed
 from dprlens.encoder import DualEncoder, EncoderSpec, untrained
-from dprlens.negatives import NegativesSpec
+from dprlens.negatives import BM25, NegativesSpec
+from dprlens.probe import Features, Items, ProbeSpec, ProbingSpec, items, make_probe, matching
 from dprlens.profile import Profile
 from dprlens.training.dpr import DPRSpec, Trained
 from dprlens.training.pretrain import PretrainSpec
+from dprlens.world import SPLITS
 
 WORLD = ClosedSpec(0, 6, 0, 0, relations=("river",), exposures=8, low_doses=())
 TEXT = TextSpec(remarks=1)
@@ -292,7 +295,7 @@ def test_dpr_sees_training_and_dev_questions_and_the_control_their_passages_in_d
 
 # --- DPR on several processes ---
 
-MICRO = Profile("micro", LINKED, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec())
+MICRO = Profile("micro", LINKED, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec(), ProbeSpec(), ProbingSpec())
 
 
 class Recorder:
@@ -417,3 +420,292 @@ def test_the_page_can_open_the_first_deep_model_of_the_causal_test(calls):
     found = steps.causal_test(WIDE, 5)
     (number,) = set(found.query("study == 'deep' and seed == 5 and told == 'true'")["call"])
     assert calls[number] == (WIDE.world, TEXT, WIDE.encoder, TRAIN, NEGATIVES, DPR, 5, "true")
+
+
+# --- probes ---
+
+# Some 270 train and 540 test questions with four hard negatives, for networks of two blocks.
+PAGE = replace(
+    MICRO,
+    world=ClosedSpec(40, 12, 12, 15, exposures=4, low_doses=(), train=0.5, dev=0.15),
+    encoder=replace(SHAPE, layers=2),
+    negatives=NegativesSpec(per_question=4),
+    probing=ProbingSpec(random_encoders=2, repeats=2),
+)
+PROBE = PAGE.probe
+
+
+@pytest.fixture(scope="module")
+def page(cache):
+    """The world, its networks, features of each, and what `encoder_pairs` makes of them."""
+    _, states = cache
+    world = steps.closed_world(PAGE.world, SEED)
+    base = steps.base_model(world, TEXT, PAGE.encoder, TRAIN, SEED)
+    dual = steps.dpr(DualEncoder(base, base), world, PAGE.negatives, DPR, SEED).dual
+    random = {f"random{i}": untrained(base, SEED + i) for i in range(2)}
+    networks = {"base": base, "query": dual.query, "passage": dual.passage, **random}
+    # made here one after the other: side by side each would need a process of its own
+    seen = {name: steps.features(network, world) for name, network in networks.items()}
+    states()
+    pairs, found = steps.encoder_pairs(PAGE, SEED), states()
+    mined = steps.mined_negatives(world, PAGE.negatives)
+    return SimpleNamespace(
+        world=world,
+        networks=networks,
+        seen=seen,
+        pairs=pairs,
+        states=found,
+        mined=mined,
+        items={split: items(world, mined, split, PROBE.most, SEED) for split in SPLITS},
+        rest=(world, PAGE.negatives, PROBE),
+    )
+
+
+def shown_of(page, who: str, layer: int) -> list:
+    """Train, dev and test questions as this pair of encoders sees them."""
+    return [matching(*page.pairs[who], layer, page.items[split]) for split in SPLITS]
+
+
+def test_features_are_the_states_of_all_texts_in_the_worlds_order(page):
+    world = page.world
+    titles, texts = ([getattr(passage, name) for passage in world.passages] for name in ("title", "text"))
+    for name, found in page.seen.items():
+        assert found.questions.shape == (3, len(world.questions), 16)
+        assert found.passages.shape == (3, len(world.passages), 16)
+        asked = vectors(page.networks[name], [question.text for question in world.questions])
+        np.testing.assert_allclose(found.questions[-1], asked, atol=1e-5)
+        np.testing.assert_allclose(found.passages[-1], vectors(page.networks[name], titles, texts), atol=1e-5)
+
+
+def test_features_may_be_means_over_tokens(page):
+    base, world = page.networks["base"], page.world
+    means = steps.features(base, world, "mean")
+    np.testing.assert_array_equal(means.questions, base.mean_by_layer([question.text for question in world.questions]))
+    np.testing.assert_array_equal(means.passages, base.mean_by_layer([p[1:3] for p in world.passages]))
+    assert np.ptp(page.seen["base"].passages[0], axis=0).max() == 0  # [CLS] before any block, which the mean is not
+    assert np.ptp(means.passages[0], axis=0).max() > 0.01
+
+
+def test_an_unknown_pooling_leaves_no_features(cache, page, refused):
+    kept = sorted(cache[0].glob("features-*"))
+    with refused("'max'", "cls, mean"):
+        steps.features(page.networks["base"], page.world, "max")
+    with refused("'max'", "cls, mean"):
+        steps.features.__wrapped__(page.networks["base"], page.world, "max")
+    assert sorted(cache[0].glob("features-*")) == kept
+
+
+def test_each_pair_is_of_its_encoders_and_finds_their_features(page):
+    assert [*page.pairs] == ["pretrained", "dpr_query", "dpr_context", "dpr_paired", "random0", "random1"]
+    who = {
+        "pretrained": ("base", "base"),
+        "dpr_query": ("query", "query"),
+        "dpr_context": ("passage", "passage"),
+        "dpr_paired": ("query", "passage"),
+        "random0": ("random0", "random0"),
+        "random1": ("random1", "random1"),
+    }
+    for name, pair in page.pairs.items():
+        assert tuple(found.digest for found in pair) == tuple(page.seen[of].digest for of in who[name])
+    assert len({found.digest for found in page.seen.values()}) == 5
+    made = ["closed_world", "base_model", "dpr", *["features"] * 5]
+    assert page.states == [(name, "cached") for name in made]
+
+
+# an independent route to what `probed` says
+
+
+def shown_by_numpy(page, who: str, n: int, layer: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """[q; p_1; …; p_N], standardised as the train questions are, and the slot, for train, dev and test questions."""
+    parts = [part.shown(n, 3 * SEED + i) for i, part in enumerate(shown_of(page, who, layer))]
+    X = parts[0][0].astype(float)
+    groups = X[:, 0], X[:, 1:].reshape(-1, X.shape[2])  # questions; passages of all slots
+    mean, deviation = (np.stack([of(group, axis=0) for group in groups])[[0, *[1] * n]] for of in (np.mean, np.std))
+    scale = np.where(deviation > 1e-4, 1 / np.maximum(deviation, 1e-4), 0)
+    return [(((X - mean) * scale).reshape(len(X), -1), y) for X, y in parts]
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("who", ["pretrained", "dpr_paired"])
+def test_the_papers_probe_is_right_where_logistic_regression_is(page, who, n, layer):
+    """scikit-learn keeps one vector of weights for two slots, ours two of half its length: half the penalty."""
+    (Z, y), (selecting, chosen), (testing, right) = shown_by_numpy(page, who, n, layer)
+    fits = [
+        LogisticRegression(C=(2 if n == 2 else 1) / (len(y) * l2), max_iter=5000, tol=1e-8).fit(Z, y) for l2 in PROBE.l2
+    ]
+    found = [fit.predict_log_proba(selecting)[np.arange(len(chosen)), chosen].mean() for fit in fits]
+    best = next((i for i in range(len(fits) - 1) if found[i + 1] < found[i]), len(fits) - 1)  # no further once it falls
+    theirs = fits[best].predict(testing) == right
+    found = steps.probed(*page.pairs[who], *page.rest, "linear", (2, 3), (1, 2), SEED)
+    ours = found.correct[n - 2, layer - 1]
+    assert found.l2[n - 2, layer - 1] == PROBE.l2[best]
+    assert abs(ours.mean() - theirs.mean()) <= 0.02
+    assert (ours == theirs).mean() >= 0.97
+    assert len(ours) > 500
+
+
+@pytest.mark.parametrize("who", ["pretrained", "dpr_paired"])
+def test_without_a_probe_the_dot_product_decides(page, who):
+    """By numpy, and without slots: the gold passage must score higher than the others."""
+    found = steps.probed(*page.pairs[who], *page.rest, "dot", (2, 3, 5), (1, 2), SEED)
+    query, passage = page.pairs[who]
+    chosen = page.items["test"]
+    for i, n in enumerate((2, 3, 5)):
+        for j, layer in enumerate((1, 2)):
+            q = query.questions[layer].astype(float)[chosen.questions]
+            p = passage.passages[layer].astype(float)[chosen.choices[:, :n]]
+            others, order = q.copy(), np.random.default_rng(SEED).permutation(len(q))
+            others[order] = q[np.roll(order, 1)]
+            for asked, right in ((q, found.correct[i, j]), (others, found.shuffled[i, j])):
+                scores = (p * asked[:, None]).sum(-1)
+                lead = scores[:, 0] - scores[:, 1:].max(1)
+                clear = abs(lead) > ROUNDING
+                np.testing.assert_array_equal(right[clear], lead[clear] > 0)
+                assert clear.mean() > 0.95
+
+
+def test_embeddings_of_cls_leave_the_dot_product_with_the_first_slot(page):
+    found = steps.probed(*page.pairs["pretrained"], *page.rest, "dot", (2, 3), (0,), SEED)
+    for i, n in enumerate((2, 3)):
+        slots = shown_of(page, "pretrained", 0)[2].shown(n, 3 * SEED + 2)[1]
+        np.testing.assert_array_equal(found.correct[i, 0], slots == 0)
+
+
+def test_probes_fitted_to_the_other_half_are_tested_on_every_question(page):
+    call = *page.pairs["pretrained"], *page.rest, "tied", (2, 4), (0, 1, 2), SEED
+    by_train, by_test = steps.probed(*call), steps.probed(*call, "test")
+    questions = len(page.items["test"].questions)
+    for found in (by_train, by_test):
+        assert found.correct.shape == found.shuffled.shape == (2, 3, questions)
+        assert found.correct.dtype == bool
+        assert found.train.shape == found.l2.shape == (2, 3)
+    assert set(by_train.l2.ravel()) <= set(PROBE.l2)
+    assert (by_train.correct != by_test.correct).any()
+
+
+def test_a_half_that_is_none_and_a_layer_that_is_not_there_are_refused(page, refused):
+    pair = page.pairs["pretrained"]
+    with refused("'dev'", "train or test"):
+        steps.probed(*pair, *page.rest, "tied", (2,), (1,), SEED, fit_on="dev")
+    with refused("layer 3", "0 to 2"):
+        steps.probed(*pair, *page.rest, "tied", (2,), (1, 3), SEED)
+    with refused("layer -1", "0 to 2"):
+        steps.learned(*pair, *page.rest, "tied", 2, -1, (20,), SEED)
+    with refused("'quadratic'"):
+        steps.probed(*pair, *page.rest, "quadratic", (2,), (1,), SEED)
+    with refused("n = 6"):
+        steps.probed(*pair, *page.rest, "tied", (2, 6), (1,), SEED)
+
+
+def test_another_strength_fits_probes_again_and_reads_no_text_again(cache, page):
+    _, states = cache
+    call = [*page.pairs["pretrained"], *page.rest, "tied", (2,), (1,), SEED]
+    steps.probed(*call)
+    other = replace(PROBE, l2=(100.0,))
+    call[4] = other
+    assert steps.probed.record(*call) is None
+    states()
+    again = steps.encoder_pairs(replace(PAGE, probe=other), SEED)
+    found = steps.probed(*again["pretrained"], *call[2:])
+    told = states()
+    assert [name for name, state in told if state != "cached"] == ["probed"]
+    assert [name for name, _ in told].count("features") == 5
+    assert found.l2.item() == 100
+    assert steps.probed.record(*call)
+
+
+# what the controls make of the same features
+
+
+def test_selectivity_is_of_the_test_questions_held_back(page):
+    found = steps.selective(*page.pairs["pretrained"], *page.rest, "tied", 2, (0, 2), SEED)
+    questions = len(page.items["test"].questions)
+    assert {name: array.shape for name, array in found.items()} == {
+        "task": (2, questions - questions * 7 // 10),
+        "control": (2, questions - questions * 7 // 10),
+        "questions": (questions - questions * 7 // 10,),
+    }
+    assert len(set(found["questions"])) == len(found["questions"])
+    assert 0 <= found["questions"].min() <= found["questions"].max() < questions
+    ids = [passage.id for passage in page.world.passages]
+    shown, maker = shown_of(page, "pretrained", 2)[2], make_probe("tied", PROBE, SEED)
+    expected = controls.selectivity(maker, shown, page.items["test"], ids, 2, PROBE.l2, SEED)
+    np.testing.assert_array_equal(found["task"][1], expected.task)
+    np.testing.assert_array_equal(found["control"][1], expected.control)
+
+
+def test_code_lengths_are_shares_of_what_slots_cost_without_features(page):
+    found = steps.code_lengths(*page.pairs["dpr_query"], *page.rest, "tied", 3, (0, 2), (1.0, 0.1), 2, SEED)
+    assert found.shape == (2, 2)
+    np.testing.assert_allclose(found[0], 1, atol=1e-6)  # [CLS] before any block tells nothing
+    X, y = shown_of(page, "dpr_query", 2)[2].shown(3, SEED)
+    bits = controls.online_code(make_probe("tied", PROBE, SEED).set_params(l2=0.1), X, y, 2, SEED)
+    np.testing.assert_allclose(found[1], len(y) * np.log2(3) / bits)
+
+
+def test_learning_curves_have_a_row_a_size(page, refused):
+    sizes = (10, 40, len(page.items["train"].questions))
+    found = steps.learned(*page.pairs["dpr_paired"], *page.rest, "tied", 2, 2, sizes, SEED)
+    assert found.shape == (3, len(page.items["test"].questions))
+    assert found.dtype == bool
+    assert len({row.tobytes() for row in found}) == 3
+    parts = shown_of(page, "dpr_paired", 2)
+    expected = controls.learning_curve(make_probe("tied", PROBE, SEED), *parts, 2, sizes, PROBE.l2, SEED)
+    for row, size in zip(found, sizes, strict=True):
+        np.testing.assert_array_equal(row, expected[size])
+    with refused(str(sizes[-1] + 1), f"1 to {sizes[-1]}"):
+        steps.learned(*page.pairs["dpr_paired"], *page.rest, "tied", 2, 2, (10, sizes[-1] + 1), SEED)
+
+
+def test_reversed_pairs_are_tested_in_both_orders(page):
+    questions = len(controls.reversible(page.world, page.mined, "test", SEED).questions)
+    assert questions > 100
+    blind = steps.reversed_pairs(*page.pairs["dpr_paired"], *page.rest, "tied", 2, SEED)
+    assert {name: right.shape for name, right in blind.items()} == {
+        "ordinary": (2 * questions,),
+        "balanced": (2 * questions,),
+    }
+    # who does not see the question is right on just one of each two, or always takes the first slot
+    np.testing.assert_array_equal(blind["ordinary"].reshape(2, -1, 2).sum(2), 1)
+    assert blind["balanced"].mean() == 0.5
+    dot = steps.reversed_pairs(*page.pairs["dpr_paired"], *page.rest, "dot", 2, SEED)
+    np.testing.assert_array_equal(dot["ordinary"], dot["balanced"])  # nothing is fitted
+    chosen, (query, passage) = controls.reversible(page.world, page.mined, "test", SEED), page.pairs["dpr_paired"]
+    q, p = query.questions[2][chosen.questions].astype(float), passage.passages[2][chosen.choices].astype(float)
+    scores = (p * q[:, None]).sum(-1)
+    lead = np.tile(scores[:, 0] - scores[:, 1], 2)
+    clear = abs(lead) > ROUNDING
+    np.testing.assert_array_equal(dot["ordinary"][clear], lead[clear] > 0)
+
+
+def test_without_reversible_pairs_there_is_nothing_to_report(page, monkeypatch):
+    nothing = Items(np.empty(0, dtype=int), np.empty((0, 2), dtype=int))
+    monkeypatch.setattr(controls, "reversible", lambda *_: nothing)
+    found = steps.reversed_pairs.__wrapped__(*page.pairs["pretrained"], *page.rest, "tied", 1, SEED)
+    assert [(name, len(right)) for name, right in found.items()] == [("ordinary", 0)]
+
+
+def test_what_needs_no_network_is_tested_on_the_same_questions(page):
+    found = steps.without_network(*page.rest, (2, 3), SEED)
+    chosen = page.items["test"]
+    assert {name: right.shape for name, right in found.items()} == {
+        name: (2, len(chosen.questions)) for name in ("length", "bag_of_words", "bm25", "overlap", "title")
+    }
+    asked = [page.world.questions[i].text for i in chosen.questions]
+    ranked = BM25(page.world.passages, PAGE.negatives).search(asked, len(page.world.passages))
+    for i, n in enumerate((2, 3)):
+        for right, passages, scores, choices in zip(found["bm25"][i], *ranked, chosen.choices[:, :n], strict=True):
+            gold, *others = (scores[passages == place].item() for place in choices)
+            if gold != max(others):  # ties are for the first slot
+                assert right == (gold > max(others))
+
+
+def test_a_page_may_probe_features_that_were_kept(page, tmp_path):
+    """By their digest, whatever made them."""
+    page.seen["query"].save(tmp_path)
+    kept = Features.load(tmp_path)
+    call = *page.rest, "cosine", (2,), (1,), SEED
+    steps.probed(page.seen["query"], page.seen["query"], *call)
+    assert steps.probed.record(kept, kept, *call)
+    assert not steps.probed.record(kept, page.seen["base"], *call)

@@ -117,6 +117,15 @@ class Encoder:
 
     def cls_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None) -> Tensor:
         """[CLS] states by layer, 0 (the embedding output) … `self.layers`: [layer, text, d_model], on the CPU."""
+        return self._by_layer(texts, layers, at_cls)
+
+    def mean_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None) -> Tensor:
+        """The same for the mean over a text's tokens."""
+        return self._by_layer(texts, layers, mean_over_tokens)
+
+    def _by_layer(
+        self, texts: Sequence[Text], layers: Sequence[int] | None, pooled: Callable[[Tensor, Packed], Tensor]
+    ) -> Tensor:
         layers = list(range(self.layers + 1) if layers is None else layers)
         if not layers:
             raise ValueError("no layer is asked for; give one or more")
@@ -124,7 +133,7 @@ class Encoder:
             raise ValueError(f"layer {wrong[0]} is out of range: this encoder has layers 0 to {self.layers}")
 
         def at_layers(bert: BertModel, packed: Packed) -> Tensor:
-            by_layer = [at_cls(state, packed) for state in states(bert, packed)]
+            by_layer = [pooled(state, packed) for state in states(bert, packed)]
             return torch.stack([by_layer[layer] for layer in layers], dim=1)
 
         return self._read(texts, at_layers, len(layers)).transpose(0, 1)

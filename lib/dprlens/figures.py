@@ -142,6 +142,52 @@ def accuracy_by_k(panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) ->
         return figure
 
 
+def by_layer(
+    panels: Mapping[str, Mapping[str, Mapping[int, Estimate | float]]],
+    label: str,
+    chance: Sequence[float] = (),
+    across: str = "layer (0: embeddings)",
+) -> Figure:
+    """Curves over layers 0, 1, … (or what `across` says), one panel below the other: {panel: {line: {layer: value}}}.
+
+    A line whose name ends in "(DPR)" is dashed and has the colour of the one before it. Estimates get a band, 95 %;
+    `chance` are levels to mark.
+    """
+    with mpl.rc_context(STYLE):
+        figure, several = plt.subplots(len(panels), 1, figsize=(5, 2.4 * len(panels) + 0.7), sharex=True, squeeze=False)
+        for axes, (title, lines) in zip(several[:, 0], panels.items(), strict=True):
+            solid = -1  # how many solid lines came before the last one
+            for name, values in lines.items():
+                dashed = name.endswith("(DPR)")
+                solid += not dashed or solid < 0
+                colour, marker = MARKS[solid % len(MARKS)]
+                layers, found = list(values), [float(getattr(v, "value", v)) for v in values.values()]
+                axes.plot(
+                    layers,
+                    found,
+                    color=COLOURS[colour],
+                    marker=marker,
+                    markersize=3.5,
+                    lw=1.3,
+                    ls="--" if dashed else "-",
+                    label=name,
+                )
+                if all(isinstance(v, Estimate) for v in values.values()):
+                    ends = [[getattr(v, end) for v in values.values()] for end in ("low", "high")]
+                    axes.fill_between(layers, *ends, color=COLOURS[colour], alpha=0.15, lw=0)
+            for level in chance:
+                axes.axhline(level, color=COLOURS["grey"], lw=0.8, ls=":")
+            axes.set_title(title, fontweight="bold")
+            axes.set_ylabel(label)
+            axes.grid(axis="y", alpha=0.25)
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axes.set_xlabel(across)
+        figure.tight_layout()
+        handles, names = several[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
+        return figure
+
+
 def surface(panels: Mapping[str, Mapping[tuple[str, int], Estimate]], rows: str, columns: str) -> Figure:
     """Shares (0–1) by two doses, as shaded tables below each other: {panel: {(row, column): estimate}}."""
     with mpl.rc_context(STYLE):

@@ -5,11 +5,13 @@ are not independent: give the facts as `clusters` and whole clusters are drawn. 
 are paired: `difference` draws the questions, not the arms.
 """
 
+import functools
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
+from scipy.stats import binomtest
 
 BLOCK = 4_000_000  # draws held in memory at once
 
@@ -62,7 +64,7 @@ def mean(
     value, n = sums.sum() / counts.sum(), int(counts.sum())
     if value in (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
         return share(round(value) * len(sums), len(sums))._replace(n=n)
-    return _interval(value, _resample(sums, counts, np.random.default_rng(seed), resamples), n)
+    return _interval(value, _resample_from(seed, sums, counts, resamples), n)
 
 
 def difference(
@@ -77,7 +79,7 @@ def difference(
     if a.shape != b.shape:
         raise ValueError(f"Arms of {a.size} and {b.size} values: pairs need equal numbers; for two groups use gap.")
     sums, counts = _clustered(a - b, clusters)
-    drawn = _resample(sums, counts, np.random.default_rng(seed), resamples)
+    drawn = _resample_from(seed, sums, counts, resamples)
     return _interval(sums.sum() / counts.sum(), drawn, a.size)
 
 
@@ -143,6 +145,24 @@ def detectable(estimate: Estimate) -> float:
     return float((estimate.high - estimate.low) / (2 * ndtri(0.975)) * (ndtri(0.975) + ndtri(0.8)))
 
 
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """Exact two-sided p that two arms are right on equally many of the same items (McNemar 1947); 1 if they agree."""
+    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if a.shape != b.shape:
+        raise ValueError(f"Arms of {a.size} and {b.size} items: give the same items.")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """p-values adjusted for their number (Holm 1979), in their order: reject where one is below the level wanted."""
+    p = _numbers(p)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted
+
+
 def _numbers(values: Sequence[float]) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
@@ -169,6 +189,21 @@ def _resample(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, re
         drawn = rng.integers(len(sums), size=(min(rows, resamples - start), len(sums)))
         means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
     return np.concatenate(means)
+
+
+def _resample_from(seed: int, sums: np.ndarray, counts: np.ndarray, resamples: int) -> np.ndarray:
+    """`_resample` with the draws of a seed, which many numbers on the same clusters share."""
+    if len(sums) * resamples > BLOCK:
+        return _resample(sums, counts, np.random.default_rng(seed), resamples)
+    times = _times_drawn(seed, len(sums), resamples)
+    return (times @ sums) / (times @ counts)
+
+
+@functools.lru_cache(maxsize=4)
+def _times_drawn(seed: int, clusters: int, resamples: int) -> np.ndarray:
+    """How often each cluster is in each draw [resamples, cluster]."""
+    drawn = np.random.default_rng(seed).integers(clusters, size=(resamples, clusters))
+    return np.stack([np.bincount(row, minlength=clusters) for row in drawn]).astype(float)
 
 
 def _interval(value: float, drawn: np.ndarray, n: int) -> Estimate:

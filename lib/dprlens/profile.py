@@ -10,6 +10,7 @@ from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec
 from dprlens.encoder import EncoderSpec
 from dprlens.negatives import NegativesSpec
+from dprlens.probe import ProbeSpec, ProbingSpec
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 
@@ -26,6 +27,8 @@ class Profile:
     negatives: NegativesSpec
     dpr: DPRSpec
     bound: BoundSpec
+    probe: ProbeSpec
+    probing: ProbingSpec
 
     def but(self, **changes: object) -> "Profile":
         """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
@@ -70,6 +73,8 @@ TINY = Profile(
         shallow_size=1.0,
         grid=((1.0, 0.9),),
     ),
+    probe=ProbeSpec(rank=4),
+    probing=ProbingSpec(random_encoders=1, repeats=2, worlds=2),
 )
 
 SMALL = Profile(
@@ -81,6 +86,8 @@ SMALL = Profile(
     negatives=NegativesSpec(),
     dpr=DPRSpec(),
     bound=BoundSpec(),
+    probe=ProbeSpec(),
+    probing=ProbingSpec(),
 )
 
 FULL = Profile(
@@ -96,6 +103,8 @@ FULL = Profile(
         shallow_arms=(("true", 3), ("false", 3), ("nothing", 3)),
         grid=tuple((size, form) for size in (0.25, 0.5, 1.0, 2.0) for form in (0.1, 0.9)),
     ),
+    probe=SMALL.probe,
+    probing=ProbingSpec(worlds=5),
 )
 
 PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL)}

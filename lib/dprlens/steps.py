@@ -3,25 +3,41 @@
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
-from dprlens import knowledge
+from dprlens import controls, knowledge
 from dprlens.artifacts import step
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinformed, segments
-from dprlens.encoder import DualEncoder, Encoder, EncoderSpec, untrained
+from dprlens.consistency import ACROSS, Results
+from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, untrained
 from dprlens.negatives import NegativesSpec, hard_negatives
+from dprlens.probe import (
+    Features,
+    Items,
+    Matching,
+    Probed,
+    ProbeSpec,
+    cross_fitted,
+    evaluate,
+    items,
+    make_probe,
+    matching,
+)
 from dprlens.profile import Profile
 from dprlens.retrieval import Ranking, Retriever, gold_places
 from dprlens.tokens import make_tokenizer, vocabulary
 from dprlens.training import processes
 from dprlens.training.dpr import DPRSpec, Trained, examples, shuffled_pairs, train_dpr
 from dprlens.training.pretrain import PretrainSpec, pretrain
-from dprlens.world import World
+from dprlens.world import SPLITS, World
 
 TOLD = ("true", "false", "nothing")  # what pre-training says about the linking facts under test
 
@@ -124,6 +140,232 @@ def findings(
     frame["place"] = gold_places(ranking, gold)
     frame["false_place"] = np.where(np.array(wrong) < 0, -1, gold_places(ranking, wrong))
     return frame
+
+
+@step(version=1)
+def features(encoder: Encoder, world: World, pooling: str = "cls") -> Features:
+    """States by layer of all questions and passages of the world."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling = {pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
+    read = encoder.cls_by_layer if pooling == "cls" else encoder.mean_by_layer
+    with processes.threads(1):
+        questions = read([question.text for question in world.questions])
+        passages = read([(passage.title, passage.text) for passage in world.passages])
+    return Features(questions.numpy(), passages.numpy())
+
+
+def encoder_pairs(
+    chosen: Profile, seed: int, pooling: str = "cls", workers: ProcessPoolExecutor | None = None
+) -> dict[str, tuple[Features, Features]]:
+    """Who encodes the questions and who the passages, in Table 1: (question features, passage features) by name.
+
+    pretrained; dpr_query and dpr_context, one tower for both; dpr_paired, each tower for its own (AMB-B2); random0 …,
+    networks of random weights.
+    """
+    world = closed_world(chosen.world, seed)
+    base = base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+    dual = dpr(DualEncoder(base, base), world, chosen.negatives, chosen.dpr, seed).dual
+    random = [untrained(base, seed + i) for i in range(chosen.probing.random_encoders)]
+    encoders = [base, dual.query, dual.passage, *random]
+    before, query, passage, *others = processes.in_parallel(features, [(e, world, pooling) for e in encoders], workers)
+    return {
+        "pretrained": (before, before),
+        "dpr_query": (query, query),
+        "dpr_context": (passage, passage),
+        "dpr_paired": (query, passage),
+        **{f"random{i}": (found, found) for i, found in enumerate(others)},
+    }
+
+
+@step(version=1)
+def probed(
+    query: Features,
+    passage: Features,
+    world: World,
+    negatives: NegativesSpec,
+    spec: ProbeSpec,
+    probe: str,
+    choices: Sequence[int],
+    layers: Sequence[int],
+    seed: int,
+    fit_on: str = "train",
+) -> Probed:
+    """One probe on questions as one encoder sees them and passages as another (or the same) does.
+
+    It is fitted to the train questions, on which DPR was trained too, or (fit_on = "test") to the other half of the
+    test questions; its strength is always chosen on the dev questions.
+    """
+    if fit_on not in ("train", "test"):
+        raise ValueError(f"fit_on = {fit_on!r} is not known; choose train or test")
+    chosen, seen = _probed_items(query, passage, world, negatives, spec, layers, seed)
+    maker = make_probe(probe, spec, seed)
+    with threadpool_limits(1):
+        if fit_on == "test":
+            golds = chosen["test"].choices[:, 0]
+            return cross_fitted(maker, seen["test"], seen["dev"], golds, choices, spec.l2, seed)
+        return evaluate(maker, seen["train"], seen["dev"], seen["test"], choices, spec.l2, seed)
+
+
+def probed_in_worlds(
+    chosen: Profile,
+    seed: int,
+    choices: Sequence[int],
+    layers: Sequence[int],
+    pooling: str = "cls",
+    workers: ProcessPoolExecutor | None = None,
+) -> list[Results]:
+    """The probes of `consistency.ACROSS` in several worlds, from the page's seed on; none if the profile has one."""
+    if chosen.probing.worlds == 1:
+        return []
+    found, wanted = [], {who for pair in ACROSS.values() for who in pair}
+    for s in range(seed, seed + chosen.probing.worlds):
+        world = closed_world(chosen.world, s)
+        calls = {
+            (who, probe): (*pair, world, chosen.negatives, chosen.probe, probe, choices, layers, s)
+            for who, pair in encoder_pairs(chosen, s, pooling, workers).items()
+            for name, probe in wanted
+            if name == who.rstrip("0123456789")
+        }
+        asked = items(world, mined_negatives(world, chosen.negatives), "test", chosen.probe.most, s)
+        right = dict(zip(calls, processes.in_parallel(probed, list(calls.values()), workers), strict=True))
+        found.append(Results(right, choices, layers, asked.choices[:, 0]))
+    return found
+
+
+@step(version=1)
+def selective(
+    query: Features,
+    passage: Features,
+    world: World,
+    negatives: NegativesSpec,
+    spec: ProbeSpec,
+    probe: str,
+    n: int,
+    layers: Sequence[int],
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """`controls.selectivity` on the test questions: task and control [layer, held-back question], questions."""
+    chosen, seen = _probed_items(query, passage, world, negatives, spec, layers, seed)
+    ids = [passage.id for passage in world.passages]
+    with threadpool_limits(1):
+        found = [
+            controls.selectivity(make_probe(probe, spec, seed), shown, chosen["test"], ids, n, spec.l2, seed)
+            for shown in seen["test"]
+        ]
+    return {
+        "task": np.array([one.task for one in found]),
+        "control": np.array([one.control for one in found]),
+        "questions": found[0].questions,
+    }
+
+
+@step(version=1)
+def code_lengths(
+    query: Features,
+    passage: Features,
+    world: World,
+    negatives: NegativesSpec,
+    spec: ProbeSpec,
+    probe: str,
+    n: int,
+    layers: Sequence[int],
+    l2: Sequence[float],
+    orders: int,
+    seed: int,
+) -> np.ndarray:
+    """Compression by `controls.online_code` on the test questions [layer, order]: 1 if the features tell nothing.
+
+    `l2` gives the strength of each layer, `orders` how often it is done.
+    """
+    _, seen = _probed_items(query, passage, world, negatives, spec, layers, seed)
+    found = []
+    with threadpool_limits(1):
+        for shown, strength in zip(seen["test"], l2, strict=True):
+            X, y = shown.shown(n, seed)
+            maker = make_probe(probe, spec, seed).set_params(l2=strength)
+            found.append(len(y) * np.log2(n) / controls.online_code(maker, X, y, orders, seed))
+    return np.array(found)
+
+
+@step(version=1)
+def learned(
+    query: Features,
+    passage: Features,
+    world: World,
+    negatives: NegativesSpec,
+    spec: ProbeSpec,
+    probe: str,
+    n: int,
+    layer: int,
+    sizes: Sequence[int],
+    seed: int,
+) -> np.ndarray:
+    """`controls.learning_curve`: whether each test question is right [size, question]."""
+    _, seen = _probed_items(query, passage, world, negatives, spec, [layer], seed)
+    maker, parts = make_probe(probe, spec, seed), [seen[split][0] for split in SPLITS]
+    with threadpool_limits(1):
+        return np.array([*controls.learning_curve(maker, *parts, n, sizes, spec.l2, seed).values()])
+
+
+@step(version=1)
+def reversed_pairs(
+    query: Features,
+    passage: Features,
+    world: World,
+    negatives: NegativesSpec,
+    spec: ProbeSpec,
+    probe: str,
+    layer: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """A probe on the reversible pairs of the test questions, both orders of the slots [order · question].
+
+    ordinary: fitted to the train questions as in Table 1; balanced: to the reversible pairs among them. Empty where the
+    world has no such pairs.
+    """
+    mined = mined_negatives(world, negatives)
+    _, seen = _probed_items(query, passage, world, negatives, spec, [layer], seed)
+    pairs = {split: matching(query, passage, layer, controls.reversible(world, mined, split, seed)) for split in SPLITS}
+    X, y = controls.both_orders(pairs["test"])
+    fits = {"ordinary": (seen["train"][0].shown(2, seed), seen["dev"][0].shown(2, seed))}
+    if all(len(found.questions) for found in pairs.values()):
+        fits["balanced"] = controls.both_orders(pairs["train"]), controls.both_orders(pairs["dev"])
+    with threadpool_limits(1):
+        return {
+            name: make_probe(probe, spec, seed).fit_path(*fit, select, spec.l2).predict(X) == y if len(y) else y
+            for name, (fit, select) in fits.items()
+        }
+
+
+@step(version=1)
+def without_network(
+    world: World, negatives: NegativesSpec, spec: ProbeSpec, choices: Sequence[int], seed: int
+) -> dict[str, np.ndarray]:
+    """`controls.surface_features` on the test questions: whether each is right, by name [n, question]."""
+    mined = mined_negatives(world, negatives)
+    splits = [items(world, mined, split, spec.most, seed) for split in SPLITS]
+    with threadpool_limits(1):
+        return {
+            name: evaluate(probe, *([part] for part in parts), choices, spec.l2, seed).correct[:, 0]
+            for name, (probe, parts) in controls.surface_features(world, splits, negatives).items()
+        }
+
+
+def _probed_items(
+    query: Features,
+    passage: Features,
+    world: World,
+    negatives: NegativesSpec,
+    spec: ProbeSpec,
+    layers: Sequence[int],
+    seed: int,
+) -> tuple[dict[str, Items], dict[str, list[Matching]]]:
+    """By split: what is asked, and as the encoders see it at each layer."""
+    mined = mined_negatives(world, negatives)
+    chosen = {split: items(world, mined, split, spec.most, seed) for split in SPLITS}
+    return chosen, {
+        split: [matching(query, passage, layer, found) for layer in layers] for split, found in chosen.items()
+    }
 
 
 class Run(NamedTuple):

@@ -411,4 +411,54 @@ OWN_CLAIMS = (
         "world_size",
         above("world_size.form_effect.top20", 0),
     ),
+    # What the probes of Table 1 measure: set from the derivation (choice PR-1) and after trial runs at `small`.
+    Claim(
+        "P.1",
+        "–",
+        "The paper's probe does as well without the question (within 3 points), at the last layer, for any N.",
+        "table1",
+        every(
+            *(
+                between(f"table1.n{n}.{model}_minus_no_query.layer12", -0.03, 0.03)
+                for n in CHOICES
+                for model in ("pretrained", "dpr_query")
+            )
+        ),
+    ),
+    Claim(
+        "P.2",
+        "–",
+        "One scorer for all slots, which never sees the question, does at least as well (within 3 points).",
+        "table1",
+        every(*(above(f"table1.n{n}.pretrained.tied_minus_linear.layer12", -0.03) for n in CHOICES)),
+    ),
+    Claim(
+        "P.3",
+        "–",
+        "A network of random weights serves the paper's probe as well as pre-trained BERT does (within 3 points).",
+        "table1",
+        every(*(above(f"table1.n{n}.random_minus_pretrained.layer12", -0.03) for n in CHOICES)),
+    ),
+    Claim(
+        "P.4",
+        "–",
+        "Where each passage is gold for one question and wrong for another, the paper's probe is at chance "
+        "(within 5 points).",
+        "reversible",
+        every(*(between(f"reversible.{model}.linear", 0.45, 0.55) for model in ("pretrained", "dpr_paired"))),
+    ),
+    Claim(
+        "P.5",
+        "–",
+        "Where question and passage meet in the probe, DPR's last layer says more than pre-trained BERT's.",
+        "matching",
+        every(*(above(f"matching.n{n}.dpr_paired_minus_pretrained.bilinear.layer12", 0) for n in CHOICES)),
+    ),
+    Claim(
+        "P.6",
+        "–",
+        "So it does without any probe, by the dot product.",
+        "matching",
+        every(*(above(f"matching.n{n}.dpr_paired_minus_pretrained.dot.layer12", 0) for n in CHOICES)),
+    ),
 )

@@ -8,6 +8,8 @@ is the same. Runs that do not need each other go side by side with `in_parallel`
 import contextlib
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -27,30 +29,45 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_parallel(step: Callable, calls: Sequence[tuple], n: int | None = None) -> list:
+def pool(n: int | None = None) -> ProcessPoolExecutor:
+    """Up to n (None: one a core) processes of one thread each, which several `in_parallel` can share.
+
+    Each takes some seconds to start. They end with `shutdown`, or with the process that made them, however that ends.
+    """
+    # spawned, not forked: a copy of a process in which torch has threads can hang
+    return ProcessPoolExecutor(n or os.cpu_count() or 1, multiprocessing.get_context("spawn"), _begin, (os.getpid(),))
+
+
+def in_parallel(step: Callable, calls: Sequence[tuple], workers: ProcessPoolExecutor | None = None) -> list:
     """`[step(*call) for call in calls]` of a cached step; what is not in the cache yet is made side by side.
 
-    Up to n (None: one a core) processes of one thread each. What the first of them raises is raised here.
+    In `workers`, or in a pool for this call alone. What the first of them raises is raised here.
     """
     missing = [call for call in calls if step.record(*call) is None]
     if len(missing) > 1:
-        # spawned, not forked: a copy of a process in which torch has threads can hang
-        spawn = multiprocessing.get_context("spawn")
-        n = min(len(missing), n or os.cpu_count() or 1)
-        with ProcessPoolExecutor(n, spawn, _one_thread) as pool:
-            made = [pool.submit(_make, step, call) for call in missing]
+        cores = min(len(missing), os.cpu_count() or 1)
+        with contextlib.nullcontext(workers) if workers else pool(cores) as at_work:
+            made = [at_work.submit(_make, step, call) for call in missing]
             try:
                 for future in made:
                     future.result()
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # what waits is not begun; what runs is finished and kept
+                for future in made:
+                    future.cancel()  # what waits is not begun; what runs is finished and kept
                 raise
     with threads(1):
         return [step(*call) for call in calls]
 
 
-def _one_thread() -> None:
+def _begin(parent: int) -> None:
     torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)  # the parent was killed and could not say so
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _make(step: Callable, call: tuple) -> None:

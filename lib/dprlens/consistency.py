@@ -1,0 +1,213 @@
+"""What Table 1 says, from what each probe got right: accuracies, paired differences, and the ids that they go by.
+
+Questions with the same gold passage are not independent, least of all for a probe that scores passages: intervals draw
+whole gold passages (choice PR-3).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dprlens import paper
+from dprlens.intervals import Estimate, difference, holm, mcnemar, mean, over_runs
+from dprlens.probe import Probed
+
+CONTRASTS = (  # encoders whose accuracy is compared, under the paper's probe
+    ("pretrained", "dpr_query"),
+    ("pretrained", "dpr_context"),
+    ("pretrained", "dpr_paired"),
+    ("dpr_query", "dpr_context"),
+    ("random", "pretrained"),
+)
+PRINTED = range(13)  # the layers of the paper and of its replication
+MEETING = ("bilinear", "low_rank", "dot", "cosine")  # probes in which question and passage meet
+
+ACROSS = {  # compared over several worlds
+    "pretrained_minus_dpr_query.linear": (("pretrained", "linear"), ("dpr_query", "linear")),
+    "pretrained_minus_no_query.linear": (("pretrained", "linear"), ("pretrained", "no_query")),
+    "random_minus_pretrained.linear": (("random", "linear"), ("pretrained", "linear")),
+    "dpr_paired_minus_pretrained.bilinear": (("dpr_paired", "bilinear"), ("pretrained", "bilinear")),
+    "dpr_paired_minus_pretrained.dot": (("dpr_paired", "dot"), ("pretrained", "dot")),
+}
+LABELS = {  # of encoder pairs
+    "pretrained": "pre-trained BERT",
+    "dpr_query": "DPR, query tower",
+    "dpr_context": "DPR, context tower",
+    "dpr_paired": "DPR, both towers",
+    "random": "random weights",
+}
+PRINTED_ROWS = {
+    "untrained": "untrained probe",
+    **{who: LABELS[who] for who in ("pretrained", "dpr_query", "dpr_context")},
+}
+
+Who = tuple[str, str]  # encoder pair, probe
+
+
+class Results(NamedTuple):
+    """All probes of a page, by encoder pair and probe.
+
+    Names that differ only in a number at their end (random0, random1, …) are repeats: under the name without the number
+    stands their mean.
+    """
+
+    probed: Mapping[Who, Probed]
+    choices: Sequence[int]  # numbers of passages
+    layers: Sequence[int]
+    golds: np.ndarray  # [question]: the gold passage of each test question
+
+    def encoders(self, probe: str) -> list[str]:
+        """Those that this probe was fitted on, in order, repeats as one."""
+        return list(dict.fromkeys(_repeated(encoder) for encoder, name in self.probed if name == probe))
+
+    def has(self, encoder: str, probe: str) -> bool:
+        return encoder in self.encoders(probe)
+
+    def right(self, encoder: str, probe: str, n: int, layer: int, shuffled: bool = False) -> np.ndarray:
+        """Whether each test question is right [question], 0–1; with the questions shuffled if asked."""
+        place = self.choices.index(n), self.layers.index(layer)
+        names = [(e, p) for e, p in self.probed if p == probe and encoder in (e, _repeated(e))]
+        if not names:
+            raise ValueError(f"there is no {probe} probe of {encoder!r} here; run the page with both")
+        which = "shuffled" if shuffled else "correct"
+        return np.mean([getattr(self.probed[name], which)[place] for name in names], axis=0)
+
+    def accuracy(self, encoder: str, probe: str, n: int, layer: int, shuffled: bool = False) -> Estimate:
+        return mean(self.right(encoder, probe, n, layer, shuffled), self.golds)
+
+    def minus(self, a: Who, b: Who, n: int, layer: int) -> Estimate:
+        """Accuracy of a minus that of b, on the same questions."""
+        return difference(self.right(*a, n, layer), self.right(*b, n, layer), self.golds)
+
+    def cells(self) -> Iterator[tuple[int, int]]:
+        """Every number of passages and layer."""
+        return ((n, layer) for n in self.choices for layer in self.layers)
+
+
+def table1(results: Results) -> dict[str, Estimate]:
+    """Every number of Table 1 and of the controls beside it, by id.
+
+    table1.n2.pretrained.layer3 is the paper's probe, table1.n2.untrained.layer3 the untrained one on pre-trained BERT,
+    table1.n2.pretrained.bilinear.layer3 any other; a difference has `_minus_` in its id.
+    """
+    found: dict[str, Estimate] = {}
+    for encoder, probe in dict.fromkeys((e, p) for _, p in results.probed for e in results.encoders(p)):
+        if probe == "untrained" and encoder != "pretrained":
+            continue
+        name = {"linear": encoder, "untrained": "untrained"}.get(probe, f"{encoder}.{probe}")
+        for n, layer in results.cells():
+            found[f"table1.n{n}.{name}.layer{layer}"] = results.accuracy(encoder, probe, n, layer)
+            if probe == "linear":
+                shuffled = results.accuracy(encoder, probe, n, layer, shuffled=True)
+                found[f"table1.n{n}.{encoder}.shuffled_query.layer{layer}"] = shuffled
+    pairs = {f"{a}_minus_{b}": ((a, "linear"), (b, "linear")) for a, b in CONTRASTS}
+    for encoder in results.encoders("linear"):
+        pairs[f"{encoder}_minus_no_query"] = (encoder, "linear"), (encoder, "no_query")
+        pairs[f"{encoder}.tied_minus_linear"] = (encoder, "tied"), (encoder, "linear")
+    return found | _differences("table1", pairs, results)
+
+
+def beside_the_paper(numbers: Mapping[str, Estimate], choices: Sequence[int], layers: Sequence[int]) -> pd.DataFrame:
+    """Table 1 with one row a number of passages and layer, cells "ours (the paper's)", – for what is not there."""
+
+    def cell(id_: str) -> str:
+        if id_ not in numbers:
+            return "–"
+        printed = paper.numbers().get(id_)
+        return f"{numbers[id_].value:.2f} ({'–' if printed is None else f'{printed:.2f}'})"
+
+    return pd.DataFrame(
+        {
+            "passages": n,
+            "layer": layer,
+            **{label: cell(f"table1.n{n}.{who}.layer{layer}") for who, label in PRINTED_ROWS.items()},
+        }
+        for n in choices
+        for layer in layers
+    )
+
+
+def half_width(numbers: Mapping[str, Estimate]) -> float:
+    """Half of the widest interval among the numbers that Table 1 has; 0 if there are none."""
+    cells = [e for id_, e in numbers.items() if id_.split(".")[2] in PRINTED_ROWS and id_.count(".") == 3]
+    return max((e.high - e.low for e in cells), default=0) / 2
+
+
+def matching(results: Results) -> dict[str, Estimate]:
+    """What a meeting of question and passage adds (bilinear minus tied), and DPR against pre-trained BERT there."""
+    encoders = results.encoders("bilinear")
+    pairs = {f"{encoder}.bilinear_minus_tied": ((encoder, "bilinear"), (encoder, "tied")) for encoder in encoders}
+    for probe in MEETING:
+        pairs[f"dpr_paired_minus_pretrained.{probe}"] = ("dpr_paired", probe), ("pretrained", probe)
+    return _differences("matching", pairs, results)
+
+
+def across(worlds: Sequence[Results]) -> dict[str, Estimate]:
+    """The differences of `ACROSS`, mean over worlds with Student's interval; none for fewer than two worlds."""
+    if len(worlds) < 2:
+        return {}
+    return {
+        f"worlds.n{n}.{name}.layer{layer}": over_runs([world.minus(*pair, n, layer).value for world in worlds])
+        for name, pair in ACROSS.items()
+        if all(world.has(*who) for world in worlds for who in pair)
+        for n, layer in worlds[0].cells()
+    }
+
+
+def across_table(numbers: Mapping[str, Estimate]) -> pd.DataFrame:
+    """One row a number of `across`, from its id."""
+    rows = []
+    for id_, estimate in numbers.items():
+        _, n, pair, probe, layer = id_.split(".")
+        rows.append((int(n[1:]), int(layer.removeprefix("layer")), pair.replace("_", " "), probe, estimate))
+    return pd.DataFrame(rows, columns=["passages", "layer", "difference", "probe", "mean over worlds"])
+
+
+def significance(results: Results, a: Who, b: Who) -> dict[tuple[int, int], float]:
+    """McNemar's p of a against b for each number of passages and layer, adjusted for their number by Holm.
+
+    It takes the questions as independent, which those about one passage are not: the intervals do not.
+    """
+    cells = list(results.cells())
+    p = [mcnemar(results.right(*a, *cell) > 0.5, results.right(*b, *cell) > 0.5) for cell in cells]
+    return dict(zip(cells, map(float, holm(p)), strict=True))
+
+
+def _repeated(name: str) -> str:
+    return name.rstrip("0123456789")
+
+
+def _differences(exhibit: str, pairs: Mapping[str, tuple[Who, Who]], results: Results) -> dict[str, Estimate]:
+    return {
+        f"{exhibit}.n{n}.{name}.layer{layer}": results.minus(a, b, n, layer)
+        for name, (a, b) in pairs.items()
+        if results.has(*a) and results.has(*b)
+        for n, layer in results.cells()
+    }
+
+
+def three_sources(
+    numbers: Mapping[str, Estimate], choices: Sequence[int], layers: Sequence[int]
+) -> dict[str, dict[str, dict[int, Estimate | float]]]:
+    """Accuracy of the paper's probe by source, line and layer: printed, replicated on real BERT-base, and `numbers`.
+
+    A line is a number of passages with pre-trained BERT, or "(DPR)" with the query tower. Lines without values are left
+    out.
+    """
+    replicated = paper.replication().query("dataset == 'nq' and pooling == 'cls'")
+    replicated = replicated.set_index(["n_passages", "model", "layer"])["accuracy"]
+    found: dict[str, dict] = {"the paper": {}, "the replication": {}, "this page": {}}
+    for n in choices:
+        for who, model, mark in (("pretrained", "bert-base-uncased", ""), ("dpr_query", "dpr-question", " (DPR)")):
+            ids = {layer: f"table1.n{n}.{who}.layer{layer}" for layer in sorted({*PRINTED, *layers})}
+            lines = {
+                "the paper": {layer: paper.numbers()[id_] for layer, id_ in ids.items() if id_ in paper.numbers()},
+                "the replication": {x: replicated[n, model, x] for x in PRINTED if (n, model, x) in replicated.index},
+                "this page": {layer: numbers[id_] for layer, id_ in ids.items() if id_ in numbers},
+            }
+            for source, line in lines.items():
+                if line:
+                    found[source][f"N = {n}{mark}"] = line
+    return {source: lines for source, lines in found.items() if lines}

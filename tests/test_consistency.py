@@ -1,0 +1,321 @@
+"""Table 1's numbers against counts by hand: who is right where, by which id, and nothing that was not asked for."""
+
+import re
+
+import numpy as np
+import pytest
+from numpy import ndarray
+from scipy.stats import binomtest
+
+from dprlens import paper
+from dprlens.consistency import PRINTED, Results, matching, significance, table1, three_sources
+from dprlens.intervals import Estimate, difference, mean
+from dprlens.probe import PROBES, Probed
+
+GOLDS = np.array([7, 7, 3, 5])  # the first two questions have the same gold passage
+ENCODERS = ("pretrained", "dpr_query", "dpr_context", "dpr_paired", "random0", "random1")
+
+
+def cell(correct: str, shuffled: str = "....") -> Probed:
+    """One number of passages, one layer: "x.x." is right on the first and the third question."""
+    right, other = (np.array([[[mark == "x" for mark in marks]]]) for marks in (correct, shuffled))
+    return Probed(right, other, np.ones((1, 1)), np.ones((1, 1)))
+
+
+def drawn(seed: int, n: int = 2, layers: int = 2, questions: int = 4) -> Probed:
+    """Right and wrong at random."""
+    correct, shuffled = np.random.default_rng(seed).random((2, n, layers, questions)) < 0.6
+    return Probed(correct, shuffled, np.ones((n, layers)), np.ones((n, layers)))
+
+
+def one(**probes: Probed) -> Results:
+    """A page of one number of passages (2) and one layer (12): pretrained__tied=… is the tied probe of pretrained."""
+    return Results({tuple(name.split("__")): found for name, found in probes.items()}, [2], [12], GOLDS)
+
+
+def page(encoders=ENCODERS, probes=tuple(PROBES), choices=(2, 5), layers=(0, 12)) -> Results:
+    names = [(encoder, probe) for encoder in encoders for probe in probes]
+    return Results({name: drawn(i, len(choices), len(layers)) for i, name in enumerate(names)}, choices, layers, GOLDS)
+
+
+def values(numbers: dict[str, Estimate]) -> dict[str, float]:
+    return {id_: found.value for id_, found in numbers.items()}
+
+
+def subjects(numbers: dict) -> set[str]:
+    """What the ids are about: table1.n2.a_minus_b.layer12 is about a_minus_b."""
+    return {re.fullmatch(r"\w+\.n\d\.(.+)\.layer\d+", id_)[1] for id_ in numbers}
+
+
+# --- what is right ---
+
+
+def test_right_is_that_of_the_number_of_passages_and_the_layer():
+    probed = drawn(0, 3, 2)
+    results = Results({("pretrained", "linear"): probed}, [2, 4, 5], [3, 12], GOLDS)
+    for i, n in enumerate((2, 4, 5)):
+        for j, layer in enumerate((3, 12)):
+            np.testing.assert_array_equal(results.right("pretrained", "linear", n, layer), probed.correct[i, j])
+            found = results.right("pretrained", "linear", n, layer, shuffled=True)
+            np.testing.assert_array_equal(found, probed.shuffled[i, j])
+    assert [*results.cells()] == [(2, 3), (2, 12), (4, 3), (4, 12), (5, 3), (5, 12)]
+
+
+def test_networks_of_random_weights_are_one_by_their_mean():
+    results = one(random0__linear=cell("xx.."), pretrained__linear=cell("...."), random1__linear=cell("x..x", "x..."))
+    assert results.right("random", "linear", 2, 12).tolist() == [1, 0.5, 0, 0.5]
+    assert results.right("random", "linear", 2, 12, shuffled=True).tolist() == [0.5, 0, 0, 0]
+    assert results.right("random1", "linear", 2, 12).tolist() == [1, 0, 0, 1]  # by its number it is itself
+    assert results.encoders("linear") == ["random", "pretrained"]
+    assert results.accuracy("random", "linear", 2, 12).value == 0.5
+
+
+def test_encoders_are_those_of_the_probe():
+    results = one(pretrained__linear=cell("...."), dpr_query__tied=cell("...."), dpr_query__linear=cell("...."))
+    assert results.encoders("linear") == ["pretrained", "dpr_query"]
+    assert results.encoders("tied") == ["dpr_query"]
+    assert results.encoders("dot") == []
+    assert results.has("dpr_query", "tied")
+    assert not results.has("pretrained", "tied")
+    assert not results.has("dpr", "linear")  # part of a name is no name
+
+
+@pytest.mark.parametrize(("encoder", "probe"), [("random", "linear"), ("pretrained", "dot"), ("pre", "linear")])
+def test_a_probe_that_is_not_on_the_page_is_refused(refused, encoder, probe):
+    with refused(probe, repr(encoder), "run the page with both"):
+        one(pretrained__linear=cell("xxxx")).right(encoder, probe, 2, 12)
+
+
+# --- Table 1 ---
+
+
+def test_the_cells_of_table_1_by_hand():
+    found = values(
+        table1(
+            one(
+                pretrained__linear=cell("xxx.", "x..."),
+                pretrained__no_query=cell(".xx."),
+                pretrained__tied=cell("xxxx"),
+                pretrained__untrained=cell("...x"),
+                dpr_query__untrained=cell("xxxx"),
+                dpr_query__linear=cell("x...", "xx.."),
+                random0__linear=cell("xx.."),
+                random1__linear=cell("x..."),
+            )
+        )
+    )
+    assert found == {
+        f"table1.n2.{name}.layer12": value
+        for name, value in {
+            "pretrained": 0.75,
+            "pretrained.shuffled_query": 0.25,
+            "pretrained.no_query": 0.5,
+            "pretrained.tied": 1.0,
+            "untrained": 0.25,  # pre-trained BERT's only
+            "dpr_query": 0.25,
+            "dpr_query.shuffled_query": 0.5,
+            "random": 0.375,
+            "random.shuffled_query": 0.0,
+            "pretrained_minus_dpr_query": 0.5,
+            "random_minus_pretrained": -0.375,
+            "pretrained_minus_no_query": 0.25,
+            "pretrained.tied_minus_linear": 0.25,
+        }.items()
+    }
+
+
+def test_every_number_of_passages_and_layer_has_its_own_id():
+    results = page()
+    numbers = table1(results)
+    assert len(numbers) == 4 * len(subjects(numbers))
+    for i, n in enumerate((2, 5)):
+        for j, layer in enumerate((0, 12)):
+            for encoder in ENCODERS[:4]:
+                shares = {probe: results.probed[encoder, probe].correct[i, j].mean() for probe in PROBES}
+                assert numbers[f"table1.n{n}.{encoder}.layer{layer}"].value == shares["linear"]
+                assert numbers[f"table1.n{n}.{encoder}.low_rank.layer{layer}"].value == shares["low_rank"]
+                difference = numbers[f"table1.n{n}.{encoder}_minus_no_query.layer{layer}"].value
+                assert difference == pytest.approx(shares["linear"] - shares["no_query"])
+
+
+def test_intervals_draw_whole_gold_passages_and_differences_pairs():
+    golds = np.repeat(np.arange(12), 5)
+    shares = np.random.default_rng(0).random((2, 12, 1)) < 0.5
+    right, other = (np.tile(share, (1, 5)).reshape(1, 1, -1) for share in shares)  # all of a passage, or none
+    other[0, 0, :7] = True
+    cells = {
+        who: Probed(a, a, np.ones((1, 1)), np.ones((1, 1))) for who, a in (("pretrained", right), ("dpr_query", other))
+    }
+    numbers = table1(Results({(who, "linear"): a for who, a in cells.items()}, [2], [12], golds))
+    assert numbers["table1.n2.pretrained.layer12"] == mean(right.ravel(), golds)
+    apart = mean(right.ravel())
+    whole = numbers["table1.n2.pretrained.layer12"]
+    assert whole.n == 60
+    assert whole.high - whole.low > 1.5 * (apart.high - apart.low)
+    found = numbers["table1.n2.pretrained_minus_dpr_query.layer12"]
+    assert found == difference(right.ravel(), other.ravel(), golds)
+    same = Results({(who, "linear"): cells["pretrained"] for who in cells}, [2], [12], golds)
+    assert table1(same)["table1.n2.pretrained_minus_dpr_query.layer12"] == Estimate(0, 0, 0, 60)  # nothing to doubt
+
+
+@pytest.mark.parametrize(
+    "claim", [c for c in (*paper.CLAIMS, *paper.OWN_CLAIMS) if c.exhibit in ("table1", "matching")]
+)
+def test_a_whole_page_has_all_that_claims_are_judged_by(claim, whole):
+    assert set(claim.check.needs) <= set(whole)
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Estimate]:
+    results = page(choices=tuple(range(2, 6)), layers=tuple(PRINTED))
+    return table1(results) | matching(results)
+
+
+# --- what a meeting adds ---
+
+
+def test_what_a_meeting_adds_by_hand():
+    found = matching(
+        one(
+            pretrained__tied=cell("x..."),
+            pretrained__bilinear=cell("x.x."),
+            dpr_paired__tied=cell("..xx"),
+            dpr_paired__bilinear=cell("xxx."),
+            pretrained__dot=cell("xx.x"),
+            dpr_paired__dot=cell("xx.."),
+            dpr_query__cosine=cell("xxxx"),
+            dpr_paired__cosine=cell("xxxx"),
+        )
+    )
+    assert values(found) == {
+        "matching.n2.pretrained.bilinear_minus_tied.layer12": 0.25,
+        "matching.n2.dpr_paired.bilinear_minus_tied.layer12": 0.25,
+        "matching.n2.dpr_paired_minus_pretrained.bilinear.layer12": 0.25,
+        "matching.n2.dpr_paired_minus_pretrained.dot.layer12": -0.25,
+    }
+
+
+# --- significance ---
+
+
+def test_significance_is_mcnemars_of_each_cell_adjusted_for_their_number():
+    """Of 20 questions a alone has 1, 6 and 4, b alone 9, 6 and 0."""
+    cells = {2: (1, 9), 3: (6, 6), 4: (4, 0)}
+    a, b = np.zeros((2, 3, 1, 20), dtype=bool)
+    for i, (only_a, only_b) in enumerate(cells.values()):
+        a[i, 0, :only_a], b[i, 0, only_a : only_a + only_b] = True, True
+        a[i, 0, -3:] = b[i, 0, -3:] = True  # both
+    probed = {
+        (who, "tied"): Probed(right, right, np.ones((3, 1)), np.ones((3, 1))) for who, right in (("a", a), ("b", b))
+    }
+    found = significance(Results(probed, [*cells], [12], np.arange(20)), ("a", "tied"), ("b", "tied"))
+    one_by_one = {n: binomtest(*of, p=0.5).pvalue for n, of in ((2, (1, 10)), (3, (6, 12)), (4, (4, 4)))}
+    assert one_by_one[2] == pytest.approx(22 / 1024)
+    assert found == {
+        (2, 12): pytest.approx(3 * one_by_one[2]),
+        (4, 12): pytest.approx(2 * one_by_one[4]),
+        (3, 12): 1,
+    }
+    assert [*found] == [(2, 12), (3, 12), (4, 12)]
+    swapped = significance(Results(probed, [*cells], [12], np.arange(20)), ("b", "tied"), ("a", "tied"))
+    assert swapped == pytest.approx(found)
+
+
+def test_random_weights_are_right_where_most_of_their_networks_are():
+    """Two of three networks are right on the first two questions, one on the other four."""
+    networks = {f"random{i}__linear": cell(marks) for i, marks in enumerate(("xx....", "xx....", "..xxxx"))}
+    results = one(pretrained__linear=cell("xxxxxx"), **networks)._replace(golds=np.arange(6))
+    found = significance(results, ("pretrained", "linear"), ("random", "linear"))
+    assert found == {(2, 12): pytest.approx(2 / 2**4)}
+
+
+# --- three sources ---
+
+
+def test_the_papers_and_the_replications_curves_are_read_back():
+    printed = three_sources({}, [2, 5], [0, 1])
+    assert [*printed] == ["the paper", "the replication"]  # nothing of this page
+    lines = ["N = 2", "N = 2 (DPR)", "N = 5", "N = 5 (DPR)"]
+    for source in printed.values():
+        assert [*source] == lines
+        assert all([*line] == [*range(13)] for line in source.values())
+    by_paper, replicated = printed.values()
+    assert (by_paper["N = 2"][12], by_paper["N = 2 (DPR)"][12]) == (0.84, 0.82)
+    assert by_paper["N = 5"][12] == 0.61
+    assert [float(replicated[line][12]) for line in lines] == [0.6005, 0.5921, 0.3104, 0.3024]
+    assert float(replicated["N = 2"][0]) == 0.5007
+
+
+def test_this_pages_curve_has_its_layers_and_lines_without_values_are_left_out():
+    numbers = {f"table1.n2.pretrained.layer{layer}": Estimate(layer / 10, 0, 1, 9) for layer in (0, 2, 5)}
+    numbers["table1.n2.dpr_paired.layer5"] = numbers["table1.n3.dpr_context.layer5"] = Estimate(1, 1, 1, 9)
+    found = three_sources(numbers, [2, 3], [0, 2, 5])
+    assert found["this page"] == {"N = 2": {layer: Estimate(layer / 10, 0, 1, 9) for layer in (0, 2, 5)}}
+    assert [*found["the paper"]] == ["N = 2", "N = 2 (DPR)", "N = 3", "N = 3 (DPR)"]
+
+
+def test_a_network_deeper_than_the_papers_shows_all_its_layers():
+    numbers = {f"table1.n2.dpr_query.layer{layer}": Estimate(0.5, 0.4, 0.6, 9) for layer in (24, 3)}
+    found = three_sources(numbers, [2], [3, 24])
+    assert [*found["this page"]["N = 2 (DPR)"]] == [3, 24]
+    assert [*found["the paper"]["N = 2"]] == [*range(13)]
+
+
+def test_more_passages_than_the_paper_has_are_on_this_page_only():
+    numbers = {"table1.n7.pretrained.layer0": Estimate(0.1, 0.0, 0.2, 9)}
+    assert three_sources(numbers, [7], [0]) == {"this page": {"N = 7": {0: Estimate(0.1, 0.0, 0.2, 9)}}}
+    assert three_sources({}, [7], [0]) == {}
+
+
+# --- pages of less ---
+
+
+@pytest.mark.parametrize(
+    ("asked", "in_table", "in_matching"),
+    [
+        ({"probes": ("bilinear",), "encoders": ("pretrained",)}, {"pretrained.bilinear"}, set()),
+        ({"probes": ("untrained",)}, {"untrained"}, set()),
+        (
+            {"probes": ("dot",), "encoders": ("pretrained", "dpr_paired")},
+            {"pretrained.dot", "dpr_paired.dot"},
+            {"dpr_paired_minus_pretrained.dot"},
+        ),
+        (
+            {"encoders": ("dpr_query",)},
+            {
+                *("dpr_query", "dpr_query.shuffled_query", "dpr_query_minus_no_query", "dpr_query.tied_minus_linear"),
+                *(f"dpr_query.{probe}" for probe in PROBES if probe not in ("linear", "untrained")),
+            },
+            {"dpr_query.bilinear_minus_tied"},
+        ),
+        (
+            {"probes": ("linear",), "encoders": ("dpr_context", "random0", "dpr_query")},
+            {
+                *("dpr_context", "random", "dpr_query", "dpr_query_minus_dpr_context"),
+                *(f"{encoder}.shuffled_query" for encoder in ("dpr_context", "random", "dpr_query")),
+            },
+            set(),
+        ),
+    ],
+    ids=["a probe of an encoder", "the untrained probe", "two to compare", "an encoder", "a probe of three encoders"],
+)
+def test_a_page_of_less_reports_what_is_there(asked, in_table, in_matching):
+    results = page(**asked, choices=[3], layers=[4])
+    in_two = table1(results), matching(results)
+    assert tuple(map(subjects, in_two)) == (in_table, in_matching)
+    assert all(".n3." in id_ and id_.endswith(".layer4") for numbers in in_two for id_ in numbers)
+
+
+def test_every_number_lies_in_its_interval_and_all_but_differences_are_shares():
+    for id_, found in table1(page()).items():
+        assert found.low <= found.value <= found.high, id_
+        assert (-1 if "_minus_" in id_ else 0) <= found.low <= found.high <= 1, id_
+
+
+def test_the_arrays_of_a_page_are_left_as_they_were():
+    results = page()
+    before: list[ndarray] = [part.copy() for probed in results.probed.values() for part in probed]
+    table1(results), matching(results), significance(results, ("random", "tied"), ("pretrained", "dot"))
+    after = [part for probed in results.probed.values() for part in probed]
+    for one_, same in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one_, same)
