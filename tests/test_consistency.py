@@ -8,8 +8,19 @@ from numpy import ndarray
 from scipy.stats import binomtest
 
 from dprlens import paper
-from dprlens.consistency import PRINTED, Results, matching, significance, table1, three_sources
-from dprlens.intervals import Estimate, difference, mean
+from dprlens.consistency import (
+    PRINTED,
+    Results,
+    across,
+    across_table,
+    beside_the_paper,
+    half_width,
+    matching,
+    significance,
+    table1,
+    three_sources,
+)
+from dprlens.intervals import Estimate, difference, mean, over_runs
 from dprlens.probe import PROBES, Probed
 
 GOLDS = np.array([7, 7, 3, 5])  # the first two questions have the same gold passage
@@ -319,3 +330,39 @@ def test_the_arrays_of_a_page_are_left_as_they_were():
     after = [part for probed in results.probed.values() for part in probed]
     for one_, same in zip(before, after, strict=True):
         np.testing.assert_array_equal(one_, same)
+
+
+# what the page shows
+
+
+def test_a_table_beside_the_paper_has_our_value_and_the_printed_one():
+    numbers = {
+        "table1.n2.pretrained.layer12": Estimate(0.574, 0.54, 0.6, 9),
+        "table1.n5.untrained.layer0": Estimate(0.2, 0.1, 0.3, 9),
+        "table1.n2.pretrained.bilinear.layer12": Estimate(0.9, 0.1, 1.0, 9),
+    }
+    frame = beside_the_paper(numbers, [2, 5], [0, 12]).set_index(["passages", "layer"])
+    assert frame.columns.tolist() == ["untrained probe", "pre-trained BERT", "DPR, query tower", "DPR, context tower"]
+    assert frame.loc[(2, 12), "pre-trained BERT"] == "0.57 (0.84)"
+    assert frame.loc[(5, 0), "untrained probe"] == "0.20 (–)"  # the paper has this row for two passages only
+    assert frame.loc[(2, 0), "pre-trained BERT"] == "–"
+    assert half_width(numbers) == pytest.approx(0.1)  # of the untrained probe's; the bilinear one is not in the table
+    assert half_width({}) == 0
+
+
+def test_over_worlds_a_difference_is_the_mean_of_theirs():
+    golds, right = np.arange(4), np.array([[[1, 1, 1, 1]]]) > 0
+    wrong = right & [[[True, False, False, False]]]
+    half = right & [[[True, True, False, False]]]
+
+    def world(bert: np.ndarray) -> Results:
+        cells = {("pretrained", "linear"): bert, ("dpr_query", "linear"): wrong}
+        made = {who: Probed(a, a, np.ones((1, 1)), np.ones((1, 1))) for who, a in cells.items()}
+        return Results(made, [2], [12], golds)
+
+    found = across([world(right), world(half)])
+    assert found == {"worlds.n2.pretrained_minus_dpr_query.linear.layer12": over_runs([0.75, 0.25])}
+    (row,) = across_table(found).itertuples(index=False)
+    assert tuple(row) == (2, 12, "pretrained minus dpr query", "linear", over_runs([0.75, 0.25]))
+    assert across([world(right)]) == {}
+    assert across_table({}).columns.tolist() == ["passages", "layer", "difference", "probe", "mean over worlds"]

@@ -201,7 +201,7 @@ def bands(axes) -> list[set[tuple[float, float]]]:
 
 
 def test_curves_over_layers_have_a_panel_a_source_and_in_each_its_lines():
-    figure = by_layer(CURVES, "accuracy", [0.5, 0.2])
+    figure = by_layer(CURVES, "accuracy", {title: [0.5, 0.2] for title in CURVES})
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(CURVES)
     assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy"] * 2
     for axes, lines in zip(figure.axes, CURVES.values(), strict=True):
@@ -227,7 +227,7 @@ def test_dprs_curve_is_dashed_and_has_the_colour_of_the_one_before_it():
 
 
 def test_only_estimates_have_a_band():
-    paper, page = by_layer(CURVES, "accuracy", [0.5]).axes
+    paper, page = by_layer(CURVES, "accuracy", {"the paper": [0.5]}).axes
     assert not bands(paper)
     assert bands(page) == [
         {(0, 0.375), (0, 0.5625), (1, 0.5), (1, 0.6875)},
@@ -237,12 +237,20 @@ def test_only_estimates_have_a_band():
     assert [to_hex(band.get_facecolor()[0]) for band in page.collections] == of_line
 
 
-def test_chance_is_marked_in_every_panel():
-    for axes in by_layer(CURVES, "accuracy", [0.5, 0.2]).axes:
-        levels = [line for line in axes.lines if line.get_linestyle() == ":"]
-        assert [list(line.get_ydata()) for line in levels] == [[0.5, 0.5], [0.2, 0.2]]
-        assert all(line.get_label().startswith("_") for line in levels)  # not in the legend
-    assert all(len(axes.lines) == 3 for axes in by_layer(CURVES, "accuracy").axes)
+def test_chance_is_marked_in_the_panel_that_it_is_given_for():
+    marked, other = by_layer(CURVES, "accuracy", {"the paper": [0.5, 0.2]}).axes
+    levels = [line for line in marked.lines if line.get_linestyle() == ":"]
+    assert [list(line.get_ydata()) for line in levels] == [[0.5, 0.5], [0.2, 0.2]]
+    assert all(line.get_label().startswith("_") for line in levels)  # not in the legend
+    assert len(other.lines) == 3
+
+
+def test_more_lines_than_colours_and_a_dashed_one_first_can_be_drawn():
+    lines = {f"N = {n}": {0: 0.5} for n in range(2, 10)}
+    (axes,) = by_layer({"many": {"N = 1 (DPR)": {0: 0.5}, **lines}}, "accuracy").axes
+    first, second, *_, last = axes.lines
+    assert first.get_color() != second.get_color()  # no line of its own before it: a colour of its own
+    assert last.get_color() == axes.lines[2].get_color()  # six colours, then from the start again
 
 
 def test_a_surface_is_a_table_of_shares_with_their_intervals():
@@ -279,7 +287,7 @@ def test_a_surface_is_a_table_of_shares_with_their_intervals():
         lambda: dose_response(DOSES, "x", "y"),
         lambda: learning_curves(HISTORIES),
         lambda: accuracy_by_k(PANELS),
-        lambda: by_layer(CURVES, "x", [0.5]),
+        lambda: by_layer(CURVES, "x", {"this page": [0.5]}),
         lambda: surface({"a": {("b", 1): Estimate(0.5, 0.25, 0.75, 4)}}, "x", "y"),
     ],
 )

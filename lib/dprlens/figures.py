@@ -5,6 +5,7 @@ Figures are five inches wide, so that their letters can still be read at the wid
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -145,13 +146,13 @@ def accuracy_by_k(panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) ->
 def by_layer(
     panels: Mapping[str, Mapping[str, Mapping[int, Estimate | float]]],
     label: str,
-    chance: Sequence[float] = (),
+    chance: Mapping[str, Sequence[float]] = MappingProxyType({}),
     across: str = "layer (0: embeddings)",
 ) -> Figure:
     """Curves over layers 0, 1, … (or what `across` says), one panel below the other: {panel: {line: {layer: value}}}.
 
     A line whose name ends in "(DPR)" is dashed and has the colour of the one before it. Estimates get a band, 95 %;
-    `chance` are levels to mark.
+    `chance` are the levels to mark in a panel.
     """
     with mpl.rc_context(STYLE):
         figure, several = plt.subplots(len(panels), 1, figsize=(5, 2.4 * len(panels) + 0.7), sharex=True, squeeze=False)
@@ -175,7 +176,7 @@ def by_layer(
                 if all(isinstance(v, Estimate) for v in values.values()):
                     ends = [[getattr(v, end) for v in values.values()] for end in ("low", "high")]
                     axes.fill_between(layers, *ends, color=COLOURS[colour], alpha=0.15, lw=0)
-            for level in chance:
+            for level in chance.get(title, ()):
                 axes.axhline(level, color=COLOURS["grey"], lw=0.8, ls=":")
             axes.set_title(title, fontweight="bold")
             axes.set_ylabel(label)
