@@ -16,6 +16,7 @@ from dprlens.consistency import (
     beside_the_paper,
     half_width,
     matching,
+    selected,
     significance,
     table1,
     three_sources,
@@ -330,6 +331,25 @@ def test_the_arrays_of_a_page_are_left_as_they_were():
     after = [part for probed in results.probed.values() for part in probed]
     for one_, same in zip(before, after, strict=True):
         np.testing.assert_array_equal(one_, same)
+
+
+def test_accuracy_on_train_questions_is_a_mean_over_repeats_too():
+    ones = np.ones((1, 1, 4), dtype=bool)
+    made = {(f"random{i}", "linear"): Probed(ones, ones, np.array([[rate]]), ones[0]) for i, rate in ((0, 0.5), (1, 1))}
+    results = Results(made, [2], [12], GOLDS)
+    assert results.on_train("random", "linear", 2, 12) == 0.75
+    assert results.on_train("random1", "linear", 2, 12) == 1
+    with pytest.raises(ValueError, match="there is no tied probe of 'random' here"):
+        results.on_train("random", "tied", 2, 12)
+
+
+def test_what_is_selected_keeps_its_order_and_must_be_there():
+    assert selected("layer", range(3), None) == [0, 1, 2]
+    assert selected("layer", range(3), [2, 0]) == [0, 2]
+    with pytest.raises(ValueError, match="there is no probe 'linaer'; choose from linear, tied"):
+        selected("probe", {"linear": 1, "tied": 2}, ["tied", "linaer"])
+    with pytest.raises(ValueError, match="no layer is asked for; choose from 0, 1"):
+        selected("layer", range(2), [])
 
 
 # what the page shows

@@ -253,6 +253,11 @@ def test_more_lines_than_colours_and_a_dashed_one_first_can_be_drawn():
     assert last.get_color() == axes.lines[2].get_color()  # six colours, then from the start again
 
 
+def test_without_panels_the_figure_says_so():
+    (axes,) = by_layer({}, "accuracy").axes
+    assert axes.get_title(loc="left") == "nothing of this was asked for"
+
+
 def test_a_surface_is_a_table_of_shares_with_their_intervals():
     cells = {
         ("plain", 120): Estimate(0.75, 0.5, 0.875, 9),

@@ -4,7 +4,7 @@ Questions with the same gold passage are not independent, least of all for a pro
 whole gold passages (choice PR-3).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,12 +67,18 @@ class Results(NamedTuple):
 
     def right(self, encoder: str, probe: str, n: int, layer: int, shuffled: bool = False) -> np.ndarray:
         """Whether each test question is right [question], 0–1; with the questions shuffled if asked."""
+        return self._mean(encoder, probe, n, layer, "shuffled" if shuffled else "correct")
+
+    def on_train(self, encoder: str, probe: str, n: int, layer: int) -> float:
+        """Accuracy on the questions that the probe was fitted to."""
+        return float(self._mean(encoder, probe, n, layer, "train"))
+
+    def _mean(self, encoder: str, probe: str, n: int, layer: int, field: str) -> np.ndarray:
         place = self.choices.index(n), self.layers.index(layer)
         names = [(e, p) for e, p in self.probed if p == probe and encoder in (e, _repeated(e))]
         if not names:
             raise ValueError(f"there is no {probe} probe of {encoder!r} here; run the page with both")
-        which = "shuffled" if shuffled else "correct"
-        return np.mean([getattr(self.probed[name], which)[place] for name in names], axis=0)
+        return np.mean([getattr(self.probed[name], field)[place] for name in names], axis=0)
 
     def accuracy(self, encoder: str, probe: str, n: int, layer: int, shuffled: bool = False) -> Estimate:
         return mean(self.right(encoder, probe, n, layer, shuffled), self.golds)
@@ -84,6 +90,21 @@ class Results(NamedTuple):
     def cells(self) -> Iterator[tuple[int, int]]:
         """Every number of passages and layer."""
         return ((n, layer) for n in self.choices for layer in self.layers)
+
+
+def selected(what: str, there: Iterable[Hashable], wanted: Sequence[Hashable] | None) -> list:
+    """Those of `there` that are wanted, in their order; None: all.
+
+    Raises ValueError if one is not there, or none is wanted.
+    """
+    there = list(there)
+    if wanted is None:
+        return there
+    if unknown := [name for name in wanted if name not in there]:
+        raise ValueError(f"there is no {what} {unknown[0]!r}; choose from {', '.join(map(str, there))}")
+    if not wanted:
+        raise ValueError(f"no {what} is asked for; choose from {', '.join(map(str, there))}")
+    return [name for name in there if name in wanted]
 
 
 def table1(results: Results) -> dict[str, Estimate]:

@@ -152,8 +152,9 @@ def by_layer(
     """Curves over layers 0, 1, … (or what `across` says), one panel below the other: {panel: {line: {layer: value}}}.
 
     A line whose name ends in "(DPR)" is dashed and has the colour of the one before it. Estimates get a band, 95 %;
-    `chance` are the levels to mark in a panel.
+    `chance` are the levels to mark in a panel. Without panels there is an empty one, which says so.
     """
+    panels = panels or {"nothing of this was asked for": {}}
     with mpl.rc_context(STYLE):
         figure, several = plt.subplots(len(panels), 1, figsize=(5, 2.4 * len(panels) + 0.7), sharex=True, squeeze=False)
         for axes, (title, lines) in zip(several[:, 0], panels.items(), strict=True):
