@@ -361,11 +361,11 @@ def test_a_table_beside_the_paper_has_our_value_and_the_printed_one():
         "table1.n5.untrained.layer0": Estimate(0.2, 0.1, 0.3, 9),
         "table1.n2.pretrained.bilinear.layer12": Estimate(0.9, 0.1, 1.0, 9),
     }
-    frame = beside_the_paper(numbers, [2, 5], [0, 12]).set_index(["passages", "layer"])
-    assert frame.columns.tolist() == ["untrained probe", "pre-trained BERT", "DPR, query tower", "DPR, context tower"]
-    assert frame.loc[(2, 12), "pre-trained BERT"] == "0.57 (0.84)"
-    assert frame.loc[(5, 0), "untrained probe"] == "0.20 (–)"  # the paper has this row for two passages only
-    assert frame.loc[(2, 0), "pre-trained BERT"] == "–"
+    frame = beside_the_paper(numbers, [2, 5], [0, 12]).set_index(["N", "layer"])
+    assert frame.columns.tolist() == ["untrained", "BERT", "DPR query", "DPR context"]
+    assert frame.loc[(2, 12), "BERT"] == "0.57 (0.84)"
+    assert frame.loc[(5, 0), "untrained"] == "0.20 (–)"  # the paper has this row for two passages only
+    assert frame.loc[(2, 0), "BERT"] == "–"
     assert half_width(numbers) == pytest.approx(0.1)  # of the untrained probe's; the bilinear one is not in the table
     assert half_width({}) == 0
 

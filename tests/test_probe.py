@@ -30,6 +30,7 @@ from dprlens.probe import (
     NoQuery,
     Probe,
     ProbeSpec,
+    ProbingSpec,
     Replication,
     Tied,
     Untrained,
@@ -148,11 +149,19 @@ def test_a_split_without_enough_negatives_is_refused(refused):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("most", 1), ("iterations", 0), ("rank", 0), ("random_encoders", 0), ("repeats", 1)]
+    ("spec", "field", "value"),
+    [
+        (ProbeSpec, "most", 1),
+        (ProbeSpec, "iterations", 0),
+        (ProbeSpec, "rank", 0),
+        (ProbingSpec, "random_encoders", 0),
+        (ProbingSpec, "repeats", 1),
+        (ProbingSpec, "worlds", 0),
+    ],
 )
-def test_a_spec_with_too_few_of_something_is_refused(refused, field, value):
+def test_a_spec_with_too_few_of_something_is_refused(refused, spec, field, value):
     with refused(f"{field} = {value}", "too few"):
-        ProbeSpec(**{field: value})
+        spec(**{field: value})
 
 
 @pytest.mark.parametrize("path", [(), (1.0, 0.0), (1.0, -1.0), (0.1, 1.0)])

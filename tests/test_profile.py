@@ -8,6 +8,7 @@ from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec, make_world
 from dprlens.encoder import EncoderSpec
 from dprlens.negatives import NegativesSpec
+from dprlens.probe import ProbeSpec, ProbingSpec
 from dprlens.profile import PROFILES, SPECS, get_profile
 from dprlens.steps import TOLD
 from dprlens.training.dpr import DPRSpec
@@ -105,7 +106,8 @@ def test_a_list_from_papermill_is_taken_as_a_tuple():
 
 def test_every_profile_can_be_read_as_one_spec_a_module():
     expected = [str, ClosedSpec, TextSpec, EncoderSpec, PretrainSpec, NegativesSpec, DPRSpec, BoundSpec]
-    assert SPECS == ("world", "text", "encoder", "pretrain", "negatives", "dpr", "bound")
+    expected += [ProbeSpec, ProbingSpec]
+    assert SPECS == ("world", "text", "encoder", "pretrain", "negatives", "dpr", "bound", "probe", "probing")
     for profile in PROFILES.values():
         kinds = [type(getattr(profile, field.name)) for field in dataclasses.fields(profile)]
         assert kinds == expected
@@ -117,7 +119,8 @@ def test_every_profile_can_be_read_as_one_spec_a_module():
 def test_full_is_small_with_more_models():
     """What is on record for `full` is about the models that the book shows: the first of each are the same."""
     small, full = get_profile("small"), get_profile("full")
-    assert dataclasses.replace(full, name="small", bound=small.bound) == small
+    assert dataclasses.replace(full, name="small", bound=small.bound, probing=small.probing) == small
+    assert dataclasses.replace(full.probing, worlds=1) == small.probing
     for arms in ("deep_arms", "shallow_arms"):
         fewer, more = dict(getattr(small.bound, arms)), dict(getattr(full.bound, arms))
         assert all(more[told] >= n for told, n in fewer.items())

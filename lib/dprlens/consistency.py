@@ -38,9 +38,11 @@ LABELS = {  # of encoder pairs
     "dpr_paired": "DPR, both towers",
     "random": "random weights",
 }
-PRINTED_ROWS = {
-    "untrained": "untrained probe",
-    **{who: LABELS[who] for who in ("pretrained", "dpr_query", "dpr_context")},
+PRINTED_ROWS = {  # of the paper's Table 1; short, so that a phone shows them side by side
+    "untrained": "untrained",
+    "pretrained": "BERT",
+    "dpr_query": "DPR query",
+    "dpr_context": "DPR context",
 }
 
 Who = tuple[str, str]  # encoder pair, probe
@@ -141,7 +143,7 @@ def beside_the_paper(numbers: Mapping[str, Estimate], choices: Sequence[int], la
 
     return pd.DataFrame(
         {
-            "passages": n,
+            "N": n,
             "layer": layer,
             **{label: cell(f"table1.n{n}.{who}.layer{layer}") for who, label in PRINTED_ROWS.items()},
         }
