@@ -62,7 +62,7 @@ class Results(NamedTuple):
 
     def encoders(self, probe: str) -> list[str]:
         """Those that this probe was fitted on, in order, repeats as one."""
-        return list(dict.fromkeys(_repeated(encoder) for encoder, name in self.probed if name == probe))
+        return list(dict.fromkeys(without_number(encoder) for encoder, name in self.probed if name == probe))
 
     def has(self, encoder: str, probe: str) -> bool:
         return encoder in self.encoders(probe)
@@ -77,7 +77,7 @@ class Results(NamedTuple):
 
     def _mean(self, encoder: str, probe: str, n: int, layer: int, field: str) -> np.ndarray:
         place = self.choices.index(n), self.layers.index(layer)
-        names = [(e, p) for e, p in self.probed if p == probe and encoder in (e, _repeated(e))]
+        names = [(e, p) for e, p in self.probed if p == probe and encoder in (e, without_number(e))]
         if not names:
             raise ValueError(f"there is no {probe} probe of {encoder!r} here; run the page with both")
         return np.mean([getattr(self.probed[name], field)[place] for name in names], axis=0)
@@ -198,7 +198,8 @@ def significance(results: Results, a: Who, b: Who) -> dict[tuple[int, int], floa
     return dict(zip(cells, map(float, holm(p)), strict=True))
 
 
-def _repeated(name: str) -> str:
+def without_number(name: str) -> str:
+    """The name that repeats share: random for random0, random1, …"""
     return name.rstrip("0123456789")
 
 

@@ -22,19 +22,8 @@ from dprlens.probe import Dot, Items, Matching, Probe, Tied
 from dprlens.retrieval import has_answer
 from dprlens.world import World
 
-PARTS = (
-    0.001,
-    0.002,
-    0.004,
-    0.008,
-    0.016,
-    0.032,
-    0.0625,
-    0.125,
-    0.25,
-    0.5,
-    1.0,
-)  # of the questions, after which to refit
+# shares of the questions after which to refit
+PARTS = 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0
 
 
 # selectivity
@@ -60,13 +49,7 @@ def selectivity(
     shown = shown.first(n)
     scores = np.array([_hashed(name, seed) for name in names])[chosen.choices[:, :n]]
     rows = np.arange(len(scores))[:, None]
-    order = np.concatenate(
-        [
-            scores.argmax(1)[:, None],
-            np.argsort(np.arange(n) == scores.argmax(1)[:, None], axis=1, kind="stable")[:, :-1],
-        ],
-        axis=1,
-    )
+    order = np.argsort(np.arange(n) != scores.argmax(1)[:, None], axis=1, kind="stable")  # the highest, then the others
     relabelled = Matching(shown.questions, shown.passages[rows, order])
     drawn = np.random.default_rng([seed, 0x5E1]).permutation(len(rows))
     fit, select, held = np.split(drawn, [len(rows) // 2, len(rows) * 7 // 10])

@@ -137,9 +137,7 @@ def accuracy_by_k(panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) ->
             axes.grid(axis="y", alpha=0.25)
             axes.set_title(title, y=1.0, fontweight="bold")
         several[-1, 0].set_xlabel("among the first k passages, k =")
-        figure.tight_layout()
-        handles, names = several[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
+        _legend_over(figure, several[0, 0])
         return figure
 
 
@@ -184,9 +182,7 @@ def by_layer(
             axes.grid(axis="y", alpha=0.25)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         axes.set_xlabel(across)
-        figure.tight_layout()
-        handles, names = several[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
+        _legend_over(figure, several[0, 0])
         return figure
 
 
@@ -221,6 +217,13 @@ def _errors(
     spread = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
     x, y, side = (values, places, "xerr") if across else (places, values, "yerr")
     axes.errorbar(x, y, **{side: spread}, fmt=marker, color=COLOURS[colour], lw=1.3, label=label)
+
+
+def _legend_over(figure: Figure, first: Axes) -> None:
+    """One legend for all panels, above them: that of the first."""
+    figure.tight_layout()
+    handles, names = first.get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
 
 
 def _legend_above(axes: Axes, columns: int) -> None:

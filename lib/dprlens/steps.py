@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from dprlens import controls, knowledge
 from dprlens.artifacts import step
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinformed, segments
-from dprlens.consistency import ACROSS, Results
+from dprlens.consistency import ACROSS, Results, without_number
 from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, untrained
 from dprlens.negatives import NegativesSpec, hard_negatives
 from dprlens.probe import (
@@ -224,7 +224,7 @@ def probed_in_worlds(
             (who, probe): (*pair, world, chosen.negatives, chosen.probe, probe, choices, layers, s)
             for who, pair in encoder_pairs(chosen, s, pooling, workers).items()
             for name, probe in wanted
-            if name == who.rstrip("0123456789")
+            if name == without_number(who)
         }
         asked = items(world, mined_negatives(world, chosen.negatives), "test", chosen.probe.most, s)
         right = dict(zip(calls, processes.in_parallel(probed, list(calls.values()), workers), strict=True))
