@@ -284,7 +284,15 @@ def assert_same(found: tuple[float, list[Tensor]], expected: tuple[float, list[T
         torch.testing.assert_close(one, other, atol=tolerance * scale, rtol=0)
 
 
-@pytest.mark.parametrize("chosen", [TOKENS, [TOKENS[0], TOKENS[3]], TOKENS[:2]], ids=["mixed", "no negatives", "two"])
+# the second question twice, and its passage once more as somebody else's hard negative
+REPEATED = [*TOKENS, TOKENS[1], TOKENS[3]._replace(negatives=[TOKENS[1].positive])]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [TOKENS, [TOKENS[0], TOKENS[3]], TOKENS[:2], REPEATED],
+    ids=["mixed", "no negatives", "two", "repeated"],
+)
 def test_the_gradient_is_that_of_autograd_through_transformers(chosen):
     towers, batch = toy_towers(), batch_of(chosen)
     vectors = [padded(tower, texts) for tower, texts in zip(towers, batch[:2], strict=True)]
@@ -312,6 +320,21 @@ def test_a_chunk_is_all_that_is_encoded_at_once(monkeypatch):
     seen.clear()
     backward(toy_towers(), batch_of(TOKENS))
     assert seen == [(5, True), (8, True)]
+
+
+def test_what_comes_up_twice_is_encoded_once_and_counts_twice(monkeypatch):
+    """The gradient with repetitions is that of autograd, above; here, that it costs less."""
+    seen = []
+
+    def spy(bert, packed):
+        seen.append(len(packed.length))
+        return last_cls(bert, packed)
+
+    monkeypatch.setattr(dpr, "last_cls", spy)
+    batch = batch_of(REPEATED)
+    assert [len(batch.questions), len(batch.passages)] == [7, 12]
+    backward(toy_towers(), batch)
+    assert seen == [5, 8]
 
 
 def test_with_dropout_the_second_pass_drops_what_the_first_did(monkeypatch):

@@ -68,7 +68,7 @@ def mined_negatives(world: World, spec: NegativesSpec) -> dict:
     return hard_negatives(world, spec)
 
 
-@step(version=1)
+@step(version=2)
 def dpr(
     start: DualEncoder,
     world: World,

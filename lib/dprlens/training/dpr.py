@@ -166,24 +166,25 @@ def batch_of(chosen: Sequence[Tokens], rng: np.random.Generator | None = None) -
 def backward(towers: Sequence[BertModel], batch: Batch, chunk: int | None = None, seed: int = 0) -> float:
     """Put the gradient of the batch's loss into the towers' weights; returns the loss (nats).
 
-    Each process encodes its own questions with their passages, `chunk` texts at a time; vectors and gradients of all
-    processes are then put together. `seed` decides what dropout drops.
+    A passage that comes up twice in the batch is encoded once and counts twice. Each process encodes its share of the
+    questions and of the passages, `chunk` texts at a time; vectors and gradients of all processes are then put
+    together. `seed` decides what dropout drops.
     """
-    mine = processes.own(len(batch.questions))
-    ends = [*batch.right, len(batch.passages)]
-    shares = mine, slice(ends[mine.start], ends[mine.stop])
+    distinct, places = zip(*map(_distinct, batch[:2]), strict=True)
+    shares = [processes.own(len(texts)) for texts in distinct]
     encodings = [
         _Encoding(tower, texts[share], chunk, seed)
-        for tower, texts, share in zip(towers, batch[:2], shares, strict=True)
+        for tower, texts, share in zip(towers, distinct, shares, strict=True)
     ]
     vectors = [
         processes.everybodys(encoding.vectors, share, len(texts)).requires_grad_()
-        for encoding, texts, share in zip(encodings, batch[:2], shares, strict=True)
+        for encoding, texts, share in zip(encodings, distinct, shares, strict=True)
     ]
-    loss = nll(*vectors, torch.tensor(batch.right, device=vectors[0].device))
+    shown = (of_text[where] for of_text, where in zip(vectors, places, strict=True))
+    loss = nll(*shown, torch.tensor(batch.right, device=vectors[0].device))
     loss.backward()
-    for encoding, of_all, share in zip(encodings, vectors, shares, strict=True):
-        encoding.backward(of_all.grad[share])
+    for encoding, of_text, share in zip(encodings, vectors, shares, strict=True):
+        encoding.backward(of_text.grad[share])
     weights = [weights for tower in towers for weights in tower.parameters()]
     for unused in (w for w in weights if w.grad is None):  # a process without questions in a small last batch
         unused.grad = torch.zeros_like(unused)
@@ -398,12 +399,20 @@ def _tokens(dual: DualEncoder, texts: Sequence[Example]) -> list[Tokens]:
 
 
 def _encoded(tower: BertModel, texts: Sequence[list[int]]) -> Tensor:
-    """[CLS] vectors [text, d_model], each process encoding its share of the texts."""
-    mine = processes.own(len(texts))
+    """[CLS] vectors [text, d_model], each process encoding its share of the distinct texts."""
+    distinct, places = _distinct(texts)
+    mine = processes.own(len(distinct))
     found = torch.zeros(0, tower.config.hidden_size, device=tower.device)
-    if texts[mine]:
-        found = read(tower, texts[mine], tower.config.pad_token_id, last_cls)
-    return processes.everybodys(found, mine, len(texts))
+    if distinct[mine]:
+        found = read(tower, distinct[mine], tower.config.pad_token_id, last_cls)
+    return processes.everybodys(found, mine, len(distinct))[places]
+
+
+def _distinct(texts: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
+    """The texts without repetitions, and the place of each among them."""
+    known: dict[tuple[int, ...], int] = {}
+    places = [known.setdefault(tuple(text), len(known)) for text in texts]
+    return list(map(list, known)), places
 
 
 def _sha256(file: Path) -> str:
