@@ -137,6 +137,19 @@ def over_runs(values: Sequence[float]) -> Estimate:
     return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), int(values.size))
 
 
+def jackknife(value: float, without: Sequence[float], n: int) -> Estimate:
+    """A statistic with the jackknife's 95 % interval; `without` are its values with each cluster left out in turn.
+
+    For what the bootstrap distorts: a count of different things, say, since a draw with replacement sees fewer. `n` is
+    the number of observations; two clusters or more (Efron and Stein 1981).
+    """
+    without = _numbers(without)
+    if without.size < 2:
+        raise ValueError("One cluster says nothing about the spread over clusters: give two or more.")
+    half = ndtri(0.975) * ((without.size - 1) / without.size * ((without - without.mean()) ** 2).sum()) ** 0.5
+    return Estimate(float(value), float(value - half), float(value + half), int(n))
+
+
 def detectable(estimate: Estimate) -> float:
     """The smallest true difference that a sample with this interval would have told from 0 with 80 % probability.
 

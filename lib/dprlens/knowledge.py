@@ -32,7 +32,7 @@ class Cloze(NamedTuple):
 
 def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
     """Masks each statement's answer and reads the masked-LM head's belief about it."""
-    masked, places, answers = _blanked(encoder, statements)
+    masked, places, answers = blanked(encoder, statements)
     results = []
     for logits, answer in zip(encoder.mask_logits(masked, places), answers, strict=True):
         said = logits.argmax(-1).tolist()
@@ -76,7 +76,7 @@ def shares_recalled(found: pd.DataFrame, by: str | list[str]) -> dict:
 
 def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tuple[str, float]]:
     """The model's n likeliest answers in a statement's blank, with their probabilities (product over pieces, 0–1)."""
-    masked, places, _ = _blanked(encoder, [statement])
+    masked, places, _ = blanked(encoder, [statement])
     (logits,) = encoder.mask_logits(masked, places)
     chances, pieces = logits.softmax(-1).topk(n)
     pieces = [list(zip(*place, strict=True)) for place in zip(pieces.tolist(), chances.tolist(), strict=True)]
@@ -125,7 +125,7 @@ def with_head(tower: Encoder, base: Encoder) -> Encoder:
     return Encoder(tower.tokenizer, model, tower.model.device.type)
 
 
-def _blanked(
+def blanked(
     encoder: Encoder, statements: Sequence[Statement]
 ) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
     """Token ids with the answers masked, the places of the masks, and the pieces that stood there."""

@@ -130,13 +130,25 @@ def _block_at_cls(block: torch.nn.Module, state: Tensor, packed: Packed) -> Tens
         project(state)[packed.row[:, None], column].unflatten(-1, heads).transpose(1, 2)
         for project in (attention.key, attention.value)
     )  # [text, head, token, d_head]
-    cls = at_cls(state, packed)
-    query = attention.query(cls).unflatten(-1, heads).unsqueeze(2)  # [text, head, 1, d_head]
-    dropout = attention.dropout.p if block.training else 0.0
+    return block_at(block, at_cls(state, packed), key, value, inside)
+
+
+def block_at(block: torch.nn.Module, at: Tensor, key: Tensor, value: Tensor, inside: Tensor) -> Tensor:
+    """A BERT block's output [text, d_model] at one token of each text, whose state `at` [text, d_model] goes in.
+
+    `key` and `value` [text, head, token, d_head] are those of the text's tokens, of which some are `inside` [text,
+    token].
+    """
+    attention = block.attention.self
+    query = attention.query(at).unflatten(-1, (attention.num_attention_heads, attention.attention_head_size))
     mixed = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=inside[:, None, None, :], dropout_p=dropout
+        query.unsqueeze(2),
+        key,
+        value,
+        attn_mask=inside[:, None, None, :],
+        dropout_p=attention.dropout.p if block.training else 0.0,
     )
-    attended = block.attention.output(mixed.flatten(1), cls)
+    attended = block.attention.output(mixed.flatten(1), at)
     return block.output(block.intermediate(attended), attended)
 
 

@@ -6,10 +6,12 @@ A library function takes *its* spec, never the profile, so that an unrelated kno
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from dprlens.attribution import AttributionSpec
 from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec
 from dprlens.encoder import EncoderSpec
 from dprlens.negatives import NegativesSpec
+from dprlens.neurons import ActivitySpec, SampleSpec
 from dprlens.probe import ProbeSpec, ProbingSpec
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
@@ -29,6 +31,9 @@ class Profile:
     bound: BoundSpec
     probe: ProbeSpec
     probing: ProbingSpec
+    sample: SampleSpec
+    attribution: AttributionSpec
+    activity: ActivitySpec
 
     def but(self, **changes: object) -> "Profile":
         """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
@@ -75,6 +80,9 @@ TINY = Profile(
     ),
     probe=ProbeSpec(rank=4),
     probing=ProbingSpec(random_encoders=1, repeats=2, worlds=2),
+    sample=SampleSpec(examples=24, candidates=8, hard=3),
+    attribution=AttributionSpec(most_nodes=8),
+    activity=ActivitySpec(few=8, outliers=2, changed=(5, 20), dpr_seeds=2, worlds=2),
 )
 
 SMALL = Profile(
@@ -88,6 +96,9 @@ SMALL = Profile(
     bound=BoundSpec(),
     probe=ProbeSpec(),
     probing=ProbingSpec(),
+    sample=SampleSpec(),
+    attribution=AttributionSpec(),
+    activity=ActivitySpec(),
 )
 
 FULL = Profile(
@@ -105,6 +116,9 @@ FULL = Profile(
     ),
     probe=SMALL.probe,
     probing=ProbingSpec(worlds=5),
+    sample=SMALL.sample,
+    attribution=SMALL.attribution,
+    activity=ActivitySpec(dpr_seeds=3, worlds=5),
 )
 
 PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL)}

@@ -11,14 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from threadpoolctl import threadpool_limits
 
-from dprlens import controls, knowledge
+from dprlens import attribution, controls, interventions, knowledge
 from dprlens.artifacts import step
+from dprlens.attribution import Attribution, AttributionSpec
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinformed, segments
 from dprlens.consistency import ACROSS, Results, without_number
-from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, untrained
+from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, Text, untrained
 from dprlens.negatives import NegativesSpec, hard_negatives
+from dprlens.neurons import SampleSpec, sample
 from dprlens.probe import (
     Features,
     Items,
@@ -36,7 +39,7 @@ from dprlens.retrieval import Ranking, Retriever, gold_places
 from dprlens.tokens import make_tokenizer, vocabulary
 from dprlens.training import processes
 from dprlens.training.dpr import DPRSpec, Trained, examples, shuffled_pairs, train_dpr
-from dprlens.training.pretrain import PretrainSpec, pretrain
+from dprlens.training.pretrain import PretrainSpec, continue_pretraining, pretrain
 from dprlens.world import SPLITS, World
 
 TOLD = ("true", "false", "nothing")  # what pre-training says about the linking facts under test
@@ -84,6 +87,16 @@ def dpr(
     if shuffled:
         train, dev = shuffled_pairs(train, seed), shuffled_pairs(dev, seed)
     return train_dpr(start, train, dev, spec, seed, checkpoint)
+
+
+@step(version=1)
+def continued(
+    base: Encoder, world: World, text: TextSpec, negatives: NegativesSpec, spec: PretrainSpec, like: DPRSpec, seed: int
+) -> Encoder:
+    """The base model after as many more steps of masked-LM as DPR training takes, at its learning rate."""
+    asked = len(examples(world, mined_negatives(world, negatives), "train"))
+    steps = like.epochs * -(-asked // like.batch)
+    return continue_pretraining(base, segments(world, text, seed), spec, steps, like.learning_rate, seed)
 
 
 def dpr_in_group(chosen: Profile, seed: int) -> None:
@@ -366,6 +379,187 @@ def _probed_items(
     return chosen, {
         split: [matching(query, passage, layer, found) for layer in layers] for split, found in chosen.items()
     }
+
+
+def texts_of(world: World, side: str, places: Sequence[int]) -> list[Text]:
+    """The questions ("query") or passages ("passage") at these places, as an encoder reads them."""
+    if side == "query":
+        return [world.questions[i].text for i in places]
+    return [(world.passages[i].title, world.passages[i].text) for i in places]
+
+
+def _candidates(dual: DualEncoder, world: World, side: str, candidates: np.ndarray) -> torch.Tensor:
+    """Vectors of the candidates [example, choice, d_model]; of the other side than the examples."""
+    distinct, where = np.unique(candidates, return_inverse=True)
+    other = dual.passages if side == "query" else dual.questions
+    vectors = other(texts_of(world, "passage" if side == "query" else "query", distinct))
+    return vectors[torch.tensor(where.reshape(candidates.shape))]
+
+
+@step(version=1)
+def products(
+    dual: DualEncoder, world: World, negatives: NegativesSpec, spec: SampleSpec, side: str, seed: int
+) -> np.ndarray:
+    """Dot products of the sample's examples with their candidates [example, choice]."""
+    drawn = sample(world, mined_negatives(world, negatives), side, spec, seed)
+    with processes.threads(1):
+        own = dual.questions if side == "query" else dual.passages
+        vectors = own(texts_of(world, side, drawn.examples))
+        return (_candidates(dual, world, side, drawn.candidates) @ vectors[:, :, None])[:, :, 0].numpy()
+
+
+@step(version=1)
+def attributed(
+    dual: DualEncoder,
+    world: World,
+    negatives: NegativesSpec,
+    sampled: SampleSpec,
+    spec: AttributionSpec,
+    side: str,
+    temperature: float,
+    seed: int,
+    score: str = "choice",
+) -> Attribution:
+    """Attributions of the neurons of one encoder on the sample: of the question's, or of the context's ("passage").
+
+    `score` is "choice" (S2), with the temperature, a name in `attribution.SCORES`, or "weights": the weight-level
+    reading of "choice".
+    """
+    drawn = sample(world, mined_negatives(world, negatives), side, sampled, seed)
+    encoder = dual.query if side == "query" else dual.passage
+    texts = texts_of(world, side, drawn.examples)
+    with processes.threads(1):
+        candidates = _candidates(dual, world, side, drawn.candidates)
+        if score == "weights":
+            return attribution.attribute_weights(encoder, texts, attribution.choice(candidates, temperature))
+        if score == "choice":
+            says = attribution.choice(candidates, temperature)
+        elif score in attribution.SCORES:
+            says = attribution.SCORES[score](candidates)
+        else:
+            known = ", ".join(["choice", *attribution.SCORES, "weights"])
+            raise ValueError(f"score = {score!r} is not known; choose one of {known}")
+        return attribution.attribute(encoder, texts, says, spec, pooling=dual.pooling)
+
+
+@step(version=1)
+def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int, seed: int) -> Attribution:
+    """S1, as in Dai et al.: attributions at the mask for the answers of n known facts that are a single piece."""
+    known = [fact for fact in world.facts if world.known is None or world.state(fact.id) == "known"]
+    order = np.random.default_rng([seed, 0x51]).permutation(len(known))
+    statements = [known[i].statements[0] for i in order if known[i].statements]
+    masked, places, answers = knowledge.blanked(encoder, statements)
+    single = [i for i, pieces in enumerate(answers) if len(pieces) == 1][:n]
+    with processes.threads(1):
+        return attribution.attribute_at(
+            encoder,
+            [masked[i] for i in single],
+            [places[i][0] for i in single],
+            attribution.answer(encoder.model, torch.tensor([answers[i][0] for i in single])),
+            spec,
+        )
+
+
+class Judged(NamedTuple):
+    """Where a question's passage is found by some vectors for it."""
+
+    place: np.ndarray  # int [.., example]: of the gold passage among all passages, from 0
+    among: np.ndarray  # int [.., example]: among the example's candidates, from 0
+    margin: np.ndarray  # [.., example]: dot product with the gold passage minus the mean over the other candidates
+
+
+class _Judge:
+    """Judges vectors for the sample's questions by the passages of one encoder."""
+
+    def __init__(self, dual: DualEncoder, world: World, candidates: np.ndarray) -> None:
+        self.passages = dual.passages(texts_of(world, "passage", range(len(world.passages))))
+        self.candidates = torch.tensor(candidates)
+
+    def __call__(self, vectors: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        scores = vectors @ self.passages.T
+        shown = scores.gather(1, self.candidates)
+        beaten = [(every > shown[:, :1]).sum(1).numpy() for every in (scores, shown)]
+        return *beaten, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()
+
+
+def _judged(found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Judged:
+    return Judged(*(np.stack(part) for part in zip(*found, strict=True)))
+
+
+@step(version=1)
+def intervened(
+    dual: DualEncoder,
+    world: World,
+    negatives: NegativesSpec,
+    sampled: SampleSpec,
+    spec: AttributionSpec,
+    temperature: float,
+    changed: Sequence[int],
+    seed: int,
+) -> Judged:
+    """The sample's questions with k of their neurons changed: [1 + k · kind · factor, example], the first as they are.
+
+    For each k of `changed` each kind of `interventions.KINDS`, and for each kind the neurons silenced (factor 0) and
+    doubled (factor 2).
+    """
+    found = attributed(dual, world, negatives, sampled, spec, "query", temperature, seed)
+    drawn = sample(world, mined_negatives(world, negatives), "query", sampled, seed)
+    texts, scores = texts_of(world, "query", drawn.examples), found.scores
+    with processes.threads(1):
+        judge = _Judge(dual, world, drawn.candidates)
+        masks = [interventions.chosen(scores, k, kind, seed) for k in changed for kind in interventions.KINDS]
+        factors = [np.ones_like(scores), *(np.where(mask, f, 1).astype(scores.dtype) for mask in masks for f in (0, 2))]
+        return _judged([judge(interventions.scaled(dual.query, texts, each)) for each in factors])
+
+
+@step(version=1)
+def silenced(
+    dual: DualEncoder,
+    world: World,
+    negatives: NegativesSpec,
+    sampled: SampleSpec,
+    spec: AttributionSpec,
+    temperature: float,
+    counts: Sequence[int],
+    kind: str,
+    seed: int,
+) -> Judged:
+    """The sample's questions with more and more of their neurons silent: [1 + count, example], the first with none.
+
+    `kind` "top" takes the greatest attributions first, "random" any neurons.
+    """
+    if kind not in ("top", "random"):
+        raise ValueError(f"kind = {kind!r} is no order; choose top or random")
+    found = attributed(dual, world, negatives, sampled, spec, "query", temperature, seed)
+    drawn = sample(world, mined_negatives(world, negatives), "query", sampled, seed)
+    texts, scores = texts_of(world, "query", drawn.examples), found.scores
+    keys = -scores if kind == "top" else np.random.default_rng([seed, 0x511]).random(scores.shape)
+    line = interventions.places_in_line(keys.reshape(len(keys), -1)).reshape(keys.shape)
+    with processes.threads(1):
+        judge = _Judge(dual, world, drawn.candidates)
+        factors = ((line >= count).astype(scores.dtype) for count in (0, *counts))
+        return _judged([judge(interventions.scaled(dual.query, texts, each)) for each in factors])
+
+
+@step(version=1)
+def patched(
+    into: DualEncoder,
+    other: DualEncoder,
+    world: World,
+    negatives: NegativesSpec,
+    sampled: SampleSpec,
+    what: str,
+    seed: int,
+) -> Judged:
+    """The sample's questions read by `into`, one block's result replaced by that of `other`: [block, example].
+
+    Judged by the passages of `into`; see `interventions.patched`.
+    """
+    drawn = sample(world, mined_negatives(world, negatives), "query", sampled, seed)
+    texts = texts_of(world, "query", drawn.examples)
+    with processes.threads(1):
+        judge, blocks = _Judge(into, world, drawn.candidates), range(into.query.layers)
+        return _judged([judge(interventions.patched(into.query, other.query, texts, i, what)) for i in blocks])
 
 
 class Run(NamedTuple):

@@ -86,6 +86,22 @@ def pretrain(
     return Encoder(tokenizer, model)
 
 
+def continue_pretraining(
+    encoder: Encoder, text: Sequence[Segment], spec: PretrainSpec, steps: int, learning_rate: float, seed: int = 0
+) -> Encoder:
+    """A copy of the encoder after so many more steps of masked-LM on random segments of the text, by AdamW.
+
+    The control for training as such: another objective, no pairs. Raises ValueError for a text with too few batches.
+    """
+    rng = np.random.default_rng([seed, 0xC0])
+    drawn = [text[i] for i in rng.permutation(len(text))[: steps * spec.batch]]
+    with threads(spec.threads):
+        model = new_model(encoder.model.config).train().to(encoder.model.device)
+        model.load_state_dict(encoder.model.state_dict())
+        _train(model, encoder.tokenizer, drawn, spec, [_adamw(model.parameters(), learning_rate)], rng, steps)
+    return Encoder(encoder.tokenizer, model, encoder.model.device.type)
+
+
 def split_blocks(model: BertForMaskedLM, layers: int, scale: float) -> BertForMaskedLM:
     """A deeper copy of the model: each block becomes several in a row, each doing a part of what it did.
 
@@ -114,9 +130,12 @@ def _train(
     spec: PretrainSpec,
     optimisers: Sequence[torch.optim.Optimizer],
     rng: np.random.Generator,
+    steps: int | None = None,
 ) -> None:
-    """One pass over the text; the learning rates rise linearly during the warm-up and then fall to zero."""
-    batches = [*masked_batches(tokenizer, text, spec.batch, spec.random_mask, rng)]
+    """One pass over the text, or its first `steps`; the learning rates rise during the warm-up, then fall to zero."""
+    batches = [*masked_batches(tokenizer, text, spec.batch, spec.random_mask, rng)][:steps]
+    if steps is not None and len(batches) < steps:
+        raise ValueError(f"the text has {len(batches)} batches for {steps} steps; give more text")
     if not batches:
         raise ValueError("nothing in the text was masked, so there is nothing to learn; raise random_mask")
     longest, room = max(batch.ids.shape[1] for batch in batches), model.config.max_position_embeddings

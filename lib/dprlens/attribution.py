@@ -1,0 +1,495 @@
+"""Knowledge attribution: what each neuron adds to what the model says (paper, section 3, after Dai et al. 2022).
+
+With w the activations of one sub-layer in one block, and P_x(w) what the model says of the text x when they are w, the
+attribution of neuron i is the integral of its gradient along the straight path from a baseline b to w,
+
+    Attr_i(w) = (w_i − b_i) ∫_0^1 ∂P_x(b + α(w − b)) / ∂w_i dα,    Σ_i Attr_i = P_x(w) − P_x(b) (completeness).
+
+All neurons of the sub-layer move together, as in the code of Dai et al.; read literally, the printed formula moves one
+neuron alone and is plain ablation (choice AMB-C1). The sub-layers are the *sites* of a block: "intermediate", the
+feed-forward's hidden units after GELU, and "output", its result before the residual and the norm.
+
+P is a score of the vector that the encoder hands on: a probability among candidate passages, a dot product, a margin,
+or the masked-LM's probability of an answer (choice AMB-C4). Blocks below the one in question do not change, so the
+computation starts again in that block, with all nodes of the quadrature and both sites as one batch and one gradient.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy import ndarray
+from scipy.optimize import brentq
+from torch import Tensor
+from transformers import BertForMaskedLM, BertModel
+
+from dprlens.encoder import Encoder, Text
+from dprlens.packed import AT_ONCE, AT_ONCE_ELSEWHERE, block_at
+
+SITES = ("intermediate", "output")
+FLOOR = 0.1  # of the example's greatest change: below it a site's own change is mostly float noise
+
+Score = Callable[[Tensor, Tensor], Tensor]  # vectors [row, d_model] and the example of each [row] to P [row]
+
+
+@dataclass(frozen=True)
+class AttributionSpec:
+    """How the integral is taken. The paper, after Dai et al., takes 20 left end points."""
+
+    rule: str = "gauss"  # see `quadrature`; paper: left
+    nodes: int = 4  # paper: 20
+    tolerance: float = 1e-3  # under "gauss": examples with a larger completeness gap get twice the nodes, and so on
+    most_nodes: int = 32
+    positions: str = "read"  # tokens whose neurons move: "read", the one that the score reads, or "all"
+    baseline: str = "zero"  # of the output site: "zero", or "bias", the state without any hidden unit (AMB-C13)
+
+    def __post_init__(self) -> None:
+        quadrature(self.rule, self.nodes)
+        if self.most_nodes < self.nodes:
+            raise ValueError(f"most_nodes = {self.most_nodes} is less than nodes = {self.nodes}; give as many or more")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance = {self.tolerance:g} cannot be reached; give a number above 0")
+        for field, known in (("positions", ("read", "all")), ("baseline", ("zero", "bias"))):
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(known)}")
+
+
+def quadrature(rule: str, n: int) -> tuple[ndarray, ndarray]:
+    """Nodes in [0, 1] and weights [n] of a rule for the integral over α.
+
+    gauss: Gauss–Legendre. left: k/n, k = 0 … n−1 (Dai et al.). midpoint. both_ends: n even steps with both ends and
+    weight 1/n each (the package knowledge-neurons; no quadrature of anything, but nearly one). almost_both_ends: the
+    same from 1e-6 (Yao, Wang and Zuccon). Raises ValueError for another rule, or n below 1.
+    """
+    if n < 1:
+        raise ValueError(f"nodes = {n} is too few; give 1 or more")
+    even = np.full(n, 1 / n)
+    if rule == "gauss":
+        nodes, weights = np.polynomial.legendre.leggauss(n)
+        return (nodes + 1) / 2, weights / 2
+    rules = {
+        "left": np.arange(n) / n,
+        "midpoint": (np.arange(n) + 0.5) / n,
+        "both_ends": np.linspace(0, 1, n),
+        "almost_both_ends": np.linspace(1e-6, 1, n),
+    }
+    if rule not in rules:
+        raise ValueError(f"rule = {rule!r} is not known; choose one of gauss, {', '.join(rules)}")
+    return rules[rule], even
+
+
+# The paper's own setting: 20 left end points, after Dai et al.
+FIDELITY = AttributionSpec(rule="left", nodes=20, most_nodes=20)
+
+
+class Attribution(NamedTuple):
+    """Attributions of all neurons, signed; thresholds and measures need no further computation."""
+
+    intermediate: ndarray  # [example, block, d_ff]
+    output: ndarray  # [example, block, d_model]
+    value: ndarray  # [example]: P at the activations as they are
+    change: ndarray  # [example, block, site]: P as it is minus P at the baseline, which attributions should add up to
+    nodes: ndarray  # int [example]: nodes of the quadrature
+
+    @property
+    def scores(self) -> ndarray:
+        """Both sites side by side: [example, block, neuron], the d_ff intermediate neurons first."""
+        return np.concatenate([self.intermediate, self.output], axis=2)
+
+    def by_site(self, array: ndarray) -> dict[str, ndarray]:
+        """An array like `scores`, taken apart by site."""
+        return dict(zip(SITES, np.split(array, [self.intermediate.shape[2]], axis=2), strict=True))
+
+    @property
+    def gap(self) -> ndarray:
+        """Completeness gap [example, block, site]: |Σ Attr − change| / |change|; 0 where nothing changes at all.
+
+        A change of less than a tenth of the example's greatest is counted as that tenth.
+        """
+        sums = np.stack([array.sum(2, dtype=float) for array in (self.intermediate, self.output)], axis=2)
+        size = np.abs(self.change)
+        against = np.maximum(size, FLOOR * size.max((1, 2), keepdims=True, initial=0))
+        off = np.abs(sums - self.change)
+        return np.divide(off, against, out=np.where(off > 0, np.inf, 0.0), where=against > 0)
+
+    def active(
+        self, threshold: float, maximum: str = "example", signed: bool = True, without: Sequence[int] = ()
+    ) -> ndarray:
+        """Neurons with at least `threshold` times the greatest attribution: bool, like `scores`.
+
+        `maximum` is over what the greatest is taken: the "example", with both sites (the paper, as we read it), or
+        each "site" or "block" of it (AMB-C5). Unsigned, a neuron counts by its attribution's size (AMB-C6). `without`
+        are places in the flattened (block, neuron) axes that are neither counted nor taken as greatest. Where no
+        attribution is above 0, no neuron is active. Raises ValueError for a threshold that is not in (0, 1].
+        """
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold = {threshold} is no share of the greatest attribution; give 0 < threshold ≤ 1")
+        scores = self.scores if signed else np.abs(self.scores)
+        flat = scores.reshape(len(scores), -1)
+        flat[:, list(without)] = -np.inf
+        if maximum == "example":
+            greatest = flat.max(1)[:, None, None]
+        elif maximum == "site":
+            sites = self.by_site(scores).values()
+            tops = [np.broadcast_to(array.max((1, 2), keepdims=True), array.shape) for array in sites]
+            greatest = np.concatenate(tops, axis=2)
+        elif maximum == "block":
+            greatest = scores.max(2, keepdims=True)
+        else:
+            raise ValueError(f"maximum = {maximum!r} is not known; choose example, site or block")
+        return (scores >= threshold * greatest) & (greatest > 0)
+
+    def part(self, examples: Sequence[int]) -> "Attribution":
+        """Some of the examples, by index or mask."""
+        return Attribution(*(array[examples] for array in self))
+
+
+# what a vector says
+
+
+def choice(candidates: Tensor, temperature: float) -> Score:
+    """S2: probability of candidate 0, softmax of the dot products over `temperature`.
+
+    `candidates` [example, choice, d_model]; the first is the right one. This is what DPR is trained for.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature = {temperature:g} is none; give a number above 0")
+    return lambda vectors, example: (_products(candidates, vectors, example) / temperature).softmax(-1)[:, 0]
+
+
+def dot(candidates: Tensor) -> Score:
+    """S3: dot product with candidate 0."""
+    return lambda vectors, example: (candidates[example, 0] * vectors).sum(-1)
+
+
+def cosine(candidates: Tensor) -> Score:
+    """S3 without lengths: cosine with candidate 0."""
+    return lambda vectors, example: torch.nn.functional.cosine_similarity(candidates[example, 0], vectors, dim=-1)
+
+
+def margin(candidates: Tensor) -> Score:
+    """S4: dot product with candidate 0 minus the mean of those with the others. Linear in the vector."""
+
+    def score(vectors: Tensor, example: Tensor) -> Tensor:
+        products = _products(candidates, vectors, example)
+        return products[:, 0] - products[:, 1:].mean(-1)
+
+    return score
+
+
+def answer(model: BertForMaskedLM, tokens: Tensor) -> Score:
+    """S1, the score of Dai et al.: the masked-LM head's probability of a token; `tokens` [example]."""
+    return lambda vectors, example: model.cls(vectors).softmax(-1).gather(-1, tokens[example, None])[:, 0]
+
+
+def norm() -> Score:
+    """S5: the vector's length, as in the replication. After a layer norm it says next to nothing (methods, C.5)."""
+    return lambda vectors, example: vectors.norm(dim=-1)  # noqa: ARG005
+
+
+SCORES = {"dot": dot, "cosine": cosine, "margin": margin}  # of candidates alone; `choice` needs a temperature as well
+
+
+def _products(candidates: Tensor, vectors: Tensor, example: Tensor) -> Tensor:
+    return (candidates[example] @ vectors[:, :, None])[:, :, 0]
+
+
+def matched_temperature(products: ndarray, entropy: float) -> float:
+    """The temperature at which the softmax over candidates has this mean entropy, as a share of the greatest.
+
+    `products` [example, choice]. Two models compared at the same entropy are equally sure of their choices, whatever
+    the scale of their vectors. Raises ValueError where no temperature gives that entropy.
+    """
+    if not 0 < entropy < 1:
+        raise ValueError(f"entropy = {entropy:g} is no share; give more than 0 and less than 1")
+    products = np.asarray(products, float)
+    products = products - products.max(1, keepdims=True)
+    most = np.log(products.shape[1])
+
+    def above(log_temperature: float) -> float:
+        logits = products / np.exp(log_temperature)
+        shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        return float(-(shares * np.log(np.maximum(shares, 1e-300))).sum(1).mean() / most) - entropy
+
+    scale = np.log(max(-products.min(), 1e-300))
+    low, high = scale - 20, scale + 20
+    if not above(low) < 0 < above(high):
+        raise ValueError(f"no temperature gives an entropy of {entropy:g}: too many candidates score alike")
+    return float(np.exp(brentq(above, low, high, xtol=1e-10)))
+
+
+# attribution
+
+
+def attribute(
+    encoder: Encoder,
+    texts: Sequence[Text],
+    score: Score,
+    spec: AttributionSpec,
+    sites: Sequence[str] = SITES,
+    pooling: str = "cls",
+) -> Attribution:
+    """Attributions of the neurons at [CLS] (or all tokens: `spec.positions`) for each text's vector.
+
+    `score` sees the vectors in the order of `texts`. With `pooling` "mean" the vector is the mean over tokens, and
+    all of them are read. Sites that are not asked for have no neurons in the result.
+    """
+    return attribute_at(encoder, encoder.token_ids(texts), None if pooling == "mean" else 0, score, spec, sites)
+
+
+def attribute_at(
+    encoder: Encoder,
+    ids: Sequence[Sequence[int]],
+    place: int | Sequence[int] | None,
+    score: Score,
+    spec: AttributionSpec,
+    sites: Sequence[str] = SITES,
+) -> Attribution:
+    """The same from token ids [example][token]; `place` is the token that is read, of each text; None: their mean."""
+    if unknown := [site for site in sites if site not in SITES]:
+        raise ValueError(f"there is no site {unknown[0]!r}; choose from {', '.join(SITES)}")
+    if not sites:
+        raise ValueError(f"no site is asked for; choose from {', '.join(SITES)}")
+    bert, places = encoder.bert, [place] * len(ids) if place is None or isinstance(place, int) else place
+    one = _Sites(bert, score, spec, tuple(sites))
+    found = _empty(bert, len(ids), sites)
+    left, n = list(range(len(ids))), spec.nodes
+    while left:
+        for part in _parts(bert, ids, left, len(sites) * n):
+            batch = read_together(bert, [ids[i] for i in part], [places[i] for i in part])
+            for array, values in zip(found, one.attributions(batch, torch.tensor(part), n), strict=True):
+                array[part] = values
+        n *= 2
+        again = spec.rule == "gauss" and n <= spec.most_nodes
+        left = [i for i in left if found.part([i]).gap.max() > spec.tolerance] if again else []
+    return found
+
+
+class Batch(NamedTuple):
+    """Texts that are read together, one a row, filled up to the longest."""
+
+    state: Tensor  # the embedding output [example, token, d_model]
+    inside: Tensor  # bool [example, token]: False for what fills a row up
+    place: Tensor | None  # [example]: the token that is read; None: the mean over the text
+
+    def mask(self, rows: int) -> Tensor | None:
+        """Added to attention scores, for `rows` rows of each example [example · row, 1, 1, token]; None: no need."""
+        if self.inside.all():
+            return None
+        least = torch.finfo(self.state.dtype).min
+        mask = torch.zeros(self.inside.shape, dtype=self.state.dtype, device=self.state.device)
+        return mask.masked_fill(~self.inside, least)[:, None, None, :].repeat_interleave(rows, 0)
+
+
+def read_together(bert: BertModel, ids: Sequence[Sequence[int]], places: Sequence[int | None]) -> Batch:
+    """Texts as one batch, and where each is read."""
+    longest = max(map(len, ids))
+    rows = torch.tensor([[*text, *[bert.config.pad_token_id or 0] * (longest - len(text))] for text in ids])
+    inside = torch.arange(longest) < torch.tensor(list(map(len, ids)))[:, None]
+    with torch.no_grad():
+        state = bert.embeddings(input_ids=rows.to(bert.device))
+    place = None if None in places else torch.tensor(places, device=bert.device)
+    return Batch(state, inside.to(bert.device), place)
+
+
+def finish(bert: BertModel, state: Tensor, done: int, batch: Batch, rows: int = 1) -> Tensor:
+    """The vectors [row, d_model] of states [row, token, d_model] that have passed `done` blocks.
+
+    There are `rows` rows of each example of the batch. The last block is computed only where it is read.
+    """
+    blocks, mask = bert.encoder.layer, batch.mask(rows)
+    for block in blocks[done:-1]:
+        state = block(state, attention_mask=mask)
+    inside = batch.inside.repeat_interleave(rows, 0)
+    if batch.place is None:
+        state = blocks[-1](state, attention_mask=mask) if done < len(blocks) else state
+        return (state * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
+    read = torch.arange(len(state), device=state.device), batch.place.repeat_interleave(rows)
+    if done == len(blocks):
+        return state[read]
+    attention = blocks[-1].attention.self
+    heads = attention.num_attention_heads, attention.attention_head_size
+    key, value = (project(state).unflatten(-1, heads).transpose(1, 2) for project in (attention.key, attention.value))
+    return block_at(blocks[-1], state[read], key, value, inside)
+
+
+class Feed(NamedTuple):
+    """A block's feed-forward from within [example, token, …]."""
+
+    attended: Tensor  # what goes into it, and past it by the residual [.., d_model]
+    intermediate: Tensor  # after GELU [.., d_ff]
+    output: Tensor  # before the residual and the norm [.., d_model]
+    state: Tensor  # after the block [.., d_model]
+
+
+def feeds(bert: BertModel, batch: Batch) -> Iterator[Feed]:
+    """Each block's feed-forward on the batch, from the first block to the last."""
+    state, mask = batch.state, batch.mask(1)
+    for block in bert.encoder.layer:
+        attended = block.attention(state, mask)[0]
+        hidden = block.intermediate(attended)
+        output = block.output.dense(hidden)
+        state = block.output.LayerNorm(output + attended)
+        yield Feed(attended, hidden, output, state)
+
+
+class _Sites:
+    """The integral at the sites of every block, for a batch of texts."""
+
+    def __init__(self, bert: BertModel, score: Score, spec: AttributionSpec, sites: tuple[str, ...]) -> None:
+        self.bert, self.score, self.spec, self.sites = bert, score, spec, sites
+
+    def attributions(self, batch: Batch, examples: Tensor, n: int) -> Attribution:
+        """With n nodes; `examples` [example] are the batch's places among all texts."""
+        with torch.no_grad():
+            blocks = [*feeds(self.bert, batch)]
+            value = self.score(finish(self.bert, blocks[-1].state, len(blocks), batch), examples)
+        if not torch.isfinite(value).all():
+            raise FloatingPointError(f"the score of a text is {value[~torch.isfinite(value)][0].item()}; check it")
+        nodes = [torch.tensor(part, dtype=value.dtype, device=value.device) for part in quadrature(self.spec.rule, n)]
+        found = _empty(self.bert, len(examples), self.sites)
+        found.value[:], found.nodes[:] = value.double().cpu(), n
+        for i, feed in enumerate(blocks):
+            ends = self._ends(i, feed, batch)
+            scores, base = self._along(i, feed, ends, batch, examples, *nodes)
+            for s, site in enumerate(self.sites):
+                getattr(found, site)[:, i] = scores[s].cpu()
+                found.change[:, i, SITES.index(site)] = (value - base[:, s]).double().cpu()
+        return found
+
+    def _moved(self, tensor: Tensor, batch: Batch) -> Tensor:
+        """The part of [example, token, …] that moves: at all tokens, or the one that is read (then token is 1 long)."""
+        if self.spec.positions == "all" or batch.place is None:
+            return tensor
+        return tensor[torch.arange(len(tensor), device=tensor.device), batch.place].unsqueeze(1)
+
+    def _ends(self, i: int, feed: Feed, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Baseline and end of the path at each site [example, token, neuron]."""
+        zero = torch.zeros_like
+        bias = self.bert.encoder.layer[i].output.dense.bias.detach()
+        ends = []
+        for site in self.sites:
+            end = self._moved(getattr(feed, site), batch)
+            from_bias = site == "output" and self.spec.baseline == "bias"
+            ends.append((bias.expand_as(end) if from_bias else zero(end), end))
+        return ends
+
+    def _along(
+        self,
+        i: int,
+        feed: Feed,
+        ends: Sequence[tuple[Tensor, Tensor]],
+        batch: Batch,
+        examples: Tensor,
+        nodes: Tensor,
+        weights: Tensor,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Attributions in block i, of each site [example, neuron], and P at the baselines [example, site]."""
+        leaves = [(base + nodes[:, None, None, None] * (end - base)).requires_grad_() for base, end in ends]
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(self._scored(i, feed, leaves, batch, examples).sum(), leaves)
+        found = [
+            ((end - base) * torch.einsum("n,n...->...", weights, gradient)).sum(1)
+            for gradient, (base, end) in zip(gradients, ends, strict=True)
+        ]
+        with torch.no_grad():
+            at_base = self._scored(i, feed, [base[None] for base, _ in ends], batch, examples)
+        return found, at_base[:, :, 0]
+
+    def _scored(self, i: int, feed: Feed, moved: Sequence[Tensor], batch: Batch, examples: Tensor) -> Tensor:
+        """P [example, site, node] with the activations of each site as given: [node, example, token, neuron] each."""
+        output = self.bert.encoder.layer[i].output
+        attended, nodes, states = self._moved(feed.attended, batch), len(moved[0]), []
+        for site, activations in zip(self.sites, moved, strict=True):
+            result = output.dense(activations) if site == "intermediate" else activations
+            states.append(self._placed(output.LayerNorm(result + attended), feed.state, batch))
+        rows = torch.stack(states).transpose(0, 2)  # [example, node, site, token, d_model]
+        each = rows.shape[1] * rows.shape[2]
+        vectors = finish(self.bert, rows.flatten(0, 2), i + 1, batch, each)
+        scores = self.score(vectors, examples.repeat_interleave(each))
+        return scores.view(len(examples), nodes, len(self.sites)).transpose(1, 2)
+
+    def _placed(self, moved: Tensor, state: Tensor, batch: Batch) -> Tensor:
+        """States [node, example, token, d_model] in which what moves has taken its place."""
+        if moved.shape[2] == state.shape[1]:
+            return moved
+        here = torch.arange(state.shape[1], device=state.device) == batch.place[:, None]  # [example, token]
+        return torch.where(here[:, :, None], moved, state)
+
+
+def attribute_weights(
+    encoder: Encoder, texts: Sequence[Text], score: Score, rule: str = "almost_both_ends", n: int = 20
+) -> Attribution:
+    """The weight-level reading (Yao, Wang and Zuccon): a neuron's weights are scaled, not its activation (AMB-C1).
+
+    The matrix and the bias of a dense layer are scaled by α, at all tokens; a neuron's score is the sum over its
+    inputs of |W_ij Σ_k (weight k) ∂P/∂W_ij(α_k W)|. Sums of sizes do not add up to a change: `change` is 0. The
+    gradient with respect to W is an outer product with the one with respect to the layer's result, so that no gradient
+    of a matrix is made for each node.
+    """
+    bert, ids = encoder.bert, encoder.token_ids(texts)
+    found = _empty(bert, len(ids), SITES)
+    for part in _parts(bert, ids, range(len(ids)), 2 * n):
+        batch, examples = read_together(bert, [ids[i] for i in part], [0] * len(part)), torch.tensor(part)
+        with torch.no_grad():
+            blocks = [*feeds(bert, batch)]
+            found.value[part] = score(finish(bert, blocks[-1].state, len(blocks), batch), examples).cpu()
+        found.nodes[part] = n
+        for i, feed in enumerate(blocks):
+            for site, scores in zip(
+                SITES, _weights_of_block(bert, i, feed, batch, examples, score, rule, n), strict=True
+            ):
+                getattr(found, site)[part, i] = scores.cpu()
+    return found
+
+
+def _weights_of_block(
+    bert: BertModel, i: int, feed: Feed, batch: Batch, examples: Tensor, score: Score, rule: str, n: int
+) -> list[Tensor]:
+    """Scores of the rows of both matrices of block i: [example, neuron] each."""
+    block = bert.encoder.layer[i]
+    dense, inputs = (block.intermediate.dense, block.output.dense), (feed.attended, feed.intermediate)
+    nodes, weights = (
+        torch.tensor(part, dtype=feed.state.dtype, device=feed.state.device) for part in quadrature(rule, n)
+    )
+    with torch.no_grad():
+        ends = [layer(x) for layer, x in zip(dense, inputs, strict=True)]
+    leaves = [(nodes[:, None, None, None] * end).requires_grad_() for end in ends]  # [node, example, token, neuron]
+    with torch.enable_grad():
+        results = block.output.dense(block.intermediate.intermediate_act_fn(leaves[0])), leaves[1]
+        states = block.output.LayerNorm(torch.stack(results) + feed.attended)  # [site, node, example, token, d_model]
+        rows = states.permute(2, 1, 0, 3, 4)
+        vectors = finish(bert, rows.flatten(0, 2), i + 1, batch, 2 * n)
+        gradients = torch.autograd.grad(score(vectors, examples.repeat_interleave(2 * n)).sum(), leaves)
+    scores = []
+    for gradient, layer, x in zip(gradients, dense, inputs, strict=True):
+        towards = torch.einsum("n,netj->etj", weights, gradient)  # gradient of each neuron's result, over the nodes
+        of_weights = torch.einsum("etj,eti->eji", towards, x * batch.inside[:, :, None])
+        scores.append((layer.weight.detach() * of_weights).abs().sum(2))
+    return scores
+
+
+def _parts(bert: BertModel, ids: Sequence[Sequence[int]], chosen: Sequence[int], rows: int) -> Iterator[list[int]]:
+    """The chosen texts, shortest first, in batches that fit when each takes so many rows."""
+    room = AT_ONCE if bert.device.type == "cpu" else AT_ONCE_ELSEWHERE
+    part: list[int] = []
+    for i in sorted(chosen, key=lambda i: len(ids[i])):
+        if part and (len(part) + 1) * rows * len(ids[i]) > room:
+            yield part
+            part = []
+        part.append(i)
+    if part:
+        yield part
+
+
+def _empty(bert: BertModel, n: int, sites: Sequence[str]) -> Attribution:
+    config = bert.config
+    blocks = config.num_hidden_layers
+    widths = (config.intermediate_size, config.hidden_size)
+    kind = torch.empty(0, dtype=bert.dtype).numpy().dtype
+    arrays = (
+        np.zeros((n, blocks, width if site in sites else 0), kind) for site, width in zip(SITES, widths, strict=True)
+    )
+    return Attribution(*arrays, np.zeros(n), np.zeros((n, blocks, len(SITES))), np.zeros(n, int))

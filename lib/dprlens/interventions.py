@@ -1,0 +1,128 @@
+"""What happens if neurons are silenced, amplified, or replaced by those of another model: is attribution causal?
+
+Attribution says what a neuron adds along a path that never occurs in use. Here the network runs as it is, but for the
+neurons in question, and the vector that comes out is judged by what it retrieves.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from dprlens.attribution import Batch, finish, read_together
+from dprlens.encoder import Encoder, Text
+from dprlens.packed import in_parts
+
+ROOM = 4096  # tokens read at once
+PATCHES = ("state", "cls", "feed-forward")
+KINDS = ("top", "random", "bottom")
+
+
+def scaled(encoder: Encoder, texts: Sequence[Text], factors: ndarray) -> Tensor:
+    """Vectors [text, d_model] when each neuron at [CLS] is multiplied by its factor.
+
+    `factors` [text, block, neuron] (d_ff intermediate neurons, then d_model of the output, as in
+    `Attribution.scores`); a factor of 1 leaves a neuron as it is.
+    """
+    bert, d_ff = encoder.bert, encoder.bert.config.intermediate_size
+
+    def run(batch: Batch, part: list[int]) -> Tensor:
+        state, mask = batch.state, batch.mask(1)
+        here = torch.tensor(factors[part], dtype=state.dtype, device=state.device)
+        for i, block in enumerate(bert.encoder.layer):
+            attended = block.attention(state, mask)[0]
+            hidden = block.intermediate(attended)
+            hidden[:, 0] *= here[:, i, :d_ff]
+            output = block.output.dense(hidden)
+            output[:, 0] *= here[:, i, d_ff:]
+            state = block.output.LayerNorm(output + attended)
+        return state[:, 0]
+
+    return _in_batches(encoder, texts, run)
+
+
+def chosen(scores: ndarray, k: int, kind: str, seed: int = 0) -> ndarray:
+    """k neurons of each example, as a mask like `scores` [example, block, neuron].
+
+    "top": those of the greatest attributions. "random" and "bottom": as many of each block, drawn at random, or those
+    whose attribution is smallest in size; none of them is among the top k, and a block with fewer others than that
+    gives what it has. Raises ValueError for a k that is not 0 … half of the neurons.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind = {kind!r} is not known; choose one of {', '.join(KINDS)}")
+    examples, blocks, neurons = scores.shape
+    if not 0 <= k <= blocks * neurons // 2:
+        raise ValueError(f"k = {k} neurons: give 0 to {blocks * neurons // 2}, half of them")
+    top = (places_in_line(-scores.reshape(examples, -1)) < k).reshape(scores.shape)
+    if kind == "top":
+        return top
+    key = np.abs(scores) if kind == "bottom" else np.random.default_rng([seed, 0xAC]).random(scores.shape)
+    places = np.where(top, np.inf, key).argsort(2, kind="stable").argsort(2, kind="stable")
+    return (places < top.sum(2, keepdims=True)) & ~top
+
+
+def first_lost(found: ndarray, steps: Sequence[int]) -> ndarray:
+    """How many neurons must be silenced to lose what was found: int [example], one of `steps`.
+
+    `found` [1 + step, example] says whether an example is found with no neuron silent, and with so many of each step.
+    0 for what is not found to begin with; what survives all steps counts as twice the last, where the search ended.
+    """
+    if len(found) != len(steps) + 1:
+        raise ValueError(f"{len(found)} rows for {len(steps)} steps; give one row more than steps, the first untouched")
+    counts = np.array([*steps, 2 * steps[-1]])
+    gone = np.concatenate([~found[1:], np.ones((1, found.shape[1]), bool)])
+    return np.where(found[0], counts[gone.argmax(0)], 0)
+
+
+def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, what: str) -> Tensor:
+    """Vectors [text, d_model] of `into` when what block `block` makes of the texts is replaced by what `other` makes.
+
+    `what`: the "state" after the block at all tokens, that at [CLS] alone ("cls"), or what the block's feed-forward
+    adds at all tokens ("feed-forward"). Raises ValueError for another word, or a block that is not there.
+    """
+    if what not in PATCHES:
+        raise ValueError(f"what = {what!r} is not known; choose one of {', '.join(PATCHES)}")
+    if not 0 <= block < into.layers:
+        raise ValueError(f"block {block} is out of range: these encoders have blocks 0 to {into.layers - 1}")
+    ids = other.token_ids(texts)
+
+    def run(batch: Batch, part: list[int]) -> Tensor:
+        theirs = read_together(other.bert, [ids[i] for i in part], [0] * len(part))
+        source, _, fed = _up_to(other, theirs, block)
+        state, attended, _ = _up_to(into, batch, block)
+        if what == "state":
+            state = source
+        elif what == "cls":
+            state = torch.cat([source[:, :1], state[:, 1:]], dim=1)
+        else:
+            state = into.bert.encoder.layer[block].output.LayerNorm(fed + attended)
+        return finish(into.bert, state, block + 1, batch)
+
+    return _in_batches(into, texts, run)
+
+
+def _up_to(encoder: Encoder, batch: Batch, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """After so many blocks: the state, and of the last of them what went into its feed-forward and what came out."""
+    state, mask = batch.state, batch.mask(1)
+    for layer in encoder.bert.encoder.layer[: block + 1]:
+        attended = layer.attention(state, mask)[0]
+        fed = layer.output.dense(layer.intermediate(attended))
+        state = layer.output.LayerNorm(fed + attended)
+    return state, attended, fed
+
+
+def _in_batches(encoder: Encoder, texts: Sequence[Text], run: Callable[[Batch, list[int]], Tensor]) -> Tensor:
+    """What `run(batch, its texts' places)` returns [text, d_model], in the order of the texts, on the CPU."""
+    ids = encoder.token_ids(texts)
+    found = torch.empty(len(ids), encoder.bert.config.hidden_size)
+    with torch.no_grad():
+        for part in in_parts(ids, ROOM):
+            found[part] = run(read_together(encoder.bert, [ids[i] for i in part], [0] * len(part)), part).float().cpu()
+    return found
+
+
+def places_in_line(keys: ndarray) -> ndarray:
+    """Each neuron's place when an example's neurons stand in the order of their keys: int [example, neuron]."""
+    return keys.argsort(1, kind="stable").argsort(1, kind="stable")
