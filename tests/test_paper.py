@@ -180,6 +180,9 @@ def test_every_is_refuted_by_one_and_shows_which(values, verdict):
 
 TRUE_IN = [  # pattern of claim and id, value in a world where all the claims are true, one where all are false
     (r"P\.1 .*minus_no_query", 0.0, 0.1),  # S2.8 asks for the contrary
+    (r"D\.[1-4] ", 100, -100),
+    (r"D\.5 ", -1, 1),
+    (r"D\.6 ", 2, 0.5),
     (r"tied_minus_linear|random_minus_pretrained", 0.0, -0.1),
     (r"reversible\.", 0.5, 0.8),
     (r"dpr_paired_minus_pretrained", 0.1, -0.1),
@@ -274,7 +277,7 @@ def test_claims_have_their_own_ids_and_a_short_sentence():
     assert len({c.id for c in ALL_CLAIMS}) == len({c.text for c in ALL_CLAIMS}) == len(ALL_CLAIMS)
     for claim in ALL_CLAIMS:
         own = claim in OWN_CLAIMS
-        assert re.fullmatch(r"[WKP]\.\d" if own else r"(S[234]|A|C)\.?\d(\.\d)?", claim.id)
+        assert re.fullmatch(r"[WKPD]\.\d" if own else r"(S[234]|A|C)\.?\d(\.\d)?", claim.id)
         assert (claim.section == "–") == own
         assert claim.text.endswith(".")
         assert len(claim.text) <= 130

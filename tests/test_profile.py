@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 
+from dprlens.attribution import AttributionSpec
 from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec, make_world
 from dprlens.encoder import EncoderSpec
 from dprlens.negatives import NegativesSpec
+from dprlens.neurons import ActivitySpec, SampleSpec
 from dprlens.probe import ProbeSpec, ProbingSpec
 from dprlens.profile import PROFILES, SPECS, get_profile
 from dprlens.steps import TOLD
@@ -106,8 +108,9 @@ def test_a_list_from_papermill_is_taken_as_a_tuple():
 
 def test_every_profile_can_be_read_as_one_spec_a_module():
     expected = [str, ClosedSpec, TextSpec, EncoderSpec, PretrainSpec, NegativesSpec, DPRSpec, BoundSpec]
-    expected += [ProbeSpec, ProbingSpec]
-    assert SPECS == ("world", "text", "encoder", "pretrain", "negatives", "dpr", "bound", "probe", "probing")
+    expected += [ProbeSpec, ProbingSpec, SampleSpec, AttributionSpec, ActivitySpec]
+    ground = ("world", "text", "encoder", "pretrain", "negatives", "dpr")
+    assert (*ground, "bound", "probe", "probing", "sample", "attribution", "activity") == SPECS
     for profile in PROFILES.values():
         kinds = [type(getattr(profile, field.name)) for field in dataclasses.fields(profile)]
         assert kinds == expected
@@ -119,7 +122,9 @@ def test_every_profile_can_be_read_as_one_spec_a_module():
 def test_full_is_small_with_more_models():
     """What is on record for `full` is about the models that the book shows: the first of each are the same."""
     small, full = get_profile("small"), get_profile("full")
-    assert dataclasses.replace(full, name="small", bound=small.bound, probing=small.probing) == small
+    fewer = {name: getattr(small, name) for name in ("bound", "probing", "activity")}
+    assert dataclasses.replace(full, name="small", **fewer) == small
+    assert dataclasses.replace(full.activity, worlds=1, dpr_seeds=1) == small.activity
     assert dataclasses.replace(full.probing, worlds=1) == small.probing
     for arms in ("deep_arms", "shallow_arms"):
         fewer, more = dict(getattr(small.bound, arms)), dict(getattr(full.bound, arms))

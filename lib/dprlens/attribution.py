@@ -40,7 +40,8 @@ class AttributionSpec:
 
     rule: str = "gauss"  # see `quadrature`; paper: left
     nodes: int = 4  # paper: 20
-    tolerance: float = 5e-3  # under "gauss": examples with a larger completeness gap get twice the nodes, and so on
+    tolerance: float = 5e-3  # under "gauss": examples with a larger completeness gap get twice the nodes, and so on, as
+    #   long as that halves the gap
     most_nodes: int = 32
     positions: str = "read"  # tokens whose neurons move: "read", the one that the score reads, or "all"
     baseline: str = "zero"  # of the output site: "zero", or "bias", the state without any hidden unit (AMB-C13)
@@ -256,15 +257,17 @@ def attribute_at(
     bert, places = encoder.bert, [place] * len(ids) if place is None or isinstance(place, int) else place
     one = _Sites(bert, score, spec, tuple(sites))
     found = _empty(bert, len(ids), sites)
-    left, n = list(range(len(ids))), spec.nodes
+    left, n, before = list(range(len(ids))), spec.nodes, np.full(len(ids), np.inf)
     while left:
         for part in _parts(bert, ids, left, len(sites) * n):
             batch = read_together(bert, [ids[i] for i in part], [places[i] for i in part])
             for array, values in zip(found, one.attributions(batch, torch.tensor(part), n), strict=True):
                 array[part] = values
         n *= 2
-        again = spec.rule == "gauss" and n <= spec.most_nodes
-        left = [i for i in left if found.part([i]).gap.max() > spec.tolerance] if again else []
+        gap = found.gap.max((1, 2))
+        more = (gap > spec.tolerance) & (gap < before / 2)  # what twice the nodes did not help is float noise
+        left = [i for i in left if more[i]] if spec.rule == "gauss" and n <= spec.most_nodes else []
+        before = gap
     return found
 
 

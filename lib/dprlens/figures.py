@@ -9,9 +9,11 @@ from types import MappingProxyType
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy import ndarray
 
 from dprlens.intervals import Estimate
 
@@ -146,10 +148,12 @@ def by_layer(
     label: str,
     chance: Mapping[str, Sequence[float]] = MappingProxyType({}),
     across: str = "layer (0: embeddings)",
+    ticks: Sequence[str] | None = None,
 ) -> Figure:
     """Curves over layers 0, 1, … (or what `across` says), one panel below the other: {panel: {line: {layer: value}}}.
 
     A line whose name ends in "(DPR)" is dashed and has the colour of the one before it. Estimates get a band, 95 %;
+    `ticks` are names for the places on the axis, which else are numbered;
     `chance` are the levels to mark in a panel. Without panels there is an empty one, which says so.
     """
     panels = panels or {"nothing of this was asked for": {}}
@@ -180,7 +184,10 @@ def by_layer(
             axes.set_title(title, fontweight="bold")
             axes.set_ylabel(label)
             axes.grid(axis="y", alpha=0.25)
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        if ticks is None:
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        else:
+            axes.set_xticks(range(len(ticks)), ticks)
         axes.set_xlabel(across)
         _legend_over(figure, several[0, 0])
         return figure
@@ -207,6 +214,36 @@ def surface(panels: Mapping[str, Mapping[tuple[str, int], Estimate]], rows: str,
             axes.set_ylabel(rows)
         several[-1, 0].set_xlabel(columns)
         figure.tight_layout()
+        return figure
+
+
+def strips(panels: Mapping[str, Mapping[str, ndarray]]) -> Figure:
+    """How often each neuron is active: {row title: {column title: share of the examples [block, neuron]}}.
+
+    A strip a block, its neurons from the most frequent to the least, cut where nobody in the row of panels has any
+    left. The number in brackets counts the neurons that are active in one example or more, as in the paper.
+    """
+    columns = list(next(iter(panels.values())))
+    with mpl.rc_context(STYLE):
+        blocks = len(next(iter(next(iter(panels.values())).values())))
+        size = (5, len(panels) * (0.19 * blocks + 0.75) + 0.5)
+        figure, several = plt.subplots(len(panels), len(columns), figsize=size, squeeze=False)
+        for row, (title, models) in zip(several, panels.items(), strict=True):
+            most = max(1, max(int((share > 0).sum(1).max()) for share in models.values()))
+            for axes, (name, share) in zip(row, models.items(), strict=True):
+                shown = -np.sort(-share, axis=1)[:, :most]
+                picture = axes.imshow(shown, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+                labels = [f"{block} ({n})" for block, n in enumerate((share > 0).sum(1))]
+                axes.set_yticks(range(blocks), labels, size=8)
+                axes.tick_params(axis="x", labelsize=8)
+                axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, integer=True))
+                axes.set_title(f"{title}\n{name}", size=9)
+            row[0].set_ylabel("block (neurons)", size=9)
+        for axes in several[-1]:
+            axes.set_xlabel("neurons, most frequent first", size=8)
+        figure.tight_layout()
+        bar = figure.colorbar(picture, ax=several, orientation="horizontal", fraction=0.03, pad=0.09)
+        bar.set_label("share of the examples in which it is active", size=9)
         return figure
 
 

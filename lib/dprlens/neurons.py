@@ -68,8 +68,17 @@ class Sample(NamedTuple):
     candidates: ndarray  # [example, choice]: passages, or questions; 0 is the right one
 
 
-def sample(world: World, mined: Mapping[str, Sequence[str]], side: str, spec: SampleSpec, seed: int = 0) -> Sample:
+def sample(
+    world: World,
+    mined: Mapping[str, Sequence[str]],
+    side: str,
+    spec: SampleSpec,
+    seed: int = 0,
+    only: Sequence[int] | None = None,
+) -> Sample:
     """Test questions in random order, or the passages that answer them; fewer, if the world has fewer.
+
+    `only` asks for these examples instead, which must be such questions or passages.
 
     A question chooses among its gold passage, its hard negatives and passages at random; a passage among one of its
     questions, questions whose hard negative it is, and questions at random about other passages. A smaller sample with
@@ -91,7 +100,9 @@ def sample(world: World, mined: Mapping[str, Sequence[str]], side: str, spec: Sa
             for passage in hard[i]:
                 difficult[passage].append(i)
         others = asked
-    examples, rows = list(right)[: spec.examples], []
+    if wrong := [i for i in only or () if i not in right]:
+        raise ValueError(f"example {wrong[0]} is no test question and answers none; give places of such")
+    examples, rows = list(right)[: spec.examples] if only is None else list(only), []
     for example in examples:
         rng = np.random.default_rng([seed, 0xCA, example])
         fits = [i for i in difficult[example] if i not in right[example]][: spec.hard]
@@ -115,18 +126,9 @@ class Activity(NamedTuple):
 
 def activity(active: ndarray, clusters: Sequence[Hashable]) -> Activity:
     """Of active neurons, bool [example, block, neuron]; `clusters` [example] as in `intervals`, two or more."""
-    number: dict[Hashable, int] = {}
-    cluster = np.array([number.setdefault(name, len(number)) for name in clusters])
-    times, per_block = active.reshape(len(active), -1), active.sum(2)
-
-    def left_out(array: ndarray) -> ndarray:
-        """Sums over all examples, and over all but one cluster's: [1 + cluster, …]."""
-        of_cluster = np.zeros((len(number), *array.shape[1:]))
-        np.add.at(of_cluster, cluster, array)
-        return np.concatenate([[of_cluster.sum(0)], of_cluster.sum(0) - of_cluster])
-
-    times, examples = left_out(times), left_out(np.ones(len(active)))
-    blocks = left_out(per_block), left_out(per_block**2)
+    per_block = active.sum(2)
+    times, examples = _left_out(active.reshape(len(active), -1), clusters), _left_out(np.ones(len(active)), clusters)
+    blocks = _left_out(per_block, clusters), _left_out(per_block**2, clusters)
     values = (
         union(times),
         sharing(times, examples),
@@ -134,6 +136,22 @@ def activity(active: ndarray, clusters: Sequence[Hashable]) -> Activity:
     )
     unions, shared, by_chance = (jackknife(found[0], found[1:], len(active)) for found in values)
     return Activity(unions, mean(per_block.sum(1), clusters), shared, by_chance)
+
+
+def union_gain(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate:
+    """Union of a minus that of b, on the same examples; both bool [example, block, neuron]."""
+    unions = [union(_left_out(array.reshape(len(array), -1), clusters)) for array in (a, b)]
+    found = unions[0] - unions[1]
+    return jackknife(found[0], found[1:], len(a))
+
+
+def _left_out(array: ndarray, clusters: Sequence[Hashable]) -> ndarray:
+    """Sums over all examples, and over all but one cluster's: [1 + cluster, …]."""
+    number: dict[Hashable, int] = {}
+    cluster = np.array([number.setdefault(name, len(number)) for name in clusters])
+    of_cluster = np.zeros((len(number), *array.shape[1:]))
+    np.add.at(of_cluster, cluster, array)
+    return np.concatenate([[of_cluster.sum(0)], of_cluster.sum(0) - of_cluster])
 
 
 def union(times: ndarray) -> ndarray:

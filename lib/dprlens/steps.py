@@ -3,7 +3,7 @@
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from dprlens import attribution, controls, interventions, knowledge
 from dprlens.artifacts import step
 from dprlens.attribution import Attribution, AttributionSpec
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinformed, segments
-from dprlens.consistency import ACROSS, Results, without_number
+from dprlens.consistency import ACROSS, Results, selected, without_number
 from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, Text, untrained
 from dprlens.negatives import NegativesSpec, hard_negatives
 from dprlens.neurons import SampleSpec, sample
@@ -419,19 +419,23 @@ def attributed(
     temperature: float,
     seed: int,
     score: str = "choice",
+    only: Sequence[int] | None = None,
 ) -> Attribution:
     """Attributions of the neurons of one encoder on the sample: of the question's, or of the context's ("passage").
+
+    `only` gives other examples than the random ones (see `neurons.sample`).
 
     `score` is "choice" (S2), with the temperature, a name in `attribution.SCORES`, or "weights": the weight-level
     reading of "choice".
     """
-    drawn = sample(world, mined_negatives(world, negatives), side, sampled, seed)
+    drawn = sample(world, mined_negatives(world, negatives), side, sampled, seed, only)
     encoder = dual.query if side == "query" else dual.passage
     texts = texts_of(world, side, drawn.examples)
     with processes.threads(1):
         candidates = _candidates(dual, world, side, drawn.candidates)
         if score == "weights":
-            return attribution.attribute_weights(encoder, texts, attribution.choice(candidates, temperature))
+            says = attribution.choice(candidates, temperature)
+            return attribution.attribute_weights(encoder, texts, says, spec.rule, 2 * spec.nodes)
         if score == "choice":
             says = attribution.choice(candidates, temperature)
         elif score in attribution.SCORES:
@@ -458,6 +462,75 @@ def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int
             attribution.answer(encoder.model, torch.tensor([answers[i][0] for i in single])),
             spec,
         )
+
+
+def compared_models(chosen: Profile, seed: int, names: Sequence[str] | None = None) -> dict[str, DualEncoder]:
+    """The models whose neurons are compared, by name; of these the named ones, or all.
+
+    pretrained, dpr; dpr1 … from other DPR seeds; and the controls shuffled (DPR on wrong pairs), continued (as many
+    more steps of masked-LM) and random (weights that have read nothing).
+    """
+    world = closed_world(chosen.world, seed)
+    base = base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+    start = DualEncoder(base, base)
+    settings = start, world, chosen.negatives, chosen.dpr
+    trainings = {f"dpr{i or ''}": (*settings, seed + i) for i in range(chosen.activity.dpr_seeds)}
+    trainings["shuffled"] = *settings, seed, True
+    found = selected("model", ["pretrained", *trainings, "continued", "random"], names)
+    calls = {name: call for name, call in trainings.items() if name in found}
+    trained = dict(zip(calls, processes.in_parallel(dpr, list(calls.values())), strict=True))
+    models = {"pretrained": start} | {name: model.dual for name, model in trained.items()}
+    if "continued" in found:
+        longer = continued(base, world, chosen.text, chosen.negatives, chosen.pretrain, chosen.dpr, seed)
+        models["continued"] = DualEncoder(longer, longer)
+    if "random" in found:
+        random = untrained(base, seed)
+        models["random"] = DualEncoder(random, random)
+    return {name: models[name] for name in found}
+
+
+def compared(
+    chosen: Profile,
+    duals: Mapping[str, DualEncoder],
+    world: World,
+    side: str,
+    seed: int,
+    workers: ProcessPoolExecutor | None = None,
+) -> dict[str, Attribution]:
+    """`attributed` of each model on one side, by name, each at its own temperature."""
+    heats = temperatures(chosen, duals, world, side, seed, workers)
+    fixed = world, chosen.negatives, chosen.sample, chosen.attribution, side
+    calls = [(dual, *fixed, heats[name], seed) for name, dual in duals.items()]
+    return dict(zip(duals, processes.in_parallel(attributed, calls, workers), strict=True))
+
+
+def compared_in_worlds(
+    chosen: Profile, seed: int, workers: ProcessPoolExecutor | None = None
+) -> list[dict[str, Attribution]]:
+    """The question side's `compared` in several worlds, from the page's seed on; none if the profile has one."""
+    many = chosen.activity.worlds if chosen.activity.worlds > 1 else 0
+    chosen = replace(chosen, activity=replace(chosen.activity, dpr_seeds=1))
+    return [
+        compared(chosen, compared_models(chosen, s), closed_world(chosen.world, s), "query", s, workers)
+        for s in range(seed, seed + many)
+    ]
+
+
+def temperatures(
+    chosen: Profile,
+    duals: Mapping[str, DualEncoder],
+    world: World,
+    side: str,
+    seed: int,
+    workers: ProcessPoolExecutor | None = None,
+) -> dict[str, float]:
+    """Each model's temperature, at which its choices have the entropy that the profile asks for."""
+    calls = [(dual, world, chosen.negatives, chosen.sample, side, seed) for dual in duals.values()]
+    found = processes.in_parallel(products, calls, workers)
+    return {
+        name: attribution.matched_temperature(one, chosen.sample.entropy)
+        for name, one in zip(duals, found, strict=True)
+    }
 
 
 class Judged(NamedTuple):

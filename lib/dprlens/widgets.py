@@ -4,6 +4,7 @@ An explorer is a selector linked in the browser (`jslink`) to a `Stack` of prepa
 book, offline and without a kernel. Never `interact` or `Output` in a notebook that papermill runs: they hang it.
 """
 
+import base64
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,25 @@ def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
     )
 
 
+def picture(source: str, alt: str) -> str:
+    """An SVG picture (as `report.svg` gives it) as HTML, with words for those who cannot see it."""
+    uri = "data:image/svg+xml;base64," + base64.b64encode(source.encode()).decode()
+    return f'<img src="{uri}" alt="{html.escape(alt)}" style="max-width:100%">'
+
+
+def slider(pages: Mapping[str, str], label: str, first: str | None = None) -> ipywidgets.VBox:
+    """A slider over prepared HTML pages, that works without a kernel; it starts at the page `first`."""
+    start = list(pages).index(first) if first is not None else 0
+    selector = ipywidgets.SelectionSlider(
+        options=[(name, i) for i, name in enumerate(pages)],
+        index=start,
+        description=label,
+        layout={"width": "100%", "max_width": "36em"},
+        style={"description_width": "initial"},
+    )
+    return _linked(selector, pages, start)
+
+
 def explorer(pages: Mapping[str, str], label: str) -> ipywidgets.VBox:
     """A drop-down over prepared HTML pages, that works without a kernel."""
     selector = ipywidgets.Dropdown(
@@ -110,6 +130,10 @@ def explorer(pages: Mapping[str, str], label: str) -> ipywidgets.VBox:
         layout={"width": "100%", "max_width": "36em"},
         style={"description_width": "initial"},
     )
-    stack = ipywidgets.Stack([ipywidgets.HTML(page) for page in pages.values()], selected_index=0)
+    return _linked(selector, pages, 0)
+
+
+def _linked(selector: ipywidgets.DOMWidget, pages: Mapping[str, str], start: int) -> ipywidgets.VBox:
+    stack = ipywidgets.Stack([ipywidgets.HTML(page) for page in pages.values()], selected_index=start)
     ipywidgets.jslink((selector, "index"), (stack, "selected_index"))
     return ipywidgets.VBox([selector, stack])

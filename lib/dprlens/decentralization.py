@@ -1,0 +1,206 @@
+"""What Figures 1–7 and Table 2 say, from attributions: counts, their differences, and the ids that they go by.
+
+Questions about one passage are not independent: intervals draw, or leave out, whole gold passages, as in the chapter
+on probes (choice PR-3).
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from numpy import ndarray
+
+from dprlens.attribution import SITES, Attribution
+from dprlens.intervals import Estimate, difference, mean, over_runs
+from dprlens.interventions import KINDS, first_lost
+from dprlens.neurons import MEASURES, SHARES, activity, at_least, union_gain
+from dprlens.world import Question, World
+
+LABELS = {  # of models
+    "pretrained": "pre-trained BERT",
+    "dpr": "DPR",
+    "shuffled": "DPR on shuffled pairs",
+    "continued": "more masked-LM",
+    "random": "random weights",
+}
+ACTIONS = {"silenced": 0, "doubled": 1}  # of neurons, in the order of `steps.intervened`
+ACROSS = ("intermediate.union", "output.union", "intermediate.active", "output.active", "sharing", "participation")
+
+Sites = Mapping[str, ndarray]  # bool [example, block, neuron] by site
+
+
+def label(model: str) -> str:
+    """The name of a model on the page; dpr1 is DPR's second seed, and so on."""
+    number = model.removeprefix("dpr")
+    return f"DPR, seed {int(number) + 1}" if number.isdigit() else LABELS[model]
+
+
+def both(sites: Sites) -> ndarray:
+    """All neurons of a block side by side."""
+    return np.concatenate([sites[site] for site in SITES], axis=2)
+
+
+def counts(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate]:
+    """The numbers of a figure, by id: figure1.dpr.block3.output.union, .mean; figure1.dpr.output.union; …
+
+    union: neurons active in one example or more. mean: active neurons of an example. sharing: of an example's active
+    neurons, in what share of the other examples they are active; by_chance: what that would be if only the numbers
+    by block counted.
+    """
+    found: dict[str, Estimate] = {}
+    for model, sites in models.items():
+        name = f"{figure}.{model}"
+        for site, active in sites.items():
+            for block in range(active.shape[1]):
+                one = activity(active[:, block : block + 1], clusters)
+                found |= {
+                    f"{name}.block{block}.{site}.union": one.union,
+                    f"{name}.block{block}.{site}.mean": one.active,
+                }
+            every = activity(active, clusters)
+            found |= {f"{name}.{site}.union": every.union, f"{name}.{site}.mean": every.active}
+            found |= {f"{name}.{site}.in_{share:.0%}".replace("%", ""): at_least(active, share) for share in SHARES}
+            found |= {f"{name}.{site}.sharing": every.sharing, f"{name}.{site}.sharing_by_chance": every.chance}
+        every = activity(both(sites), clusters)
+        found |= {f"{name}.sharing": every.sharing, f"{name}.union": every.union, f"{name}.mean": every.active}
+    return found
+
+
+def gains(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate]:
+    """What each model has more of than pre-trained BERT, on the same examples: union and mean by site."""
+    found: dict[str, Estimate] = {}
+    for model, sites in models.items():
+        if model == "pretrained":
+            continue
+        for site, active in sites.items():
+            before, name = models["pretrained"][site], f"{figure}.{model}_minus_pretrained.{site}"
+            found[f"{name}.union"] = union_gain(active, before, clusters)
+            found[f"{name}.mean"] = difference(active.sum((1, 2)), before.sum((1, 2)), clusters)
+    return found
+
+
+def concentration(
+    exhibit: str, models: Mapping[str, Attribution], clusters: Sequence[Hashable], without: Sequence[int] = ()
+) -> dict[str, Estimate]:
+    """The threshold-free measures by model and site, and minus those of pre-trained BERT: id -> mean over examples.
+
+    `without` are neurons that are left out, as in `Attribution.active`; they have no site, so that only all count.
+    """
+    values = {(m, site, name): v for m, a in models.items() for site, name, v in _measured(a, without)}
+    found = {f"{exhibit}.{m}.{site}.{name}": mean(v, clusters) for (m, site, name), v in values.items()}
+    for (model, site, name), v in values.items():
+        if model != "pretrained":
+            before = values["pretrained", site, name]
+            found[f"{exhibit}.{model}_minus_pretrained.{site}.{name}"] = difference(v, before, clusters)
+    return found
+
+
+def _measured(found: Attribution, without: Sequence[int]) -> list[tuple[str, str, ndarray]]:
+    flat = found.scores.reshape(len(found.scores), -1)
+    flat = np.delete(flat, list(without), axis=1)
+    parts = {"all": flat} if len(without) else {**found.by_site(found.scores), "all": flat}
+    return [(site, name, measure(part)) for site, part in parts.items() for name, measure in MEASURES.items()]
+
+
+def on_topic(world: World, question: Question, passages: Sequence[int]) -> float:
+    """Share of passages whose article is the gold passage's or that of an entity which the question's facts name."""
+    titles = {world.passage[question.gold].title}
+    for fact in question.facts:
+        titles |= {world.fact[fact].subject, world.fact[fact].object}
+    return float(np.mean([world.passages[i].title in titles for i in passages]))
+
+
+def changed(
+    exhibit: str,
+    margins: ndarray,
+    places: ndarray,
+    ks: Sequence[int],
+    k: int,
+    scale: float,
+    clusters: Sequence[Hashable],
+) -> dict[str, Estimate]:
+    """Effect of silencing or doubling neurons: id -> estimate, such as causal.dpr.silenced.top.k30.margin.
+
+    `margins` and `places` [1 + k · kind · action, example] as `steps.intervened` orders them. margin: change of the
+    margin, in units of `scale` (the model's temperature). found: share of all examples whose passage is among the first
+    k. `_minus_random`: the same minus that of as many random neurons.
+    """
+    shape = len(ks), len(KINDS), len(ACTIONS), len(clusters)
+    margin = ((margins[1:] - margins[0]) / scale).reshape(shape)
+    there = (places < k)[1:].reshape(shape)
+    found = {f"{exhibit}.found": mean(places[0] < k, clusters)}
+    for i, n in enumerate(ks):
+        for j, kind in enumerate(KINDS):
+            for action, a in ACTIONS.items():
+                name = f"{exhibit}.{action}.{kind}.k{n}"
+                found[f"{name}.margin"] = mean(margin[i, j, a], clusters)
+                found[f"{name}.found"] = mean(there[i, j, a], clusters)
+                if kind != "random":
+                    other = margin[i, KINDS.index("random"), a]
+                    found[f"{name}_minus_random.margin"] = difference(margin[i, j, a], other, clusters)
+    return found
+
+
+def pathways(
+    exhibit: str,
+    models: Mapping[str, Mapping[str, ndarray]],
+    ks: Sequence[int],
+    k: int,
+    clusters: Sequence[Hashable],
+) -> dict[str, Estimate]:
+    """How many neurons must be silent before a question's passage is lost: geometric means over questions.
+
+    `models` {model: {order: places [1 + count, example]}}, orders "top" and "random"; found is a place below k.
+    {model}.silenced: over the questions that this model finds. both.{model}.silenced: over those that all find, and
+    both.dpr_over_pretrained their ratio. A question that survives all counts as twice the last one.
+    """
+    found: dict[str, Estimate] = {}
+    names = np.array(clusters, dtype=object)
+    lost = {m: {order: first_lost(places < k, ks) for order, places in of.items()} for m, of in models.items()}
+    there = {model: of["top"] > 0 for model, of in lost.items()}
+    for model, of in lost.items():
+        found[f"{exhibit}.{model}.found"] = mean(there[model], clusters)
+        for order, n in of.items():
+            name = "silenced" if order == "top" else f"silenced_{order}"
+            if there[model].any():
+                found[f"{exhibit}.{model}.{name}"] = _power(mean(np.log2(n[there[model]]), names[there[model]]))
+    shared = np.all([*there.values()], axis=0)
+    found[f"{exhibit}.both.questions"] = int(shared.sum())
+    if shared.any():
+        logs = {model: np.log2(of["top"][shared]) for model, of in lost.items()}
+        for model, values in logs.items():
+            found[f"{exhibit}.both.{model}.silenced"] = _power(mean(values, names[shared]))
+        ratio = difference(logs["dpr"], logs["pretrained"], names[shared])
+        found[f"{exhibit}.both.dpr_over_pretrained"] = _power(ratio)
+    return found
+
+
+def _power(logs: Estimate) -> Estimate:
+    return Estimate(2**logs.value, 2**logs.low, 2**logs.high, logs.n)
+
+
+def summary(found: Attribution, threshold: float) -> dict[str, float]:
+    """What is compared over worlds, of one model: the numbers of `ACROSS`."""
+    sites = found.by_site(found.active(threshold))
+    one = [str(i) for i in range(len(found.value))]
+    values = {f"{site}.union": float(active.any(0).sum()) for site, active in sites.items()}
+    values |= {f"{site}.active": float(active.sum((1, 2)).mean()) for site, active in sites.items()}
+    values["sharing"] = activity(both(sites), one).sharing.value
+    values["participation"] = float(MEASURES["participation"](found.scores).mean())
+    return values
+
+
+def across(exhibit: str, worlds: Sequence[Mapping[str, Attribution]], threshold: float) -> dict[str, Estimate]:
+    """Each model over pre-trained BERT, as a ratio, geometric mean over worlds with Student's interval.
+
+    `worlds` [world] {model: attributions}; nothing for fewer than two. What is 0 somewhere has no ratio.
+    """
+    if len(worlds) < 2:
+        return {}
+    worlds = [{model: summary(one, threshold) for model, one in world.items()} for world in worlds]
+    found = {}
+    for model, what in ((m, what) for m in worlds[0] if m != "pretrained" for what in ACROSS):
+        pairs = [(world[model][what], world["pretrained"][what]) for world in worlds]
+        if all(value > 0 for pair in pairs for value in pair):
+            logs = [np.log2(a / b) for a, b in pairs]
+            found[f"{exhibit}.{model}_over_pretrained.{what}"] = _power(over_runs(logs))
+    return found
