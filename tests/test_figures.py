@@ -17,6 +17,7 @@ from dprlens.figures import (
     exposure_bars,
     learning_curves,
     rows_of_estimates,
+    strips,
     surface,
 )
 from dprlens.intervals import Estimate
@@ -285,9 +286,35 @@ def test_a_surface_is_a_table_of_shares_with_their_intervals():
     assert (lower.get_xlabel(), upper.get_ylabel(), lower.get_ylabel()) == ("times read", "mostly", "mostly")
 
 
+SHARES = np.array([[0.0, 0.5, 1.0, 0.0], [0.25, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+STRIPS = {"intermediate": {"BERT": SHARES, "DPR": SHARES[::-1]}, "output": {"BERT": SHARES / 2, "DPR": SHARES}}
+
+
+def test_strips_are_sorted_cut_and_counted():
+    *panels, bar = strips(STRIPS).axes
+    assert len(panels) == 4
+    assert panels[0].get_title(loc="left") == "intermediate\nBERT"
+    assert ticks(panels[0].get_yticklabels()) == ["0 (2)", "1 (1)", "2 (0)"]
+    assert ticks(panels[1].get_yticklabels()) == ["0 (0)", "1 (1)", "2 (2)"]
+    assert panels[0].images[0].get_array().tolist() == [[1, 0.5], [0.25, 0], [0, 0]]
+    assert panels[2].images[0].get_array().tolist() == [[0.5, 0.25], [0.125, 0], [0, 0]]
+    assert panels[0].images[0].get_clim() == (0, 1)
+    assert "share of the examples" in bar.get_xlabel()
+
+
+def test_strips_of_nothing_can_be_drawn():
+    strips({"output": {"BERT": np.zeros((2, 3))}}).canvas.draw()
+
+
+def test_places_on_the_axis_may_have_names():
+    axes = by_layer({"a": {"b": {0: 1.0, 1: 2.0}}}, "x", ticks=["10", "300"]).axes[0]
+    assert ticks(axes.get_xticklabels()) == ["10", "300"]
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        lambda: strips(STRIPS),
         lambda: rows_of_estimates(ARMS, "x"),
         lambda: dose_response(DOSES, "x", "y"),
         lambda: learning_curves(HISTORIES),

@@ -10,6 +10,7 @@ from dprlens.intervals import (
     exact,
     gap,
     holm,
+    jackknife,
     mcnemar,
     mean,
     over_runs,
@@ -266,6 +267,24 @@ def test_students_interval_covers_the_truth_for_three_runs():
     runs = np.random.default_rng(10).normal(0.7, 2.0, size=(3000, 3))
     covered = [e.low <= 0.7 <= e.high for e in map(over_runs, runs)]
     assert 0.935 <= np.mean(covered) <= 0.965
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    values = np.random.default_rng(12).normal(size=30)
+    without = [np.delete(values, i).mean() for i in range(30)]
+    found, half = jackknife(values.mean(), without, 30), 1.959964 * values.std(ddof=1) / 30**0.5
+    assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half, 30), abs=1e-6)
+
+
+def test_the_jackknife_of_a_count_of_kinds_by_hand():
+    """Kinds {1, 2}, {2}, {3}: 3 in all; 2 without the first, 3 without the second, 2 without the third."""
+    half = 1.959964 * (2 / 3 * (2 / 9 + 4 / 9)) ** 0.5
+    assert jackknife(3, [2, 3, 2], 3) == pytest.approx((3, 3 - half, 3 + half, 3), abs=1e-6)
+
+
+def test_one_cluster_has_no_jackknife(refused):
+    with refused("One cluster", "two or more"):
+        jackknife(1.0, [1.0], 5)
 
 
 @pytest.mark.parametrize("values", [[0.5], [], [0.1, float("inf")]])

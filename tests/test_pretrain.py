@@ -8,7 +8,7 @@ from dprlens.closed import ClosedSpec, TextSpec, make_world, segments
 from dprlens.encoder import EncoderSpec
 from dprlens.knowledge import cloze
 from dprlens.tokens import make_tokenizer, vocabulary
-from dprlens.training.pretrain import PretrainSpec, masked_batches, pretrain
+from dprlens.training.pretrain import PretrainSpec, continue_pretraining, masked_batches, pretrain
 
 SHAPE = EncoderSpec(layers=2, d_model=64, d_ff=128, heads=2, max_length=64)
 QUICK = PretrainSpec(shallow_layers=1, batch=8, threads=1)
@@ -50,6 +50,20 @@ def test_the_text_decides_the_model(lines, pieces):
         pretrain(pieces, lines[:200], SHAPE, QUICK, 0).digest
         != pretrain(pieces, lines[200:400], SHAPE, QUICK, 0).digest
     )
+
+
+def test_more_steps_change_a_copy_and_are_as_many_as_asked_for(lines, pieces, monkeypatch, refused):
+    start = pretrain(pieces, lines[:200], SHAPE, QUICK, 0)
+    before, seen = start.digest, []
+    taken = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *call, **named: seen.append(1) or taken(*call, **named))
+    more = continue_pretraining(start, lines, QUICK, steps=3, learning_rate=1e-3, seed=0)
+    assert len(seen) == 3
+    del start.__dict__["digest"]
+    assert start.digest == before != more.digest
+    assert not more.model.training
+    with refused("batches for 100000 steps"):
+        continue_pretraining(start, lines, QUICK, steps=100_000, learning_rate=1e-3)
 
 
 def test_a_network_no_deeper_than_its_start_is_not_deepened(lines, pieces):

@@ -11,11 +11,13 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from dprlens import bound, controls, knowledge, steps
+from dprlens import bound, controls, interventions, knowledge, steps
+from dprlens.attribution import AttributionSpec, attribute, choice, margin, matched_temperature
 from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, misinformed
 from dprlens.encoder import DualEncoder, EncoderSpec, untrained
 from dprlens.negatives import BM25, NegativesSpec
+from dprlens.neurons import ActivitySpec, SampleSpec, sample
 from dprlens.probe import Features, Items, ProbeSpec, ProbingSpec, items, make_probe, matching
 from dprlens.profile import Profile
 from dprlens.training.dpr import DPRSpec, Trained
@@ -295,7 +297,12 @@ def test_dpr_sees_training_and_dev_questions_and_the_control_their_passages_in_d
 
 # --- DPR on several processes ---
 
-MICRO = Profile("micro", LINKED, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec(), ProbeSpec(), ProbingSpec())
+NEURONAL = (
+    SampleSpec(examples=6, candidates=4, hard=2),
+    AttributionSpec(nodes=2, most_nodes=2),
+    ActivitySpec(few=3, changed=(2, 5), dpr_seeds=2),
+)
+MICRO = Profile("micro", LINKED, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec(), ProbeSpec(), ProbingSpec(), *NEURONAL)
 
 
 class Recorder:
@@ -709,3 +716,137 @@ def test_a_page_may_probe_features_that_were_kept(page, tmp_path):
     steps.probed(page.seen["query"], page.seen["query"], *call)
     assert steps.probed.record(kept, kept, *call)
     assert not steps.probed.record(kept, page.seen["base"], *call)
+
+
+# --- neurons ---
+
+
+@pytest.fixture(scope="module")
+def neurons(page):
+    """The models, the sample of either side, and each model's temperature and attributions on the question side."""
+    duals = steps.compared_models(PAGE, SEED)
+    drawn = {side: sample(page.world, page.mined, side, PAGE.sample, SEED) for side in ("query", "passage")}
+    heats = steps.temperatures(PAGE, duals, page.world, "query", SEED)
+    found = steps.compared(PAGE, duals, page.world, "query", SEED)
+    fixed = page.world, PAGE.negatives, PAGE.sample
+    return SimpleNamespace(duals=duals, drawn=drawn, heats=heats, found=found, fixed=fixed)
+
+
+def read_by(page, dual: DualEncoder, side: str, places) -> torch.Tensor:
+    if side == "query":
+        return dual.query.cls([page.world.questions[i].text for i in places])
+    return dual.passage.cls([(page.world.passages[i].title, page.world.passages[i].text) for i in places])
+
+
+def test_the_models_compared_are_what_their_names_say(page, neurons):
+    assert [*neurons.duals] == ["pretrained", "dpr", "dpr1", "shuffled", "continued", "random"]
+    assert neurons.duals["pretrained"].query.digest == page.networks["base"].digest
+    assert neurons.duals["dpr"].query.digest == page.networks["query"].digest
+    assert neurons.duals["random"].query.digest == page.networks["random0"].digest
+    assert len({dual.digest for dual in neurons.duals.values()}) == 6
+    for name in ("pretrained", "continued", "random"):
+        assert neurons.duals[name].query.digest == neurons.duals[name].passage.digest
+    start = DualEncoder(page.networks["base"], page.networks["base"])
+    settings = start, page.world, PAGE.negatives, PAGE.dpr
+    assert neurons.duals["dpr1"].digest == steps.dpr(*settings, SEED + 1).dual.digest
+    assert neurons.duals["shuffled"].digest == steps.dpr(*settings, SEED, True).dual.digest
+
+
+def test_named_models_are_made_alone(monkeypatch, refused):
+    made = []
+    monkeypatch.setattr(steps, "continued", lambda *_: made.append("continued"))
+    assert [*steps.compared_models(PAGE, SEED, ["dpr", "pretrained"])] == ["pretrained", "dpr"]
+    assert not made
+    with refused("'gpt'", "shuffled"):
+        steps.compared_models(PAGE, SEED, ["gpt"])
+
+
+@pytest.mark.parametrize("side", ["query", "passage"])
+def test_products_are_those_with_the_other_sides_read_by(page, neurons, side):
+    dual, drawn = neurons.duals["dpr"], neurons.drawn[side]
+    found = steps.products(dual, *neurons.fixed, side, SEED)
+    own = read_by(page, dual, side, drawn.examples)
+    for i, row in enumerate(drawn.candidates):
+        other = read_by(page, dual, "passage" if side == "query" else "query", row)
+        np.testing.assert_allclose(found[i], (other @ own[i]).numpy(), atol=1e-4)
+
+
+def test_each_temperature_is_matched(neurons):
+    products = steps.products(neurons.duals["dpr"], *neurons.fixed, "query", SEED)
+    assert neurons.heats["dpr"] == matched_temperature(products, PAGE.sample.entropy)
+    assert len(set(neurons.heats.values())) == len(neurons.heats)
+
+
+def test_attributions_are_of_the_sample_at_each_models_temperature(page, neurons):
+    dual, drawn = neurons.duals["dpr"], neurons.drawn["query"]
+    candidates = torch.stack([read_by(page, dual, "passage", row) for row in drawn.candidates])
+    texts = [page.world.questions[i].text for i in drawn.examples]
+    expected = attribute(dual.query, texts, choice(candidates, neurons.heats["dpr"]), PAGE.attribution)
+    np.testing.assert_allclose(neurons.found["dpr"].scores, expected.scores, atol=1e-6)
+    call = dual, *neurons.fixed, PAGE.attribution, "query", 1.0, SEED
+    linear = attribute(dual.query, texts, margin(candidates), PAGE.attribution)
+    np.testing.assert_allclose(steps.attributed(*call, "margin").scores, linear.scores, atol=1e-4)
+    two = steps.attributed(*call[:-2], neurons.heats["dpr"], SEED, "choice", drawn.examples[[3, 1]].tolist())
+    np.testing.assert_allclose(two.scores, expected.scores[[3, 1]], atol=1e-6)
+    assert (steps.attributed(*call, "weights").scores >= 0).all()
+
+
+def test_a_score_that_is_none_is_refused(neurons, refused):
+    with refused("'bleu'", "choice", "margin", "weights"):
+        steps.attributed(neurons.duals["dpr"], *neurons.fixed, PAGE.attribution, "query", 1.0, SEED, "bleu")
+
+
+def test_masked_answers_are_of_known_facts_and_single_pieces(page):
+    found = steps.masked_answers(page.networks["base"], page.world, PAGE.attribution, 5, SEED)
+    assert len(found.value) == 5
+    assert ((found.value > 0) & (found.value < 1)).all()
+
+
+def test_places_are_those_of_changed_vectors_among_all_passages(page, neurons):
+    dual, drawn = neurons.duals["dpr"], neurons.drawn["query"]
+    heat, scores = neurons.heats["dpr"], neurons.found["dpr"].scores
+    call = dual, *neurons.fixed, PAGE.attribution, heat
+    found = steps.intervened(*call, PAGE.activity.changed, SEED)
+    assert found.place.shape == (1 + 2 * 3 * 2, 6)
+    passages = read_by(page, dual, "passage", range(len(page.world.passages)))
+    texts = [page.world.questions[i].text for i in drawn.examples]
+
+    def judged(vectors: torch.Tensor) -> tuple:
+        place, among, by = [], [], []
+        for vector, row in zip(vectors, drawn.candidates, strict=True):
+            every = passages @ vector
+            own = every[torch.tensor(row)]
+            place.append(int((every > own[0] + ROUNDING).sum()))
+            among.append(int((own > own[0] + ROUNDING).sum()))
+            by.append(float(own[0] - own[1:].mean()))
+        return place, among, by
+
+    doubled = np.where(interventions.chosen(scores, 5, "top", SEED), 2, 1).astype(np.float32)
+    for row, factors in ((0, np.ones_like(scores)), (1 + 6 + 1, doubled)):
+        place, among, by = judged(interventions.scaled(dual.query, texts, factors))
+        assert np.abs(found.place[row] - place).max() <= 1  # float noise can turn a tie
+        assert found.among[row].tolist() == among
+        np.testing.assert_allclose(found.margin[row], by, atol=1e-4)
+    silent = steps.silenced(*call, [1, 5], "top", SEED)
+    assert (silent.place[0] == found.place[0]).all()
+    np.testing.assert_allclose(silent.margin[2], found.margin[1 + 6], atol=1e-5)  # both: the top five silent
+
+
+def test_silencing_asks_for_an_order(neurons, refused):
+    call = neurons.duals["dpr"], *neurons.fixed, PAGE.attribution, 1.0
+    with refused("'bottom'", "top or random"):
+        steps.silenced(*call, [1], "bottom", SEED)
+
+
+def test_a_model_patched_with_itself_finds_what_it_finds(neurons):
+    dual = neurons.duals["dpr"]
+    itself = steps.patched(dual, dual, *neurons.fixed, "state", SEED)
+    plain = steps.intervened(dual, *neurons.fixed, PAGE.attribution, neurons.heats["dpr"], (2, 5), SEED)
+    assert itself.place.shape == (2, 6)
+    np.testing.assert_allclose(itself.margin, np.stack([plain.margin[0]] * 2), atol=1e-4)
+    other = steps.patched(dual, neurons.duals["pretrained"], *neurons.fixed, "state", SEED)
+    assert np.abs(other.margin - itself.margin).max() > 1e-3
+
+
+def test_worlds_are_compared_only_where_the_profile_has_several():
+    assert steps.compared_in_worlds(PAGE, SEED) == []

@@ -1,12 +1,13 @@
 """HTML of data: nothing in a text becomes markup, and every word of it can be read."""
 
+import base64
 import re
 from html.parser import HTMLParser
 
 import ipywidgets
 import pytest
 
-from dprlens.widgets import article, articles, beliefs, explorer, questions, rankings
+from dprlens.widgets import article, articles, beliefs, explorer, picture, questions, rankings, slider
 from dprlens.world import Exposure, Fact, Passage, Question, Statement, World
 
 CANARY = "<script>alert(1)</script> {{x}} $x$ & \"q\" 'a' &lt; </p> <img src=x onerror=alert(2)>"
@@ -167,3 +168,23 @@ def test_an_explorer_works_in_the_browser_alone(monkeypatch):
     assert not selector.description_allow_html
     assert links == [((selector, "index"), (stack, "selected_index"))]
     safe("".join(page.value for page in stack.children))
+
+
+def test_a_slider_works_in_the_browser_alone_and_starts_where_asked(monkeypatch):
+    links, link = [], ipywidgets.jslink
+    monkeypatch.setattr(ipywidgets, "jslink", lambda a, b: links.append((a, b)) or link(a, b))
+    selector, stack = slider({"0.1": "<p>a</p>", "0.2": "<p>b</p>"}, "threshold", "0.2").children
+    assert [page.value for page in stack.children] == ["<p>a</p>", "<p>b</p>"]
+    assert (stack.selected_index, selector.index) == (1, 1)
+    assert links == [((selector, "index"), (stack, "selected_index"))]
+    assert slider({"a": ""}, "x").children[0].index == 0
+    with pytest.raises(ValueError, match="not in list"):
+        slider({"a": ""}, "x", "b")
+
+
+def test_a_picture_is_the_svg_with_its_words_escaped():
+    read = Reader(picture("<svg>é</svg>", CANARY))
+    attributes = dict(read.attributes)
+    assert read.elements == ["img"]
+    assert attributes["alt"] == CANARY
+    assert base64.b64decode(attributes["src"].split(",")[1]).decode() == "<svg>é</svg>"

@@ -44,7 +44,7 @@ class ActivitySpec:
 
     threshold: float = 0.1  # of the greatest attribution; paper: 0.1
     thresholds: tuple[float, ...] = (0.005, 0.01, 0.05, 0.2, 0.3)  # paper: Figures 3 to 7
-    few: int = 48  # examples for variants of the method
+    few: int = 32  # examples for variants of the method
     outliers: int = 10  # neurons that are left out, to see what hangs on them
     changed: tuple[int, ...] = (10, 30, 100, 300)  # neurons silenced or amplified at once
     dpr_seeds: int = 1  # trainings of DPR from the page's base model

@@ -1,0 +1,146 @@
+"""The numbers of Figures 1–7 and Table 2, against their definitions."""
+
+import numpy as np
+import pytest
+
+from dprlens import decentralization
+from dprlens.attribution import SITES, Attribution
+from dprlens.decentralization import across, both, changed, concentration, counts, gains, label, on_topic, pathways
+from dprlens.intervals import difference, mean, over_runs
+from dprlens.neurons import activity, participation
+
+RNG = np.random.default_rng(2)
+CLUSTERS = list("aabbcdef")
+
+
+def random_sites() -> dict[str, np.ndarray]:
+    return {"intermediate": RNG.random((8, 2, 10)) < 0.3, "output": RNG.random((8, 2, 4)) < 0.4}
+
+
+MODELS = {"pretrained": random_sites(), "dpr": random_sites(), "dpr1": random_sites()}
+
+
+def attributions(seed: int) -> Attribution:
+    rng = np.random.default_rng(seed)
+    return Attribution(
+        rng.normal(size=(8, 2, 10)), rng.normal(size=(8, 2, 4)), np.ones(8), np.ones((8, 2, 2)), np.ones(8, int)
+    )
+
+
+def test_names_on_the_page():
+    assert [label(name) for name in ("pretrained", "dpr", "dpr2")] == ["pre-trained BERT", "DPR", "DPR, seed 3"]
+
+
+def test_counts_have_the_ids_of_the_figure():
+    found = counts("figure1", MODELS, CLUSTERS)
+    for model in MODELS:
+        for site in SITES:
+            for block in range(2):
+                own = MODELS[model][site][:, block]
+                assert found[f"figure1.{model}.block{block}.{site}.union"].value == own.any(0).sum()
+                assert found[f"figure1.{model}.block{block}.{site}.mean"] == mean(own.sum(1), CLUSTERS)
+            every = MODELS[model][site]
+            assert found[f"figure1.{model}.{site}.union"].value == every.any(0).sum()
+            assert found[f"figure1.{model}.{site}.in_50"] == (every.sum(0) >= 4).sum()
+            assert found[f"figure1.{model}.{site}.sharing_by_chance"] == activity(every, CLUSTERS).chance
+        assert found[f"figure1.{model}.sharing"] == activity(both(MODELS[model]), CLUSTERS).sharing
+    assert both(MODELS["dpr"]).shape == (8, 2, 14)
+
+
+def test_gains_are_over_pre_trained_bert_and_paired():
+    found = gains("gains", MODELS, CLUSTERS)
+    assert {id_.split(".")[1] for id_ in found} == {"dpr_minus_pretrained", "dpr1_minus_pretrained"}
+    a, b = (MODELS[name]["output"] for name in ("dpr", "pretrained"))
+    assert found["gains.dpr_minus_pretrained.output.union"].value == int(a.any(0).sum()) - int(b.any(0).sum())
+    expected = difference(a.sum((1, 2)), b.sum((1, 2)), CLUSTERS)
+    assert found["gains.dpr_minus_pretrained.output.mean"] == expected
+
+
+def test_concentration_by_site_and_without_outliers():
+    models = {"pretrained": attributions(0), "dpr": attributions(1)}
+    found = concentration("measures", models, CLUSTERS)
+    values = {name: participation(one.intermediate) for name, one in models.items()}
+    assert found["measures.dpr.intermediate.participation"] == mean(values["dpr"], CLUSTERS)
+    expected = difference(values["dpr"], values["pretrained"], CLUSTERS)
+    assert found["measures.dpr_minus_pretrained.intermediate.participation"] == expected
+    assert len(found) == 3 * 3 * 4  # models and their difference, sites and all, measures
+    trimmed = concentration("trimmed", models, CLUSTERS, without=[0, 13, 14])
+    flat = np.delete(models["dpr"].scores.reshape(8, -1), [0, 13, 14], axis=1)
+    assert trimmed["trimmed.dpr.all.participation"] == mean(participation(flat), CLUSTERS)
+    assert not any(".output." in id_ for id_ in trimmed)
+
+
+def test_a_passage_is_on_topic_if_its_article_is_of_an_entity_in_question(world):
+    question = next(q for q in world.questions if q.kind == "knowledge_required")
+    link = world.fact[question.link]
+    places = {passage.id: i for i, passage in enumerate(world.passages)}
+    by_title = {passage.title: i for i, passage in enumerate(world.passages)}
+    entities = {world.passage[question.gold].title, link.subject, link.object, world.fact[question.target].object}
+    off = next(i for title, i in by_title.items() if title not in entities)
+    assert on_topic(world, question, [places[question.gold], by_title[link.subject], off, off]) == 0.5
+
+
+def test_changes_are_relative_to_the_untouched_row_and_to_the_scale():
+    ks, shape = (1, 2), (1 + 2 * 3 * 2, 8)
+    margins, places = RNG.normal(size=shape), RNG.integers(0, 40, shape)
+    found = changed("causal.dpr", margins, places, ks, 20, 4.0, CLUSTERS)
+    rows = [(k, kind, action) for k in ks for kind in ("top", "random", "bottom") for action in ("silenced", "doubled")]
+    for i, (k, kind, action) in enumerate(rows, start=1):
+        id_ = f"causal.dpr.{action}.{kind}.k{k}"
+        assert found[f"{id_}.margin"] == mean((margins[i] - margins[0]) / 4, CLUSTERS)
+        assert found[f"{id_}.found"] == mean(places[i] < 20, CLUSTERS)
+    top, random = (rows.index((2, kind, "doubled")) + 1 for kind in ("top", "random"))
+    expected = difference((margins[top] - margins[0]) / 4, (margins[random] - margins[0]) / 4, CLUSTERS)
+    assert found["causal.dpr.doubled.top.k2_minus_random.margin"] == pytest.approx(expected)
+    assert found["causal.dpr.found"] == mean(places[0] < 20, CLUSTERS)
+
+
+def test_pathways_on_ones_fingers():
+    """Four questions; pre-trained finds three, DPR two of these and the fourth."""
+    silent = [1, 2, 4]
+    lost_at = {"pretrained": (1, 2, 4, 0), "dpr": (4, 8, 0, 2)}
+
+    def places(counts) -> np.ndarray:
+        rows = [[0 if n > k else 99 for n in counts] for k in (0, *silent)]
+        return np.array(rows)
+
+    models = {name: {"top": places(n), "random": places(n)} for name, n in lost_at.items()}
+    found = pathways("pathways", models, silent, 20, list("abcd"))
+    assert found["pathways.pretrained.found"].value == found["pathways.dpr.found"].value == 0.75
+    assert found["pathways.pretrained.silenced"].value == pytest.approx((1 * 2 * 4) ** (1 / 3))
+    assert found["pathways.dpr.silenced_random"].value == pytest.approx((4 * 8 * 2) ** (1 / 3))
+    assert found["pathways.both.questions"] == 2
+    assert found["pathways.both.dpr.silenced"].value == pytest.approx((4 * 8) ** 0.5)
+    assert found["pathways.both.dpr_over_pretrained"].value == pytest.approx(((4 / 1) * (8 / 2)) ** 0.5)
+
+
+def test_without_shared_questions_there_is_no_ratio():
+    none = np.full((2, 3), 99)
+    there = np.array([[0, 0, 0], [99, 99, 99]])
+    models = {"pretrained": {"top": none, "random": none}, "dpr": {"top": there, "random": there}}
+    found = pathways("pathways", models, [1], 20, list("abc"))
+    assert found["pathways.both.questions"] == 0
+    assert "pathways.both.dpr_over_pretrained" not in found
+    assert "pathways.pretrained.silenced" not in found
+    assert found["pathways.dpr.silenced"].value == 1
+
+
+def test_worlds_are_compared_by_ratios():
+    worlds = [{"pretrained": attributions(s), "dpr": attributions(s + 10)} for s in range(3)]
+    found = across("worlds", worlds, 0.2)
+    logs = []
+    for world in worlds:
+        unions = {name: one.by_site(one.active(0.2))["intermediate"].any(0).sum() for name, one in world.items()}
+        logs.append(np.log2(unions["dpr"] / unions["pretrained"]))
+    expected = over_runs(logs)
+    got = found["worlds.dpr_over_pretrained.intermediate.union"]
+    assert got == pytest.approx((2**expected.value, 2**expected.low, 2**expected.high, 3))
+    assert {id_.split(".", 2)[2] for id_ in found} == set(decentralization.ACROSS)
+    assert across("worlds", worlds[:1], 0.2) == {}
+
+
+def test_a_ratio_to_nothing_is_left_out():
+    nothing = attributions(0)._replace(intermediate=-np.ones((8, 2, 10)))
+    found = across("worlds", [{"pretrained": nothing, "dpr": attributions(1)}] * 2, 0.2)
+    assert "worlds.dpr_over_pretrained.intermediate.union" not in found
+    assert "worlds.dpr_over_pretrained.output.union" in found
