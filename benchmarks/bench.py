@@ -1,7 +1,7 @@
-"""Training and encoding beside sentence-transformers, in one command: python3 benchmarks/bench.py
+"""Training, encoding and attribution beside other libraries, in one command: python3 benchmarks/bench.py
 
 Makes the environment `.venv-bench` (again when what it is made from changes), apart from the book's own, and runs
-`throughput.py` in it, on one thread and without network.
+`throughput.py` (both tables of sentence-transformers) and `attribution.py` in it, on one thread and without network.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 VENV = ROOT / ".venv-bench"
+SCRIPTS = "throughput.py", "attribution.py"
 MADE_FROM = HERE / "requirements.txt", ROOT / "constraints.txt", ROOT / "pyproject.toml"
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -24,7 +25,7 @@ def make_environment() -> Path:
     python, installed = VENV / "bin" / "python", VENV / "installed"
     if installed.exists() and all(file.stat().st_mtime <= installed.stat().st_mtime for file in MADE_FROM):
         return python
-    print("== installing sentence-transformers and dprlens into .venv-bench (some minutes the first time)", flush=True)
+    print("== installing the other libraries and dprlens into .venv-bench (some minutes the first time)", flush=True)
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
     pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
@@ -36,5 +37,6 @@ def make_environment() -> Path:
 
 if __name__ == "__main__":
     environment = os.environ | ONE_THREAD | OFFLINE | QUIET
-    run = subprocess.run([make_environment(), HERE / "throughput.py", *sys.argv[1:]], env=environment)
-    sys.exit(run.returncode)
+    python = make_environment()
+    codes = [subprocess.run([python, HERE / script, *sys.argv[1:]], env=environment).returncode for script in SCRIPTS]
+    sys.exit(next(filter(None, codes), 0))  # of the first that failed; the others run all the same

@@ -282,6 +282,38 @@ def test_the_jackknife_of_a_count_of_kinds_by_hand():
     assert jackknife(3, [2, 3, 2], 3) == pytest.approx((3, 3 - half, 3 + half, 3), abs=1e-6)
 
 
+def test_the_jackknife_of_a_mean_over_clusters_is_the_standard_error_of_their_means():
+    """Eight clusters of three: `n` counts the 24 observations, and the spread is that of the eight."""
+    values = np.random.default_rng(17).normal(size=(8, 3))
+    without = [np.delete(values, i, axis=0).mean() for i in range(8)]
+    half = 1.959964 * values.mean(1).std(ddof=1) / 8**0.5
+    found = jackknife(values.mean(), without, 24)
+    assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half, 24), abs=1e-6)
+
+
+def test_the_jackknife_of_a_ratio_is_its_formula_in_a_loop():
+    """Clusters of one to five observations; the interval lies around the value and not around the mean of the rest."""
+    rng = np.random.default_rng(18)
+    clusters = [rng.normal(1, 1, size=size) for size in (1, 2, 3, 4, 5)]
+    value = np.concatenate(clusters).mean()
+    without = [np.concatenate(clusters[:i] + clusters[i + 1 :]).mean() for i in range(5)]
+    middle = sum(without) / 5
+    variance = sum((one - middle) ** 2 for one in without) * 4 / 5
+    assert abs(middle - value) > 1e-3
+    half = 1.959964 * variance**0.5
+    assert jackknife(value, without, 15) == pytest.approx((value, value - half, value + half, 15), abs=1e-6)
+
+
+def test_what_no_cluster_changes_has_no_spread():
+    assert jackknife(4, [4, 4, 4], 9) == Estimate(4.0, 4.0, 4.0, 9)
+
+
+def test_a_jackknife_without_numbers_is_refused(refused):
+    for without in ([], [1.0, float("nan")], [[1.0, 2.0], [3.0, 4.0]]):
+        with refused("at least one finite number"):
+            jackknife(1.0, without, 5)
+
+
 def test_one_cluster_has_no_jackknife(refused):
     with refused("One cluster", "two or more"):
         jackknife(1.0, [1.0], 5)

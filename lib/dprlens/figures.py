@@ -232,7 +232,8 @@ def strips(panels: Mapping[str, Mapping[str, ndarray]]) -> Figure:
             most = max(1, max(int((share > 0).sum(1).max()) for share in models.values()))
             for axes, (name, share) in zip(row, models.items(), strict=True):
                 shown = -np.sort(-share, axis=1)[:, :most]
-                picture = axes.imshow(shown, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+                scale = mpl.colors.PowerNorm(0.5, 0, 1)  # most neurons are active in few examples
+                picture = axes.imshow(shown, cmap="cividis", norm=scale, aspect="auto", interpolation="nearest")
                 labels = [f"{block} ({n})" for block, n in enumerate((share > 0).sum(1))]
                 axes.set_yticks(range(blocks), labels, size=8)
                 axes.tick_params(axis="x", labelsize=8)

@@ -69,6 +69,8 @@ def first_lost(found: ndarray, steps: Sequence[int]) -> ndarray:
     `found` [1 + step, example] says whether an example is found with no neuron silent, and with so many of each step.
     0 for what is not found to begin with; what survives all steps counts as twice the last, where the search ended.
     """
+    if not len(steps):
+        raise ValueError("no step is given; give numbers of silent neurons, 1 or more")
     if len(found) != len(steps) + 1:
         raise ValueError(f"{len(found)} rows for {len(steps)} steps; give one row more than steps, the first untouched")
     counts = np.array([*steps, 2 * steps[-1]])
@@ -84,8 +86,9 @@ def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, wh
     """
     if what not in PATCHES:
         raise ValueError(f"what = {what!r} is not known; choose one of {', '.join(PATCHES)}")
-    if not 0 <= block < into.layers:
-        raise ValueError(f"block {block} is out of range: these encoders have blocks 0 to {into.layers - 1}")
+    blocks = min(into.layers, other.layers)
+    if not 0 <= block < blocks:
+        raise ValueError(f"block {block} is out of range: these encoders have blocks 0 to {blocks - 1}")
     ids = other.token_ids(texts)
 
     def run(batch: Batch, part: list[int]) -> Tensor:

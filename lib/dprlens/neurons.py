@@ -100,6 +100,8 @@ def sample(
             for passage in hard[i]:
                 difficult[passage].append(i)
         others = asked
+    if only is not None and not len(only):
+        raise ValueError("no example is asked for; give places of test questions, or of passages that answer them")
     if wrong := [i for i in only or () if i not in right]:
         raise ValueError(f"example {wrong[0]} is no test question and answers none; give places of such")
     examples, rows = list(right)[: spec.examples] if only is None else list(only), []
@@ -147,6 +149,8 @@ def union_gain(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate
 
 def _left_out(array: ndarray, clusters: Sequence[Hashable]) -> ndarray:
     """Sums over all examples, and over all but one cluster's: [1 + cluster, …]."""
+    if len(clusters) != len(array):
+        raise ValueError(f"{len(clusters)} cluster names for {len(array)} examples; name the cluster of each example")
     number: dict[Hashable, int] = {}
     cluster = np.array([number.setdefault(name, len(number)) for name in clusters])
     of_cluster = np.zeros((len(number), *array.shape[1:]))
@@ -162,7 +166,7 @@ def union(times: ndarray) -> ndarray:
 def at_least(active: ndarray, share: float) -> int:
     """Neurons that are active in at least this share of the examples (and in one)."""
     times = active.reshape(len(active), -1).sum(0)
-    return int((times >= max(1, share * len(active))).sum())
+    return int((times >= max(1, share * len(active) - 1e-9)).sum())  # 0.07 · 100 is a little more than 7
 
 
 def sharing(times: ndarray, examples: ndarray) -> ndarray:
