@@ -390,3 +390,12 @@ def test_holm_refuses_what_is_no_row_of_numbers(refused):
     for p in ([], [0.1, float("nan")], [[0.1, 0.2]]):
         with refused("at least one finite number"):
             holm(p)
+
+
+def test_estimates_are_written_as_large_as_they_are():
+    assert str(Estimate(0.951, 0.93, 0.972, 120)) == "0.95 [0.93, 0.97], n = 120"
+    assert str(Estimate(58.35, 54.8998, 61.8751, 240)) == "58.4 [54.9, 61.9], n = 240"
+    assert str(Estimate(1192.0, 1130.69, 1253.31, 240)) == "1,192 [1,131, 1,253], n = 240"
+    assert str(exact(1370)) == "1,370"
+    assert Estimate(58.35, 54.8998, 61.8751, 240).brief == "58.4 [54.9, 61.9]"
+    assert exact(12).brief == "12"

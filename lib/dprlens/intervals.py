@@ -25,13 +25,19 @@ class Estimate(NamedTuple):
     n: int  # observations; 0: an exact count, which has no interval
 
     def __format__(self, spec: str) -> str:
-        spec = spec or (".2f" if max(abs(number) for number in self[:3]) < 10 else ",.6g")
+        size = max(abs(number) for number in self[:3])
+        spec = spec or (".2f" if size < 10 else ",.6g" if self.n == 0 else ",.1f" if size < 1000 else ",.0f")
         if self.n == 0:
             return format(self.value, spec)
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}], n = {self.n}"
 
     def __str__(self) -> str:
         return format(self, "")
+
+    @property
+    def brief(self) -> str:
+        """Without its n, for tables that say it once."""
+        return str(self).split(", n")[0]
 
 
 def exact(value: float) -> Estimate:
