@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, DPRConfig, DPRQuestionEncoder
 
 from dprlens.attribution import (
     FIDELITY,
@@ -343,6 +343,25 @@ def test_the_mean_over_tokens_is_read_at_all_tokens(encoder, candidates):
     value = choice(candidates, 2.0)(vectors, torch.arange(len(TEXTS)))
     np.testing.assert_allclose(found.value, value.numpy(), atol=1e-10)
     assert found.gap.max() < 1e-6
+
+
+def test_towers_of_transformers_own_dpr_and_mean_pooled_encoders_can_be_read(encoder):
+    """A DPR checkpoint's BERT, and a MiniLM-type one: post-norm BERT blocks of other widths, the mean over tokens."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+    config = DPRConfig(vocab_size=len(encoder.tokenizer), max_position_embeddings=32, projection_dim=0, **sizes)
+    tower = DPRQuestionEncoder(config).double().eval()
+    candidates = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(2), dtype=torch.double)
+    own = Encoder(encoder.tokenizer, tower.question_encoder.bert_model, "cpu")
+    found = attribute(own, TEXTS[:2], dot(candidates), EXACT)
+    for i, ids in enumerate(own.token_ids(TEXTS[:2])):
+        with torch.no_grad():
+            vector = tower(torch.tensor([ids])).pooler_output[0]
+        assert found.value[i] == pytest.approx((vector @ candidates[i, 0]).item(), abs=1e-10)
+    assert found.intermediate.shape == (2, 2, 40)
+    assert found.gap.max() < 1e-6
+    mean = attribute(own, TEXTS[:2], cosine(candidates), EXACT, pooling="mean")
+    assert mean.gap.max() < 1e-6
+    assert np.abs(mean.scores - found.scores).max() > 1e-3
 
 
 # nodes by the gap
