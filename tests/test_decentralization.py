@@ -100,12 +100,11 @@ def test_pathways_on_ones_fingers():
     silent = [1, 2, 4]
     lost_at = {"pretrained": (1, 2, 4, 0), "dpr": (4, 8, 0, 2)}
 
-    def places(counts) -> np.ndarray:
-        rows = [[0 if n > k else 99 for n in counts] for k in (0, *silent)]
-        return np.array(rows)
+    def found_with(counts) -> np.ndarray:
+        return np.array([[n > k for n in counts] for k in (0, *silent)])
 
-    models = {name: {"top": places(n), "random": places(n)} for name, n in lost_at.items()}
-    found = pathways("pathways", models, silent, 20, list("abcd"))
+    models = {name: {"top": found_with(n), "random": found_with(n)} for name, n in lost_at.items()}
+    found = pathways("pathways", models, silent, list("abcd"))
     assert found["pathways.pretrained.found"].value == found["pathways.dpr.found"].value == 0.75
     assert found["pathways.pretrained.silenced"].value == pytest.approx((1 * 2 * 4) ** (1 / 3))
     assert found["pathways.dpr.silenced_random"].value == pytest.approx((4 * 8 * 2) ** (1 / 3))
@@ -115,10 +114,10 @@ def test_pathways_on_ones_fingers():
 
 
 def test_without_shared_questions_there_is_no_ratio():
-    none = np.full((2, 3), 99)
-    there = np.array([[0, 0, 0], [99, 99, 99]])
+    none = np.zeros((2, 3), bool)
+    there = np.array([[True] * 3, [False] * 3])
     models = {"pretrained": {"top": none, "random": none}, "dpr": {"top": there, "random": there}}
-    found = pathways("pathways", models, [1], 20, list("abc"))
+    found = pathways("pathways", models, [1], list("abc"))
     assert found["pathways.both.questions"] == 0
     assert "pathways.both.dpr_over_pretrained" not in found
     assert "pathways.pretrained.silenced" not in found

@@ -144,18 +144,17 @@ def pathways(
     exhibit: str,
     models: Mapping[str, Mapping[str, ndarray]],
     ks: Sequence[int],
-    k: int,
     clusters: Sequence[Hashable],
 ) -> dict[str, Estimate]:
     """How many neurons must be silent before a question's passage is lost: geometric means over questions.
 
-    `models` {model: {order: places [1 + count, example]}}, orders "top" and "random"; found is a place below k.
+    `models` {model: {order: whether it is found [1 + count, example]}}, orders "top" and "random".
     {model}.silenced: over the questions that this model finds. both.{model}.silenced: over those that all find, and
     both.dpr_over_pretrained their ratio. A question that survives all counts as twice the last one.
     """
     found: dict[str, Estimate] = {}
     names = np.array(clusters, dtype=object)
-    lost = {m: {order: first_lost(places < k, ks) for order, places in of.items()} for m, of in models.items()}
+    lost = {m: {order: first_lost(there, ks) for order, there in of.items()} for m, of in models.items()}
     there = {model: of["top"] > 0 for model, of in lost.items()}
     for model, of in lost.items():
         found[f"{exhibit}.{model}.found"] = mean(there[model], clusters)
