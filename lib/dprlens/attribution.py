@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import BertForMaskedLM, BertModel
 
 from dprlens.encoder import Encoder, Text
-from dprlens.packed import AT_ONCE, AT_ONCE_ELSEWHERE, block_at
+from dprlens.packed import block_at, room
 
 SITES = ("intermediate", "output")
 FLOOR = 0.1  # of the example's greatest change: below it a site's own change is mostly float noise
@@ -141,10 +141,6 @@ class Attribution(NamedTuple):
         else:
             raise ValueError(f"maximum = {maximum!r} is not known; choose example, site or block")
         return (scores >= threshold * greatest) & (greatest > 0)
-
-    def part(self, examples: Sequence[int]) -> "Attribution":
-        """Some of the examples, by index or mask."""
-        return Attribution(*(array[examples] for array in self))
 
 
 # what a vector says
@@ -478,10 +474,10 @@ def _weights_of_block(
 
 def _parts(bert: BertModel, ids: Sequence[Sequence[int]], chosen: Sequence[int], rows: int) -> Iterator[list[int]]:
     """The chosen texts, shortest first, in batches that fit when each takes so many rows."""
-    room = AT_ONCE if bert.device.type == "cpu" else AT_ONCE_ELSEWHERE
+    most = room(bert)
     part: list[int] = []
     for i in sorted(chosen, key=lambda i: len(ids[i])):
-        if part and (len(part) + 1) * rows * len(ids[i]) > room:
+        if part and (len(part) + 1) * rows * len(ids[i]) > most:
             yield part
             part = []
         part.append(i)

@@ -46,16 +46,21 @@ def counts(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable
     neurons, in what share of the other examples they are active; by_chance: what that would be if only the numbers
     by block counted.
     """
+    found = totals(figure, models, clusters)
+    for model, sites in models.items():
+        for site, active in sites.items():
+            for block in range(active.shape[1]):
+                one, name = activity(active[:, block : block + 1], clusters), f"{figure}.{model}.block{block}.{site}"
+                found |= {f"{name}.union": one.union, f"{name}.mean": one.active}
+    return found
+
+
+def totals(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate]:
+    """Those of `counts` that are about all blocks together."""
     found: dict[str, Estimate] = {}
     for model, sites in models.items():
         name = f"{figure}.{model}"
         for site, active in sites.items():
-            for block in range(active.shape[1]):
-                one = activity(active[:, block : block + 1], clusters)
-                found |= {
-                    f"{name}.block{block}.{site}.union": one.union,
-                    f"{name}.block{block}.{site}.mean": one.active,
-                }
             every = activity(active, clusters)
             found |= {f"{name}.{site}.union": every.union, f"{name}.{site}.mean": every.active}
             found |= {f"{name}.{site}.in_{share:.0%}".replace("%", ""): at_least(active, share) for share in SHARES}

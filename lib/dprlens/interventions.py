@@ -5,13 +5,14 @@ neurons in question, and the vector that comes out is judged by what it retrieve
 """
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor
 
-from dprlens.attribution import Batch, finish, read_together
+from dprlens.attribution import Batch, feeds, finish, read_together
 from dprlens.encoder import Encoder, Text
 from dprlens.packed import in_parts
 
@@ -93,27 +94,16 @@ def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, wh
 
     def run(batch: Batch, part: list[int]) -> Tensor:
         theirs = read_together(other.bert, [ids[i] for i in part], [0] * len(part))
-        source, _, fed = _up_to(other, theirs, block)
-        state, attended, _ = _up_to(into, batch, block)
+        source, own = (next(islice(feeds(e.bert, b), block, None)) for e, b in ((other, theirs), (into, batch)))
         if what == "state":
-            state = source
+            state = source.state
         elif what == "cls":
-            state = torch.cat([source[:, :1], state[:, 1:]], dim=1)
+            state = torch.cat([source.state[:, :1], own.state[:, 1:]], dim=1)
         else:
-            state = into.bert.encoder.layer[block].output.LayerNorm(fed + attended)
+            state = into.bert.encoder.layer[block].output.LayerNorm(source.output + own.attended)
         return finish(into.bert, state, block + 1, batch)
 
     return _in_batches(into, texts, run)
-
-
-def _up_to(encoder: Encoder, batch: Batch, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    """After so many blocks: the state, and of the last of them what went into its feed-forward and what came out."""
-    state, mask = batch.state, batch.mask(1)
-    for layer in encoder.bert.encoder.layer[: block + 1]:
-        attended = layer.attention(state, mask)[0]
-        fed = layer.output.dense(layer.intermediate(attended))
-        state = layer.output.LayerNorm(fed + attended)
-    return state, attended, fed
 
 
 def _in_batches(encoder: Encoder, texts: Sequence[Text], run: Callable[[Batch, list[int]], Tensor]) -> Tensor:

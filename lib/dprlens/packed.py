@@ -69,6 +69,11 @@ def in_parts(texts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
     return parts
 
 
+def room(bert: BertModel) -> int:
+    """How many tokens the model should read at once."""
+    return AT_ONCE if bert.device.type == "cpu" else AT_ONCE_ELSEWHERE
+
+
 def read(
     bert: BertModel,
     texts: Sequence[Sequence[int]],
@@ -82,7 +87,7 @@ def read(
     """
     if not texts:
         raise ValueError("no text is given; give one or more")
-    parts = in_parts(texts, AT_ONCE if bert.device.type == "cpu" else AT_ONCE_ELSEWHERE)
+    parts = in_parts(texts, room(bert))
     found = torch.cat([reading(bert, pack([texts[i] for i in p], pad, width).to(bert.device)) for p in parts])
     order = torch.tensor([i for part in parts for i in part], device=found.device)
     return found if len(parts) == 1 else found[order.argsort()]

@@ -125,7 +125,7 @@ class Report:
         self._exhibit(exhibit, "figure", title, numbers)
         source = svg(figure)
         plt.close(figure)
-        uri = "data:image/svg+xml;base64," + base64.b64encode(source.encode()).decode()
+        uri = data_uri(source)
         self._show(
             f"{title}: {alt}",
             f'<figure><img src="{uri}" alt="{html.escape(alt)}"><figcaption>{html.escape(title)}</figcaption></figure>',
@@ -250,6 +250,11 @@ def svg(figure: Figure) -> str:
     with mpl.rc_context(SVG):
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     return file.getvalue()
+
+
+def data_uri(source: str) -> str:
+    """An SVG picture as the address of an image, so that no file is needed beside the page."""
+    return "data:image/svg+xml;base64," + base64.b64encode(source.encode()).decode()
 
 
 def _checked(name: str, pattern: re.Pattern) -> str:

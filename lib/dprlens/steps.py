@@ -3,7 +3,7 @@
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinfo
 from dprlens.consistency import ACROSS, Results, selected, without_number
 from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, Text, untrained
 from dprlens.negatives import NegativesSpec, hard_negatives
-from dprlens.neurons import SampleSpec, sample
+from dprlens.neurons import Sample, SampleSpec, sample
 from dprlens.probe import (
     Features,
     Items,
@@ -541,21 +541,15 @@ class Judged(NamedTuple):
     margin: np.ndarray  # [.., example]: dot product with the gold passage minus the mean over the other candidates
 
 
-class _Judge:
-    """Judges vectors for the sample's questions by the passages of one encoder."""
-
-    def __init__(self, dual: DualEncoder, world: World, candidates: np.ndarray) -> None:
-        self.passages = dual.passages(texts_of(world, "passage", range(len(world.passages))))
-        self.candidates = torch.tensor(candidates)
-
-    def __call__(self, vectors: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        scores = vectors @ self.passages.T
-        shown = scores.gather(1, self.candidates)
+def _judged(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[torch.Tensor]) -> Judged:
+    """Each reading of the sample's questions [example, d_model], judged by the passages of `dual`."""
+    passages, candidates = dual.passages(texts_of(world, "passage", range(len(world.passages)))), drawn.candidates
+    found = []
+    for vectors in readings:
+        scores = vectors @ passages.T
+        shown = scores.gather(1, torch.tensor(candidates))
         beaten = [(every > shown[:, :1]).sum(1).numpy() for every in (scores, shown)]
-        return *beaten, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()
-
-
-def _judged(found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Judged:
+        found.append((*beaten, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()))
     return Judged(*(np.stack(part) for part in zip(*found, strict=True)))
 
 
@@ -579,10 +573,9 @@ def intervened(
     drawn = sample(world, mined_negatives(world, negatives), "query", sampled, seed)
     texts, scores = texts_of(world, "query", drawn.examples), found.scores
     with processes.threads(1):
-        judge = _Judge(dual, world, drawn.candidates)
         masks = [interventions.chosen(scores, k, kind, seed) for k in changed for kind in interventions.KINDS]
         factors = [np.ones_like(scores), *(np.where(mask, f, 1).astype(scores.dtype) for mask in masks for f in (0, 2))]
-        return _judged([judge(interventions.scaled(dual.query, texts, each)) for each in factors])
+        return _judged(dual, world, drawn, (interventions.scaled(dual.query, texts, each) for each in factors))
 
 
 @step(version=1)
@@ -609,9 +602,8 @@ def silenced(
     keys = -scores if kind == "top" else np.random.default_rng([seed, 0x511]).random(scores.shape)
     line = interventions.places_in_line(keys.reshape(len(keys), -1)).reshape(keys.shape)
     with processes.threads(1):
-        judge = _Judge(dual, world, drawn.candidates)
         factors = ((line >= count).astype(scores.dtype) for count in (0, *counts))
-        return _judged([judge(interventions.scaled(dual.query, texts, each)) for each in factors])
+        return _judged(dual, world, drawn, (interventions.scaled(dual.query, texts, each) for each in factors))
 
 
 @step(version=1)
@@ -631,8 +623,9 @@ def patched(
     drawn = sample(world, mined_negatives(world, negatives), "query", sampled, seed)
     texts = texts_of(world, "query", drawn.examples)
     with processes.threads(1):
-        judge, blocks = _Judge(into, world, drawn.candidates), range(into.query.layers)
-        return _judged([judge(interventions.patched(into.query, other.query, texts, i, what)) for i in blocks])
+        blocks = range(into.query.layers)
+        readings = (interventions.patched(into.query, other.query, texts, i, what) for i in blocks)
+        return _judged(into, world, drawn, readings)
 
 
 class Run(NamedTuple):

@@ -4,7 +4,6 @@ An explorer is a selector linked in the browser (`jslink`) to a `Stack` of prepa
 book, offline and without a kernel. Never `interact` or `Output` in a notebook that papermill runs: they hang it.
 """
 
-import base64
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import ipywidgets
 from IPython.display import HTML
 
 from dprlens.figures import COLOURS
+from dprlens.report import data_uri
 from dprlens.world import Passage, Question, Statement, World
 
 AS_TEXT = "tex2jax_ignore mathjax_ignore"  # dollars in data are no formulas
@@ -105,8 +105,7 @@ def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
 
 def picture(source: str, alt: str) -> str:
     """An SVG picture (as `report.svg` gives it) as HTML, with words for those who cannot see it."""
-    uri = "data:image/svg+xml;base64," + base64.b64encode(source.encode()).decode()
-    return f'<img src="{uri}" alt="{html.escape(alt)}" style="max-width:100%">'
+    return f'<img src="{data_uri(source)}" alt="{html.escape(alt)}" style="max-width:100%">'
 
 
 def slider(pages: Mapping[str, str], label: str, first: str | None = None) -> ipywidgets.VBox:
