@@ -33,6 +33,7 @@ SEED = 0
 LAYERS, D_MODEL, D_FF, HEADS, VOCABULARY = 12, 128, 512, 2, 8192
 WORDS, PROMPTS, ROUNDS = 15, 16, 3  # words of a prompt, the masked one included; [CLS] and [SEP] come on top
 STEPS = 20  # of the peers, as in the paper
+DEFAULT = 50  # captum's own number of steps
 SPEC = AttributionSpec()
 THEIR_RULE = AttributionSpec(rule="both_ends", nodes=STEPS, most_nodes=STEPS)  # that of knowledge-neurons
 APART, APART_RELATIVE = 1e-5, 1e-4  # by the same rule: greatest difference, and its share of the greatest score
@@ -201,6 +202,7 @@ def compare(setting: Setting) -> bool:
             of_knowledge_neurons, KnowledgeNeurons(task.model, task.tokenizer), task
         ),
         f"captum, {STEPS}": partial(of_captum, task, STEPS),
+        f"captum, {DEFAULT}": partial(of_captum, task, DEFAULT),
         f"captum, {SPEC.nodes}": partial(of_captum, task, SPEC.nodes),
     }
     single, at_once = ({name: Clock() for name in sides} for _ in range(2))

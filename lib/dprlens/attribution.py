@@ -12,6 +12,7 @@ feed-forward's hidden units after GELU, and "output", its result before the resi
 P is a score of the vector that the encoder hands on: a probability among candidate passages, a dot product, a margin,
 or the masked-LM's probability of an answer (choice AMB-C4). Blocks below the one in question do not change, so the
 computation starts again in that block, with all nodes of the quadrature and both sites as one batch and one gradient.
+Where that batch is small, the neurons of the next blocks join it on its way up.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -352,13 +353,24 @@ class _Sites:
         nodes = [torch.tensor(part, **like) for part in quadrature(self.spec.rule, n)]
         found = _empty(self.bert, len(examples), self.sites)
         found.value[:], found.nodes[:] = value.double().cpu(), n
-        for i, feed in enumerate(blocks):
-            ends = self._ends(i, feed, batch)
-            scores, base = self._along(i, feed, ends, batch, examples, *nodes)
-            for s, site in enumerate(self.sites):
-                getattr(found, site)[:, i] = scores[s].cpu()
-                found.change[:, i, SITES.index(site)] = (value - base[:, s]).double().cpu()
+        for group in self._groups(len(blocks), n * batch.inside.numel()):
+            feeds_of = [blocks[i] for i in group]
+            ends = [self._ends(i, feed, batch) for i, feed in zip(group, feeds_of, strict=True)]
+            scores, base = self._along(group, feeds_of, ends, batch, examples, *nodes)
+            for b, i in enumerate(group):
+                for s, site in enumerate(self.sites):
+                    getattr(found, site)[:, i] = scores[b][s].cpu()
+                    found.change[:, i, SITES.index(site)] = (value - base[:, b, s]).double().cpu()
         return found
+
+    def _groups(self, blocks: int, tokens: int) -> list[range]:
+        """Blocks that are taken together: as many as fit when each adds so many tokens for a site; the last one apart.
+
+        The last block's neurons have no block above them. Others of few tokens share the way up, where each block is
+        run once for all neurons below it, and so once instead of as often as there are blocks below it.
+        """
+        size = max(1, room(self.bert) // (tokens * len(self.sites)))
+        return [range(i, min(i + size, blocks - 1)) for i in range(0, blocks - 1, size)] + [range(blocks - 1, blocks)]
 
     def _moved(self, tensor: Tensor, batch: Batch) -> Tensor:
         """The part of [example, token, …] that moves: at all tokens, or the one that is read (then token is 1 long)."""
@@ -379,38 +391,68 @@ class _Sites:
 
     def _along(
         self,
-        i: int,
-        feed: Feed,
-        ends: Sequence[tuple[Tensor, Tensor]],
+        group: range,
+        feeds_of: Sequence[Feed],
+        ends: Sequence[Sequence[tuple[Tensor, Tensor]]],
         batch: Batch,
         examples: Tensor,
         nodes: Tensor,
         weights: Tensor,
-    ) -> tuple[list[Tensor], Tensor]:
-        """Attributions in block i, of each site [example, neuron], and P at the baselines [example, site]."""
-        leaves = [(base + nodes[:, None, None, None] * (end - base)).requires_grad_() for base, end in ends]
+    ) -> tuple[list[list[Tensor]], Tensor]:
+        """Attributions in the blocks of a group, by block and site [example, neuron each].
+
+        And P at the baselines [example, block, site].
+        """
+        leaves = [
+            [(base + nodes[:, None, None, None] * (end - base)).requires_grad_() for base, end in of_block]
+            for of_block in ends
+        ]
         with torch.enable_grad():
-            gradients = torch.autograd.grad(self._scored(i, feed, leaves, batch, examples).sum(), leaves)
+            total = self._scored(group, feeds_of, leaves, batch, examples).sum()
+            gradients = iter(torch.autograd.grad(total, [leaf for of_block in leaves for leaf in of_block]))
         found = [
-            ((end - base) * torch.einsum("n,n...->...", weights, gradient)).sum(1)
-            for gradient, (base, end) in zip(gradients, ends, strict=True)
+            [((end - base) * torch.einsum("n,n...->...", weights, next(gradients))).sum(1) for base, end in of_block]
+            for of_block in ends
         ]
         with torch.no_grad():
-            at_base = self._scored(i, feed, [base[None] for base, _ in ends], batch, examples)
-        return found, at_base[:, :, 0]
+            baselines = [[base[None] for base, _ in of_block] for of_block in ends]
+            at_base = self._scored(group, feeds_of, baselines, batch, examples)
+        return found, at_base[..., 0]
 
-    def _scored(self, i: int, feed: Feed, moved: Sequence[Tensor], batch: Batch, examples: Tensor) -> Tensor:
-        """P [example, site, node] with the activations of each site as given: [node, example, token, neuron] each."""
+    def _scored(
+        self,
+        group: range,
+        feeds_of: Sequence[Feed],
+        moved: Sequence[Sequence[Tensor]],
+        batch: Batch,
+        examples: Tensor,
+    ) -> Tensor:
+        """P [example, block, site, node] with the activations of each block and site as given.
+
+        `moved` holds them by block and site: [node, example, token, neuron] each.
+        """
+        count, nodes, rows = len(examples), len(moved[0][0]), None  # rows [example, row, token, d_model]
+        for i, feed, of_block in zip(group, feeds_of, moved, strict=True):
+            own = self._states(i, feed, of_block, batch).permute(2, 0, 1, 3, 4).flatten(1, 2)
+            if rows is None:
+                rows = own
+                continue
+            mask = batch.mask(rows.shape[1])
+            risen = self.bert.encoder.layer[i](rows.flatten(0, 1), attention_mask=mask)
+            rows = torch.cat([risen.unflatten(0, (count, -1)), own], dim=1)
+        each = rows.shape[1]
+        vectors = finish(self.bert, rows.flatten(0, 1), group[-1] + 1, batch, each)
+        scores = self.score(vectors, examples.repeat_interleave(each))
+        return scores.view(count, len(group), len(self.sites), nodes)
+
+    def _states(self, i: int, feed: Feed, moved: Sequence[Tensor], batch: Batch) -> Tensor:
+        """States after block i with its activations as given: [site, node, example, token, d_model]."""
         output = self.bert.encoder.layer[i].output
-        attended, nodes, states = self._moved(feed.attended, batch), len(moved[0]), []
+        attended, states = self._moved(feed.attended, batch), []
         for site, activations in zip(self.sites, moved, strict=True):
             result = output.dense(activations) if site == "intermediate" else activations
             states.append(self._placed(output.LayerNorm(result + attended), feed.state, batch))
-        rows = torch.stack(states).transpose(0, 2)  # [example, node, site, token, d_model]
-        each = rows.shape[1] * rows.shape[2]
-        vectors = finish(self.bert, rows.flatten(0, 2), i + 1, batch, each)
-        scores = self.score(vectors, examples.repeat_interleave(each))
-        return scores.view(len(examples), nodes, len(self.sites)).transpose(1, 2)
+        return torch.stack(states)
 
     def _placed(self, moved: Tensor, state: Tensor, batch: Batch) -> Tensor:
         """States [node, example, token, d_model] in which what moves has taken its place."""

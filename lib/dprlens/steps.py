@@ -408,7 +408,7 @@ def products(
         return (_candidates(dual, world, side, drawn.candidates) @ vectors[:, :, None])[:, :, 0].numpy()
 
 
-@step(version=1)
+@step(version=2)
 def attributed(
     dual: DualEncoder,
     world: World,
@@ -446,7 +446,7 @@ def attributed(
         return attribution.attribute(encoder, texts, says, spec, pooling=dual.pooling)
 
 
-@step(version=1)
+@step(version=2)
 def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int, seed: int) -> Attribution:
     """S1, as in Dai et al.: attributions at the mask for the answers of n known facts that are a single piece."""
     known = [fact for fact in world.facts if world.known is None or world.state(fact.id) == "known"]
