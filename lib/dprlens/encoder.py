@@ -64,10 +64,19 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def new_model(config: BertConfig, with_head: bool = True, seed: int = 0) -> BertForMaskedLM | BertModel:
-    """A model with BERT's own random initialisation, which leaves torch's global generator as it was."""
+    """A model with BERT's own random initialisation, which leaves torch's global generator as it was.
+
+    A configuration with `patches`, neurons that an editor has added, gets so many more in its last feed-forward.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return BertForMaskedLM(config) if with_head else BertModel(config, add_pooling_layer=False)
+        model = BertForMaskedLM(config) if with_head else BertModel(config, add_pooling_layer=False)
+        if patches := getattr(config, "patches", 0):
+            last = (model.bert if with_head else model).encoder.layer[-1]
+            wide = config.intermediate_size + patches
+            last.intermediate.dense = torch.nn.Linear(config.hidden_size, wide)
+            last.output.dense = torch.nn.Linear(wide, config.hidden_size)
+        return model
 
 
 def random_bert(tokenizer: BertTokenizer, spec: EncoderSpec, seed: int = 0) -> BertForMaskedLM:
@@ -185,13 +194,14 @@ class Encoder:
             rows = [row for row, i in enumerate(chosen) for _ in places[i]]
             columns = [place for i in chosen for place in places[i]]
             with torch.no_grad():
-                states = self.bert(**self._pad([ids[i] for i in chosen])).last_hidden_state
+                states = self.bert(**self.padded([ids[i] for i in chosen])).last_hidden_state
                 logits = self.model.cls(states[rows, columns]).float().cpu()
             for i, of_text in zip(chosen, logits.split([len(places[i]) for i in chosen]), strict=True):
                 found[i] = of_text
         return found
 
-    def _pad(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    def padded(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Token ids as one batch filled up to the longest text: input_ids and attention_mask [text, token]."""
         longest = max(map(len, ids))
         rows = [list(row) + [self.tokenizer.pad_token_id] * (longest - len(row)) for row in ids]
         mask = [[1] * len(row) + [0] * (longest - len(row)) for row in ids]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields, replace
 from dprlens.attribution import AttributionSpec
 from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec
+from dprlens.editors import FinetuningSpec, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
+from dprlens.edits import ProtocolSpec
 from dprlens.encoder import EncoderSpec
 from dprlens.negatives import NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec
@@ -34,6 +36,12 @@ class Profile:
     sample: SampleSpec
     attribution: AttributionSpec
     activity: ActivitySpec
+    protocol: ProtocolSpec
+    transformer_patcher: PatcherSpec
+    malmen: MalmenSpec
+    mend: MendSpec
+    finetuning: FinetuningSpec
+    rehearsal: RehearsalSpec
 
     def but(self, **changes: object) -> "Profile":
         """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
@@ -83,6 +91,12 @@ TINY = Profile(
     sample=SampleSpec(examples=24, candidates=8, hard=3),
     attribution=AttributionSpec(most_nodes=8),
     activity=ActivitySpec(few=8, outliers=2, changed=(5, 20), dpr_seeds=2, worlds=2),
+    protocol=ProtocolSpec(facts=12),
+    transformer_patcher=PatcherSpec(memory=200, memory_top=20, first_check=50),
+    malmen=MalmenSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
+    mend=MendSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
+    finetuning=FinetuningSpec(),
+    rehearsal=RehearsalSpec(times=20),
 )
 
 SMALL = Profile(
@@ -99,6 +113,12 @@ SMALL = Profile(
     sample=SampleSpec(),
     attribution=AttributionSpec(),
     activity=ActivitySpec(),
+    protocol=ProtocolSpec(),
+    transformer_patcher=PatcherSpec(),
+    malmen=MalmenSpec(),
+    mend=MendSpec(),
+    finetuning=FinetuningSpec(),
+    rehearsal=RehearsalSpec(),
 )
 
 FULL = Profile(
@@ -119,6 +139,12 @@ FULL = Profile(
     sample=SMALL.sample,
     attribution=SMALL.attribution,
     activity=ActivitySpec(dpr_seeds=3, worlds=5),
+    protocol=ProtocolSpec(facts=284, reseeded=2, shams=("transformer_patcher", "malmen", "mend")),
+    transformer_patcher=SMALL.transformer_patcher,
+    malmen=SMALL.malmen,
+    mend=SMALL.mend,
+    finetuning=SMALL.finetuning,
+    rehearsal=SMALL.rehearsal,
 )
 
 PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL)}

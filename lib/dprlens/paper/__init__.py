@@ -1,11 +1,12 @@
 """The paper: the numbers it prints (`numbers`), what it claims (`CLAIMS`), what its numbers say (`own_reading`)."""
 
 from dprlens.paper.claims import CLAIMS, OWN_CLAIMS, Check, Claim, Verdict
-from dprlens.paper.numbers import numbers, replication, titles
+from dprlens.paper.numbers import FACTS, numbers, replication, titles
 from dprlens.paper.reading import Reading, own_reading
 
 __all__ = [
     "CLAIMS",
+    "FACTS",
     "OWN_CLAIMS",
     "Check",
     "Claim",

@@ -242,7 +242,8 @@ CLAIMS = (
         "table2",
         greater("table2.dpr.on_topic", "table2.bert.on_topic"),
     ),
-    # Section 4: edits. `_effect` is a paired difference, over all facts chosen for editing, from the arm without edit.
+    # Section 4: edits. `_effect` is the share among edited facts minus that among bystanders, the other half of the
+    # same selection, in the same model.
     Claim(
         "S4.1",
         "4.1",
@@ -460,6 +461,35 @@ OWN_CLAIMS = (
         "So it does without any probe, by the dot product.",
         "matching",
         every(*(above(f"matching.n{n}.dpr_paired_minus_pretrained.dot.layer12", 0) for n in CHOICES)),
+    ),
+    # Section 4 on its own terms: set before any edited model was trained as DPR.
+    Claim(
+        "E.1",
+        "–",
+        "The three editors tell their facts: of the statements that told them 9 in 10 are completed so.",
+        "added_cloze",
+        every(*(above(f"added_cloze.{editor}.told", 0.9) for editor in EDITORS)),
+    ),
+    Claim(
+        "E.2",
+        "–",
+        "A passage that needs an added fact is found more often than one that needs a fact not added.",
+        "added_found",
+        every(*(above(f"added_found.{editor}.found_effect", 0) for editor in EDITORS)),
+    ),
+    Claim(
+        "E.3",
+        "–",
+        "The three editors overwrite what they are to remove: 9 in 10 statements are completed with the false object.",
+        "removed_cloze",
+        every(*(above(f"removed_cloze.{editor}.told", 0.9) for editor in EDITORS)),
+    ),
+    Claim(
+        "E.4",
+        "–",
+        "A passage that needs a removed fact is found less often than one that needs a fact not removed.",
+        "removed_found",
+        every(*(below(f"removed_found.{editor}.found_effect", 0) for editor in EDITORS)),
     ),
     # What the counts of Figure 1 measure. D.1 and D.2 were set after one world had been counted, the others before.
     Claim(

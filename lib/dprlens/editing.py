@@ -1,0 +1,350 @@
+"""The cached steps of section 4: models are edited, probed, trained as DPR, and judged.
+
+All arms go the same way, the null arms included; only the edit differs. `experiment` is the whole of Table 3 or 4.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
+
+from dprlens import edits, knowledge, steps
+from dprlens.artifacts import step
+from dprlens.closed import TextSpec, segments
+from dprlens.editors import EDITORS, HYPERNETWORKS, MalmenSpec, Material, MendSpec, RandomChange, Unrelated
+from dprlens.editors.malmen import Malmen
+from dprlens.editors.mend import Mend
+from dprlens.edits import Chosen
+from dprlens.encoder import DualEncoder, Encoder
+from dprlens.negatives import NegativesSpec
+from dprlens.probe import Features, ProbeSpec, items, make_probe, matching
+from dprlens.profile import Profile
+from dprlens.retrieval import Retriever, gold_places
+from dprlens.training import processes
+from dprlens.world import Fact, World
+
+PAPER = ("transformer_patcher", "malmen", "mend")
+BASELINES = ("finetuning", "rehearsal")
+AT_MOST = 150  # facts of a group whose statements every model completes
+
+
+def material(world: World, text: TextSpec, seed: int) -> Material:
+    """What editors may use: facts that no test question is about, half of them to practise on, half to be kept."""
+    known = [fact for fact in world.facts if fact.split == "train" and world.state(fact.id) == "known"]
+    order = np.random.default_rng([seed, 0x3A]).permutation(len(known))
+    practice = [known[i] for i in order[::2] if known[i].alternatives]
+    kept = [statement for i in order[1::2] for statement in known[i].statements if not statement.reserved]
+    false = [edits.told(fact, other) for fact in practice for other in fact.alternatives]
+    return Material(tuple(false), tuple(kept), tuple(segments(world, text, seed)))
+
+
+@step(version=1)
+def malmen(base: Encoder, world: World, text: TextSpec, spec: MalmenSpec, seed: int) -> Malmen:
+    """MALMEN's hypernetwork for the base model."""
+    return EDITORS["malmen"](spec, material(world, text, seed), base, seed)
+
+
+@step(version=1)
+def mend(base: Encoder, world: World, text: TextSpec, spec: MendSpec, seed: int) -> Mend:
+    """MEND's hypernetwork for the base model."""
+    return EDITORS["mend"](spec, material(world, text, seed), base, seed)
+
+
+class Arm(NamedTuple):
+    """One row of the tables."""
+
+    editor: str = "nothing"
+    null: str = ""  # one of `editors.NULLS`, of that editor
+    reseed: int = 0  # added to the seed of the probe and of DPR training
+
+    @property
+    def name(self) -> str:
+        """As in the ids of the results: mend, unrelated_mend, random_mend, nothing, reseeded1 …"""
+        if self.reseed:
+            return f"reseeded{self.reseed}"
+        return f"{self.null}_{self.editor}" if self.null else self.editor
+
+
+def arms(chosen: Profile) -> list[Arm]:
+    """All rows: the paper's editors, the baselines, the null arms."""
+    spec = chosen.protocol
+    shams = [Arm(editor, null) for editor in spec.shams for null in ("unrelated", "random")]
+    churn = [Arm(reseed=i + 1) for i in range(spec.reseeded)]
+    return [*(Arm(editor) for editor in (*PAPER, *BASELINES)), *shams, Arm(), *churn]
+
+
+@step(version=1)
+def edited(
+    base: Encoder,
+    world: World,
+    text: TextSpec,
+    editor: str,
+    spec: object,
+    null: str,
+    told: Sequence[Fact],
+    others: Sequence[Fact],
+    seed: int,
+) -> Encoder:
+    """The base model after it was told facts by an editor, or by a null arm of it; `others` are the unrelated facts."""
+    with processes.threads(1):
+        if editor in HYPERNETWORKS:
+            own = {"malmen": malmen, "mend": mend}[editor](base, world, text, spec, seed)
+        else:
+            own = EDITORS[editor](spec, material(world, text, seed), base, seed)
+        if null == "unrelated":
+            own = Unrelated(own, others)
+        elif null == "random":
+            own = RandomChange(own, seed)
+        return own.edit(base, told)
+
+
+@step(version=1)
+def last_features(encoder: Encoder, world: World) -> Features:
+    """`steps.features` of the last layer alone."""
+    with processes.threads(1):
+        questions = encoder.cls([question.text for question in world.questions])
+        passages = encoder.cls(steps.texts_of(world, "passage", range(len(world.passages))))
+    return Features(questions.numpy()[None], passages.numpy()[None])
+
+
+@step(version=1)
+def probe_verdicts(
+    fitted_to: Features,
+    applied_to: Sequence[Features],
+    world: World,
+    negatives: NegativesSpec,
+    spec: ProbeSpec,
+    probe: str,
+    choices: Sequence[int],
+    seed: int,
+    reseed: int = 0,
+) -> np.ndarray:
+    """Is the gold passage chosen? bool [model, n, test question]: a probe fitted to one model, applied to several.
+
+    `reseed` gives the probe other negatives and slots to learn from; what it is tested on stays the same.
+    """
+    mined = steps.mined_negatives(world, negatives)
+    test = items(world, mined, "test", max(choices), seed)
+    found = np.empty((len(applied_to), len(choices), len(test.questions)), dtype=bool)
+    with threadpool_limits(1):
+        for i, n in enumerate(choices):
+            seen, selecting = (
+                matching(fitted_to, fitted_to, 0, items(world, mined, split, max(choices), seed + reseed)).shown(
+                    n, 3 * (seed + reseed) + place
+                )
+                for place, split in enumerate(("train", "dev"))
+            )
+            fitted = make_probe(probe, spec, seed + reseed).fit_path(*seen, selecting, spec.l2)
+            for m, features in enumerate(applied_to):
+                X, y = matching(features, features, 0, test).shown(n, 3 * seed + 2)
+                found[m, i] = fitted.predict(X) == y
+    return found
+
+
+@step(version=1)
+def retrieved(dual: DualEncoder, world: World, negatives: NegativesSpec, most: int, seed: int) -> dict[str, np.ndarray]:
+    """Where DPR finds the test questions' passages.
+
+    products [question, choice] with the passages that the probe chooses from, and place [question] of the gold passage
+    among all passages of the world.
+    """
+    asked = items(world, steps.mined_negatives(world, negatives), "test", most, seed)
+    with processes.threads(1):
+        retriever = Retriever(dual, world.passages)
+        ranking = retriever.search(steps.texts_of(world, "query", asked.questions), len(world.passages))
+        questions = dual.questions(steps.texts_of(world, "query", asked.questions))
+        passages = dual.passages(steps.texts_of(world, "passage", range(len(world.passages))))
+    products = (passages[torch.tensor(asked.choices)] @ questions[:, :, None])[:, :, 0]
+    return {"products": products.numpy(), "place": gold_places(ranking, asked.choices[:, 0])}
+
+
+@step(version=1)
+def cloze_after(encoder: Encoder, facts: Sequence[Fact]) -> pd.DataFrame:
+    """`knowledge.cloze` of every statement of the facts: fact, reserved, recalled, probability, said."""
+    said = [(fact.id, statement) for fact in facts for statement in fact.statements]
+    found = knowledge.cloze(encoder, [statement for _, statement in said])
+    return pd.DataFrame(
+        {"fact": id_, "reserved": statement.reserved, **one._asdict()}
+        for (id_, statement), one in zip(said, found, strict=True)
+    )
+
+
+class Judged(NamedTuple):
+    """Models that were edited, or not, and what became of them; each by the name of its arm."""
+
+    encoders: Mapping[str, Encoder]
+    duals: Mapping[str, DualEncoder]  # DPR trained from them
+    features: Mapping[str, Features]  # of the last layer, before DPR training
+    rows: Mapping[str, pd.DataFrame]  # see `edits`
+
+
+class Experiment(NamedTuple):
+    """Everything that the chapter on one direction looks at."""
+
+    direction: str
+    chosen: Chosen
+    told: tuple[Fact, ...]  # the edited facts as they were told
+    before: pd.DataFrame  # the unedited models' rows
+    after: Judged
+
+
+def experiment(chosen: Profile, direction: str, seed: int, workers: ProcessPoolExecutor | None = None) -> Experiment:
+    """Choose the facts, edit, probe, train DPR, judge: every arm of Table 3 ("added") or Table 4 ("removed")."""
+    world = steps.closed_world(chosen.world, seed)
+    base = steps.base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+    before = _judged(chosen, world, base, {Arm(): base}, seed, workers).rows["nothing"]
+    picked = _chosen_facts(chosen, base, world, before, direction, seed)
+    told = tuple(_as_told(world.fact[id_], direction) for id_ in picked.edited)
+    others = tuple(_as_told(fact, direction) for fact in _unrelated(world, base, picked, direction, seed))
+    calls = {
+        arm: (
+            *(base, world, chosen.text, arm.editor, getattr(chosen, arm.editor, None), arm.null, told),
+            *(others if arm.null == "unrelated" else (), seed),
+        )
+        for arm in arms(chosen)
+    }
+    encoders = dict(zip(calls, processes.in_parallel(edited, list(calls.values()), workers), strict=True))
+    return Experiment(direction, picked, told, before, _judged(chosen, world, base, encoders, seed, workers))
+
+
+def _judged(
+    chosen: Profile,
+    world: World,
+    base: Encoder,
+    encoders: Mapping[Arm, Encoder],
+    seed: int,
+    workers: ProcessPoolExecutor | None,
+) -> Judged:
+    """The arms' models probed, trained as DPR, and judged on the test questions."""
+    spec, mined = chosen.protocol, steps.mined_negatives(world, chosen.negatives)
+    names, most = [arm.name for arm in encoders], max(spec.choices)
+    dpr = replace(chosen.dpr, epochs=spec.epochs)
+    trainings = [(DualEncoder(e, e), world, chosen.negatives, dpr, seed + arm.reseed) for arm, e in encoders.items()]
+    duals = [trained.dual for trained in processes.in_parallel(steps.dpr, trainings, workers)]
+    searches = [(dual, world, chosen.negatives, most, seed) for dual in duals]
+    found = processes.in_parallel(retrieved, searches, workers)
+    first, *features = processes.in_parallel(last_features, [(e, world) for e in (base, *encoders.values())], workers)
+    fixed = world, chosen.negatives, chosen.probe, spec.probe, spec.choices, seed
+    (frozen,) = processes.in_parallel(probe_verdicts, [(first, features, *fixed)], workers)
+    own = [(one, [one], *fixed, arm.reseed) for arm, one in zip(encoders, features, strict=True)]
+    retrained = processes.in_parallel(probe_verdicts, own, workers)
+    asked = items(world, mined, "test", most, seed)
+    common = knowledge.asked(world).iloc[asked.questions].reset_index(drop=True)
+    common["recalled"] = _recalled(base, world).loc[common["fact"]].to_numpy()
+    rows, reseeds = {}, [arm.reseed for arm in encoders]
+    for m, (name, one) in enumerate(zip(names, found, strict=True)):
+        rows[name] = common.assign(place=one["place"])
+        for i, n in enumerate(spec.choices):
+            rows[name][f"probe{n}"] = retrained[m][0, i] if reseeds[m] else frozen[m, i]  # an unedited model has churn
+            rows[name][f"retrained{n}"] = retrained[m][0, i]
+            rows[name][f"match{n}"] = one["products"][:, :n].argmax(1) == 0
+    kept = [rows_[~rows_["in_training"]].reset_index(drop=True) for rows_ in rows.values()]
+    return Judged(*(dict(zip(names, part, strict=True)) for part in ([*encoders.values()], duals, features, kept)))
+
+
+def _recalled(base: Encoder, world: World) -> pd.Series:
+    """The share of a fact's reserved statements that the base model completes, by fact."""
+    found = steps.cloze_recall(base, world).query("wording == 'reserved'")
+    return found.groupby("fact")["recalled"].mean()
+
+
+def _as_told(fact: Fact, direction: str) -> Fact:
+    return fact if direction == "added" else edits.told(fact, fact.alternatives[0])
+
+
+def _chosen_facts(
+    chosen: Profile, base: Encoder, world: World, before: pd.DataFrame, direction: str, seed: int
+) -> Chosen:
+    """`edits.choose`; the facts to remove have answers as long as those to add."""
+    added = edits.choose(before, "added", chosen.protocol, seed)
+    if direction == "added":
+        return added
+    pieces = {fact.id: len(base.tokenizer.tokenize(fact.object)) for fact in world.facts}
+    like = Counter(pieces[id_] for id_ in added.edited)
+    rows = before[before["fact"].map(lambda id_: bool(world.fact[id_].alternatives))]
+    return edits.choose(rows, direction, chosen.protocol, seed, like, pieces)
+
+
+def _unrelated(world: World, base: Encoder, chosen: Chosen, direction: str, seed: int) -> list[Fact]:
+    """As many facts as are edited, of the same status, that decide no question about an eligible fact.
+
+    They share no name with any eligible fact, and no knowledge-required question needs them.
+    """
+    recalled, ours = _recalled(base, world), [world.fact[id_] for id_ in (*chosen.edited, *chosen.bystanders)]
+    names = {name for fact in ours for name in (fact.subject, fact.object)}
+    needed = {id_ for question in world.questions if question.link for id_ in question.facts}
+    rest = [
+        fact
+        for fact in world.facts
+        if fact.id not in needed
+        and recalled[fact.id] == float(direction == "removed")
+        and (direction == "added" or fact.alternatives)
+    ]
+    order = [rest[i] for i in np.random.default_rng([seed, 0x0F]).permutation(len(rest))]
+    apart = [fact for fact in order if not {fact.subject, fact.object} & names]
+    near = [fact for fact in order if fact not in apart and fact not in ours]
+    return [*apart, *near][: len(chosen.edited)]
+
+
+def said(x: Experiment, world: World, base: Encoder, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
+    """What every edited model says of facts: rows of `cloze_after` with their arm and group.
+
+    told: the edited facts as they were told, in the wordings that told them; unread: in the others. bystanders (their
+    true objects), neighbours (other facts with the name of an edited fact's subject or object, which the base model
+    completes) and kept (known facts of the test split that are neither): in reserved wordings.
+    """
+    recalled = _recalled(base, world)
+    names = {name for fact in x.told for name in (fact.subject, fact.object)}
+    known = [fact for fact in world.facts if recalled[fact.id] == 1 and fact.id not in x.chosen.edited]
+    near = [fact for fact in known if {fact.subject, fact.object} & names]
+    far = [fact for fact in known if fact not in near and fact.split == "test"]
+    bystanders = [world.fact[id_] for id_ in x.chosen.bystanders]
+    groups = {"bystanders": bystanders, "neighbours": near[:AT_MOST], "kept": far[:AT_MOST]}
+    reserved = [
+        fact._replace(statements=tuple(s for s in fact.statements if s.reserved))
+        for facts in groups.values()
+        for fact in facts
+    ]
+    group = {fact.id: name for name, facts in reversed(groups.items()) for fact in facts}
+    asked = (*x.told, *reserved)
+    found = processes.in_parallel(cloze_after, [(e, asked) for e in x.after.encoders.values()], workers)
+    edited_ids = set(x.chosen.edited)
+    frames = []
+    for arm, rows in zip(x.after.encoders, found, strict=True):
+        own = np.where(rows["reserved"], "unread", "told")
+        of = [own[i] if id_ in edited_ids else group[id_] for i, id_ in enumerate(rows["fact"])]
+        frames.append(rows.assign(arm=arm, group=of))
+    return pd.concat(frames, ignore_index=True)
+
+
+def followed(x: Experiment, fact_id: str, n: int) -> pd.DataFrame:
+    """One edited fact through every arm: what the model says of it, what the probe decides, where DPR finds it.
+
+    One row an arm: arm, said (in a reserved wording), probability (of what was told), probe and match (bool, on the
+    fact's first question), place (of its passage, from 1).
+    """
+    (told,) = [fact for fact in x.told if fact.id == fact_id] or [None]
+    if told is None:
+        raise ValueError(f"fact {fact_id!r} was not edited; choose one of {', '.join(x.chosen.edited[:5])} …")
+    statement = next(s for s in told.statements if s.reserved)
+    row = asked_about(x, fact_id, n)
+    rows = []
+    for arm, encoder in x.after.encoders.items():
+        (one,) = knowledge.cloze(encoder, [statement])
+        mine = x.after.rows[arm].loc[row]
+        verdicts = {"probe": bool(mine[f"probe{n}"]), "match": bool(mine[f"match{n}"]), "place": int(mine["place"]) + 1}
+        rows.append({"arm": arm, "said": one.said, "probability": one.probability, **verdicts})
+    return pd.DataFrame(rows)
+
+
+def asked_about(x: Experiment, fact_id: str, n: int) -> int:
+    """The row of the fact's first question that is eligible among n passages, or of its first question."""
+    mine = (x.before["fact"] == fact_id).to_numpy()
+    both = mine & edits.eligible(x.before, x.direction, n)
+    return int(np.flatnonzero(both if both.any() else mine)[0])

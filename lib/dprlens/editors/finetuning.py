@@ -1,0 +1,121 @@
+"""Two plain baselines: constrained fine-tuning (Zhu et al. 2020), and more masked-LM with rehearsal.
+
+Fine-tuning minimises the loss of the facts' statements subject to max |θ − θ₀| ≤ δ over all weights of the blocks that
+are tuned, by projected Adam, until every answer comes first. Rehearsal goes on with pre-training: the facts'
+statements, each so many times, among as many segments of the old text, read once. It is the kindest way there is to
+tell a model something new.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dprlens.artifacts import progress
+from dprlens.closed import Segment
+from dprlens.editors.objective import at_masks, blanks, copied, nll, rewritten, stated, told_once
+from dprlens.encoder import Encoder
+from dprlens.training.pretrain import PretrainSpec, continue_pretraining
+from dprlens.training.processes import threads
+from dprlens.world import Fact
+
+
+@dataclass(frozen=True)
+class FinetuningSpec:
+    """Constrained fine-tuning. Zhu et al. tune one block, for up to a few thousand facts, with δ from 1e-5 to 1e-2."""
+
+    blocks: int | None = None  # counted from the last one; None: all, and nothing outside the blocks
+    bound: float = 3e-3  # δ
+    learning_rate: float = 3e-4
+    batch: int = 64  # statements
+    epochs: int = 20  # at most
+
+    def __post_init__(self) -> None:
+        for field in ("batch", "epochs", *(["blocks"] if self.blocks is not None else [])):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        for field in ("bound", "learning_rate"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field} = {getattr(self, field):g} teaches nothing; give a number above 0")
+
+
+@dataclass(frozen=True)
+class RehearsalSpec:
+    """More masked-LM with rehearsal."""
+
+    times: int = 60  # each fact is stated, its statements in turn
+    old: float = 1.0  # segments of the old text for each new one
+    learning_rate: float = 3e-4
+    batch: int = 32  # segments
+    random_mask: float = 0.05  # as in pre-training
+
+    def __post_init__(self) -> None:
+        for field in ("times", "batch"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        if not 0 <= self.old < math.inf:
+            raise ValueError(f"old = {self.old:g} is no number of segments; give 0 or more")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate = {self.learning_rate:g} teaches nothing; give a number above 0")
+
+
+class Finetuning:
+    """Constrained fine-tuning."""
+
+    def __init__(self, spec: FinetuningSpec, seed: int = 0) -> None:
+        self.spec, self.seed = spec, seed
+
+    def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
+        model, facts = copied(encoder), told_once(facts)
+        if not facts:
+            return rewritten(encoder, model)
+        blocks = model.bert.encoder.layer
+        first = len(blocks) - min(self.spec.blocks or len(blocks), len(blocks))
+        given = blanks(encoder, [statement for fact in facts for statement in stated(fact)], first)
+        weights = [*blocks[first:].parameters()]
+        bounds = [(w.detach() - self.spec.bound, w.detach() + self.spec.bound) for w in weights]
+        optimiser = torch.optim.Adam(weights, self.spec.learning_rate)
+        rng, size = np.random.default_rng([self.seed, 0xF7]), self.spec.batch
+        with threads(1):
+            for _ in progress(range(self.spec.epochs), "constrained fine-tuning"):
+                order, wrong = rng.permutation(len(given.state)), 0
+                for rows in (order[i : i + size] for i in range(0, len(order), size)):
+                    batch = given.part(rows)
+                    logits = at_masks(model, batch, first)
+                    wrong += int((logits.argmax(-1) != batch.piece).sum())
+                    optimiser.zero_grad()
+                    nll(logits, batch).backward()
+                    optimiser.step()
+                    with torch.no_grad():
+                        for w, (low, high) in zip(weights, bounds, strict=True):
+                            w.clamp_(low, high)
+                if not wrong:
+                    break
+        return rewritten(encoder, model)
+
+
+class Rehearsal:
+    """More masked-LM, of the facts and of old text."""
+
+    def __init__(self, spec: RehearsalSpec, text: Sequence[Segment], seed: int = 0) -> None:
+        self.spec, self.text, self.seed = spec, text, seed
+
+    def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
+        facts = told_once(facts)
+        if not facts:
+            return rewritten(encoder, copied(encoder))
+        new = [segment for fact in facts for segment in _repeated(fact, self.spec.times)]
+        old = np.random.default_rng([self.seed, 0x01D]).permutation(len(self.text))[: int(self.spec.old * len(new))]
+        text = [*new, *(self.text[i] for i in old)]
+        reading = PretrainSpec(batch=self.spec.batch, random_mask=self.spec.random_mask)
+        steps = max(1, len(text) // self.spec.batch)
+        return continue_pretraining(encoder, text, reading, steps, self.spec.learning_rate, self.seed)
+
+
+def _repeated(fact: Fact, times: int) -> list[Segment]:
+    """The fact's statements in turn, as segments of pre-training text."""
+    said = stated(fact)
+    chosen = [said[i % len(said)] for i in range(times)]
+    return [Segment(one.text, (fact.id,), ((one.start, one.end),), "single") for one in chosen]

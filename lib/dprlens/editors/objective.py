@@ -1,0 +1,120 @@
+"""What every editor of a masked-LM works on: statements with their answers masked (choice AMB-D1).
+
+The loss of a statement whose answer has k pieces is −(1/k) Σ log p(piece); what must not change is measured by the
+Kullback–Leibler divergence at masked places. Blocks below the first one that an editor changes always say the same, so
+statements are kept as the states that go into that block.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import BertForMaskedLM
+
+from dprlens.encoder import Encoder, new_model
+from dprlens.knowledge import blanked
+from dprlens.world import Fact, Statement
+
+
+class Blanks(NamedTuple):
+    """Statements with masked answers, one a row, as they go into some block."""
+
+    state: Tensor  # [statement, token, d_model]
+    inside: Tensor  # bool [statement, token]: False for what fills a row up
+    statement: Tensor  # [mask]: the row of each mask, in rising order
+    place: Tensor  # [mask]: its token
+    piece: Tensor  # [mask]: the piece that stood there
+
+    def part(self, rows: Sequence[int] | Tensor) -> "Blanks":
+        """Some of the statements, in this order."""
+        rows = torch.as_tensor(rows, dtype=torch.long, device=self.state.device)
+        masks = [(self.statement == row).nonzero().flatten() for row in rows]
+        chosen = torch.cat([rows[:0], *masks])
+        where = torch.repeat_interleave(torch.tensor([len(m) for m in masks], dtype=torch.long, device=rows.device))
+        return Blanks(self.state[rows], self.inside[rows], where, self.place[chosen], self.piece[chosen])
+
+
+def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Blanks:
+    """Statements as they go into block `first` of the encoder, from 0; no gradient leads back from there."""
+    ids, places, answers = blanked(encoder, statements)
+    padded = encoder.padded(ids)
+    inside = padded["attention_mask"].bool()
+    bert = encoder.bert
+    with torch.no_grad():
+        state = bert.embeddings(input_ids=padded["input_ids"])
+        for block in bert.encoder.layer[:first]:
+            state = block(state, attention_mask=_mask(inside, state))
+    device = state.device
+    rows = [row for row, of_text in enumerate(places) for _ in of_text]
+    flat = (rows, [p for of_text in places for p in of_text], [a for of_text in answers for a in of_text])
+    return Blanks(state, inside, *(torch.tensor(values, device=device) for values in flat))
+
+
+def at_masks(model: BertForMaskedLM, given: Blanks, first: int) -> Tensor:
+    """Logits [mask, vocabulary] of the model, whose blocks from `first` on read the statements."""
+    state, mask = given.state, _mask(given.inside, given.state)
+    for block in model.bert.encoder.layer[first:]:
+        state = block(state, attention_mask=mask)
+    return model.cls(state[given.statement, given.place])
+
+
+def nll(logits: Tensor, given: Blanks) -> Tensor:
+    """Mean over statements of −(1/k) Σ log p(piece), k pieces to the answer."""
+    of_mask = torch.nn.functional.cross_entropy(logits, given.piece, reduction="none")
+    pieces = torch.bincount(given.statement, minlength=len(given.state))
+    return (of_mask / pieces[given.statement]).sum() / len(given.state)
+
+
+def drift(before: Tensor, after: Tensor) -> Tensor:
+    """KL(before ‖ after) of logits [mask, vocabulary], mean over masks: 0 where nothing changed."""
+    return torch.nn.functional.kl_div(
+        after.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="batchmean"
+    )
+
+
+def copied(encoder: Encoder) -> BertForMaskedLM:
+    """A copy of the encoder's model, in eval mode, with nothing shared. Raises ValueError for one without a head."""
+    if not isinstance(encoder.model, BertForMaskedLM):
+        raise ValueError(
+            "this encoder has no masked-LM head, so that no fact can be stated to it; give a pre-trained one"
+        )
+    model = new_model(encoder.model.config).to(encoder.model.device).eval()
+    model.load_state_dict(encoder.model.state_dict())
+    return model
+
+
+def rewritten(encoder: Encoder, model: BertForMaskedLM) -> Encoder:
+    """An encoder with this model in place of the encoder's own."""
+    return Encoder(encoder.tokenizer, model, encoder.model.device.type)
+
+
+def told_once(facts: Sequence[Fact]) -> list[Fact]:
+    """The facts without repetitions.
+
+    Raises ValueError, in one sentence, for facts that contradict each other (two objects of one subject and relation)
+    and for a fact that is nowhere stated.
+    """
+    told: dict[tuple[str, str], Fact] = {}
+    for fact in facts:
+        if not any(not statement.reserved for statement in fact.statements):
+            raise ValueError(f"fact {fact.id!r} has no statement to be told by; give it one that is not reserved")
+        before = told.setdefault((fact.subject, fact.relation), fact)
+        if before.object != fact.object:
+            raise ValueError(
+                f"{fact.subject!r} cannot have both {before.object!r} and {fact.object!r} as {fact.relation}; "
+                "leave one of them out"
+            )
+    return list(told.values())
+
+
+def stated(fact: Fact, reserved: bool = False) -> list[Statement]:
+    """The fact's statements that may be trained on, or its reserved ones."""
+    return [statement for statement in fact.statements if statement.reserved == reserved]
+
+
+def _mask(inside: Tensor, state: Tensor) -> Tensor | None:
+    """Added to attention scores [statement, 1, 1, token]; None where no row is filled up."""
+    if inside.all():
+        return None
+    return torch.zeros_like(inside, dtype=state.dtype).masked_fill(~inside, torch.finfo(state.dtype).min)[:, None, None]

@@ -1,0 +1,203 @@
+"""The protocol of section 4: which facts are edited, what Tables 3 and 4 count, and what of it the edit has done.
+
+A fact is eligible if a question about it is answered wrongly (to add it) or rightly (to remove it) both by the probe of
+pre-trained BERT and by DPR, and BERT does not (or does) complete its statements. A random half of the eligible facts is
+edited; the other half are the *bystanders*: same status, chosen in the same way, never told. Questions chosen because
+two models got them wrong come right more often in any other model, edited or not. The difference between edited facts
+and bystanders within one model is free of that, and it is what we call the effect.
+
+Functions here take rows: one a question, with its `fact`, `kind`, `recalled` (the share of the fact's statements that
+BERT completes), and by number of passages N the columns `probe{N}` (by the probe fitted to pre-trained BERT, frozen),
+`retrained{N}` (by one fitted to the model in question) and `match{N}` (by DPR's dot products), all bool: is the gold
+passage chosen; and `place` (of the gold passage among all passages, from 0).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from dprlens.intervals import Estimate, difference, exact, gap, mcnemar, mean
+from dprlens.world import Fact, Statement
+
+DIRECTIONS = ("added", "removed")
+TOP = 20  # a passage counts as found among the first so many
+
+
+@dataclass(frozen=True)
+class ProtocolSpec:
+    """How section 4 is done. The paper states neither N, nor the layer, nor any null arm (methods, G.1)."""
+
+    facts: int = 96  # edited at most, each way; paper: 284
+    choices: tuple[int, ...] = (2, 5)  # N; the first is that of the tables
+    probe: str = "linear"  # the paper's
+    epochs: int = 2  # of DPR training from every edited model, and from the unedited ones it is compared with
+    reseeded: int = 1  # DPR trainings of the unedited model with another seed
+    shams: tuple[str, ...] = ("malmen",)  # editors with two null arms of their own: unrelated facts, random change
+
+    def __post_init__(self) -> None:
+        for field in ("facts", "epochs", "reseeded"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        if not self.choices or min(self.choices) < 2:
+            raise ValueError(f"choices = {self.choices} is no choice; give numbers of passages, 2 or more")
+
+
+class Chosen(NamedTuple):
+    """Facts by id: those to be edited, and the eligible ones that are not."""
+
+    edited: tuple[str, ...]
+    bystanders: tuple[str, ...]
+
+    def among(self, rows: pd.DataFrame) -> tuple[ndarray, ndarray]:
+        """Which rows are about an edited fact, and which about a bystander: bool [row] each."""
+        return (rows["fact"].isin(self.edited).to_numpy(), rows["fact"].isin(self.bystanders).to_numpy())
+
+
+def eligible(rows: pd.DataFrame, direction: str, n: int) -> ndarray:
+    """Questions, bool [row], that both models get wrong ("added") or right ("removed") among n passages.
+
+    And of whose fact BERT completes no statement, or every one. Raises ValueError for another direction.
+    """
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction = {direction!r} is not known; choose {' or '.join(DIRECTIONS)}")
+    right = float(direction == "removed")
+    status = [rows[column].to_numpy() == right for column in (f"probe{n}", f"match{n}", "recalled")]
+    return np.logical_and.reduce(status)
+
+
+def choose(
+    rows: pd.DataFrame,
+    direction: str,
+    spec: ProtocolSpec,
+    seed: int,
+    like: Mapping[str, int] | None = None,
+    lengths: Mapping[str, int] | None = None,
+) -> Chosen:
+    """Edited facts and bystanders: half of the facts with an eligible question at some N each, drawn at random.
+
+    At most `spec.facts` are edited, and as many are bystanders. To match the two experiments (AMB-G1'), `lengths` gives
+    each fact's number of answer pieces and `like` how many of each length to edit, as far as there are that many.
+    Raises ValueError if fewer than two facts are eligible.
+    """
+    candidates = sorted({*rows["fact"][np.logical_or.reduce([eligible(rows, direction, n) for n in spec.choices])]})
+    if len(candidates) < 2:
+        raise ValueError(f"{len(candidates)} facts can be {direction}; take a larger world, or a model that knows less")
+    order = [candidates[i] for i in np.random.default_rng([seed, 0x64]).permutation(len(candidates))]
+    if like is not None:
+        order = _matched(order, like, lengths)
+    half = min(len(order) // 2, spec.facts)
+    return Chosen(tuple(order[:half]), tuple(order[half : 2 * half]))
+
+
+def _matched(order: Sequence[str], like: Mapping[str, int], lengths: Mapping[str, int]) -> list[str]:
+    """Facts in their order, the lengths of every two dozen in the shares of `like`, as long as there are enough."""
+    share = {length: n / sum(like.values()) for length, n in like.items()}
+    left = {length: [fact for fact in order if lengths[fact] == length] for length in sorted({*lengths.values()})}
+    taken, found = Counter(), []
+    while any(left[length] for length in left if share.get(length)):
+        open_ = [length for length in left if left[length] and share.get(length)]
+        next_ = max(open_, key=lambda length: share[length] * (len(found) + 1) - taken[length])
+        if share[next_] * (len(found) + 1) - taken[next_] < 0:
+            break  # what is left would tip the shares
+        taken[next_] += 1
+        found.append(left[next_].pop(0))
+    return found
+
+
+class Columns(NamedTuple):
+    """One arm's row of Table 3 or 4, and what the paper does not report. None: no question to say it of."""
+
+    probing: Estimate | None  # share of the eligible questions on edited facts that the probe now decides as intended
+    off_target_flips: Estimate  # other questions about which the probe changed its mind, a count
+    dpr: Estimate | None  # of the first column's successes, the share that DPR, trained from this model, shows too
+    off_target_edits: Estimate  # other questions about which DPR changed its mind, a count
+    off_target_rate: Estimate  # the flips as a share
+    dpr_all: Estimate | None  # the third column over all eligible questions on edited facts (intention to treat)
+    probing_effect: Estimate | None  # the first column minus the same for bystanders
+    dpr_effect: Estimate | None  # `dpr_all` minus the same for bystanders
+    found: Estimate | None  # of the eligible questions on edited facts, passage among the first `TOP` of all
+    found_effect: Estimate | None  # minus the same for bystanders
+
+
+def columns(
+    before: pd.DataFrame, after: pd.DataFrame, chosen: Chosen, direction: str, n: int, probe: str = "probe"
+) -> Columns:
+    """What an arm did: `before` are the unedited models' rows, `after` the arm's, on the same questions.
+
+    `probe` says whose verdict after the edit is counted: that of the frozen "probe", or of the "retrained" one.
+    """
+    _check_same(before, after)
+    status = eligible(before, direction, n)
+    edited, bystander = chosen.among(before)
+    on, beside = status & edited, status & bystander
+    want, fact = direction == "added", before["fact"].to_numpy()
+    probed, match = (after[f"{what}{n}"].to_numpy() for what in (probe, "match"))
+    flips, edits = probed != before[f"probe{n}"].to_numpy(), match != before[f"match{n}"].to_numpy()
+    success, shown = probed == want, match == want
+    found = after["place"].to_numpy() < TOP
+
+    def of(values: ndarray, rows: ndarray) -> Estimate | None:
+        return mean(values[rows], fact[rows]) if rows.any() else None
+
+    def effect(values: ndarray) -> Estimate | None:
+        return gap(values[on], values[beside], fact[on], fact[beside]) if on.any() and beside.any() else None
+
+    return Columns(
+        probing=of(success, on),
+        off_target_flips=exact(int(flips[~on].sum())),
+        dpr=of(shown, on & success),
+        off_target_edits=exact(int(edits[~on].sum())),
+        off_target_rate=of(flips, ~on),
+        dpr_all=of(shown, on),
+        probing_effect=effect(success),
+        dpr_effect=effect(shown),
+        found=of(found, on),
+        found_effect=effect(found),
+    )
+
+
+class Contrast(NamedTuple):
+    """Two arms on the same questions."""
+
+    difference: Estimate
+    p: float  # exact two-sided p of McNemar's test; it takes questions for independent
+
+
+def contrast(
+    before: pd.DataFrame, arm: pd.DataFrame, null: pd.DataFrame, chosen: Chosen, direction: str, n: int, what: str
+) -> Contrast | None:
+    """How much more often an arm has the intended outcome than a null arm, on the eligible questions of edited facts.
+
+    `what` is "probe" or "match". None without such questions.
+    """
+    for rows in (arm, null):
+        _check_same(before, rows)
+    on = eligible(before, direction, n) & chosen.among(before)[0]
+    if not on.any():
+        return None
+    want = direction == "added"
+    a, b = (rows[f"{what}{n}"].to_numpy()[on] == want for rows in (arm, null))
+    return Contrast(difference(a, b, before["fact"].to_numpy()[on]), mcnemar(a, b))
+
+
+def told(fact: Fact, object_: str) -> Fact:
+    """The fact as it is told with another object: the same statements about it."""
+
+    def about(statement: Statement) -> Statement:
+        before, after = statement.text[: statement.start], statement.text[statement.end :]
+        before = re.sub(r"\b([Aa])n? $", rf"\1{'n' if object_[0].lower() in 'aeiou' else ''} ", before)
+        name = object_ if before else object_[:1].upper() + object_[1:]
+        return Statement(before + name + after, len(before), len(before) + len(name), statement.reserved)
+
+    return fact._replace(object=object_, statements=tuple(about(statement) for statement in fact.statements))
+
+
+def _check_same(before: pd.DataFrame, after: pd.DataFrame) -> None:
+    if before["question"].tolist() != after["question"].tolist():
+        raise ValueError(f"{len(before)} and {len(after)} rows are not about the same questions; judge the same ones")

@@ -1,0 +1,210 @@
+"""What Tables 3 and 4 say, from an experiment: the numbers, the ids that they go by, and what a reader looks at.
+
+Ids begin with the exhibit: `table3.mend.probing_added`. The arms are those of `editing.arms`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from dprlens import edits, paper
+from dprlens.editing import Experiment
+from dprlens.intervals import Estimate, mean
+from dprlens.world import World
+
+TABLES = {"added": "table3", "removed": "table4"}
+LABELS = {
+    "transformer_patcher": "Transformer-Patcher",
+    "malmen": "MALMEN",
+    "mend": "MEND",
+    "finetuning": "constrained fine-tuning",
+    "rehearsal": "more masked-LM, with rehearsal",
+    "nothing": "no edit",
+}
+PRINTED = {
+    "probing": "probe",
+    "off_target_flips": "off-target flips",
+    "dpr": "DPR",
+    "off_target_edits": "DPR off target",
+}
+WHAT = {"facts": "facts", "questions": "questions", "linked": "through a link"}
+WORDINGS = {
+    "told": "told wording",
+    "unread": "other wording",
+    "bystanders": "bystanders",
+    "neighbours": "neighbours",
+    "kept": "other known facts",
+}
+
+
+def label(arm: str) -> str:
+    """An arm in words."""
+    if arm in LABELS:
+        return LABELS[arm]
+    for prefix, words in (("unrelated_", "unrelated facts, by "), ("random_", "random change, as large as ")):
+        if arm.startswith(prefix):
+            return words + LABELS[arm.removeprefix(prefix)]
+    return f"no edit, other seed ({arm.removeprefix('reseeded')})"
+
+
+def numbers(exhibit: str, x: Experiment, n: int, probe: str = "probe", kind: str | None = None) -> dict[str, Estimate]:
+    """Every column of every arm among n passages, by id; of one `kind` of question, or all.
+
+    What has no value, for lack of a question, is left out.
+    """
+    asked = (x.before["kind"] == (kind or x.before["kind"])).to_numpy()
+    before = x.before[asked].reset_index(drop=True)
+    found = {}
+    for arm, rows in x.after.rows.items():
+        after = rows[asked].reset_index(drop=True)
+        for name, value in edits.columns(before, after, x.chosen, x.direction, n, probe)._asdict().items():
+            if value is not None:
+                found[f"{exhibit}.{arm}.{_column(name, x.direction)}"] = value
+    return found
+
+
+def printed(exhibit: str, found: Mapping[str, Estimate], x: Experiment) -> pd.DataFrame:
+    """The table as the paper prints it, an arm a row, the paper's own row below each of its editors."""
+
+    def row(name: str, values: Mapping, arm: str) -> dict:
+        keys = {key: f"{exhibit}.{arm}.{_column(key, x.direction)}" for key in PRINTED}
+        return {"": name, **{PRINTED[key]: _brief(values.get(id_)) for key, id_ in keys.items()}}
+
+    rows = []
+    for arm in x.after.rows:
+        rows.append(row(label(arm), found, arm))
+        if f"{exhibit}.{arm}.{_column('probing', x.direction)}" in paper.numbers():
+            rows.append(row("· the paper", paper.numbers(), arm))
+    return pd.DataFrame(rows)
+
+
+def chosen_columns(
+    exhibit: str, found: Mapping[str, Estimate], x: Experiment, names: Mapping[str, str]
+) -> pd.DataFrame:
+    """Some columns of every arm, `names` from the column's name to what stands above it."""
+    return pd.DataFrame(
+        {"": label(arm), **{title: _brief(found.get(f"{exhibit}.{arm}.{name}")) for name, title in names.items()}}
+        for arm in x.after.rows
+    )
+
+
+def against_nulls(exhibit: str, x: Experiment, arms: Sequence[str], n: int) -> tuple[dict[str, Estimate], pd.DataFrame]:
+    """Each arm minus each null arm on the edited facts' questions, paired; and as a table, with McNemar's p."""
+    nulls = [arm for arm in x.after.rows if arm.startswith(("unrelated_", "random_", "reseeded"))]
+    found, rows = {}, []
+    for arm in arms:
+        for null in nulls:
+            line = {"": label(arm), "minus": label(null)}
+            for what, title in (("probe", "probe"), ("match", "DPR")):
+                one = edits.contrast(x.before, x.after.rows[arm], x.after.rows[null], x.chosen, x.direction, n, what)
+                if one:
+                    found[f"{exhibit}.{arm}_minus_{null}.{what}"] = one.difference
+                line[title], line[f"p, {title}"] = (_brief(one.difference), f"{one.p:.2g}") if one else ("–", "–")
+            rows.append(line)
+    return found, pd.DataFrame(rows)
+
+
+def success(exhibit: str, said: pd.DataFrame) -> dict[str, Estimate]:
+    """Share of statements completed as told, by arm and group (`editing.said`), facts drawn whole."""
+    return {
+        f"{exhibit}.{arm}.{group}": mean(rows["recalled"], rows["fact"])
+        for (arm, group), rows in said.groupby(["arm", "group"], sort=False)
+    }
+
+
+def moved(exhibit: str, x: Experiment, world: World) -> dict[str, Estimate]:
+    """How far [CLS] of the last layer moved, as a share of its length, by arm and by what is read.
+
+    edited and bystanders: questions about them; gold: the passages of the edited facts' questions; others: all else.
+    """
+    place = {question.id: i for i, question in enumerate(world.questions)}
+    number = {passage.id: i for i, passage in enumerate(world.passages)}
+    asked = np.array([place[id_] for id_ in x.before["question"]])
+    edited, bystander = x.chosen.among(x.before)
+    gold = np.unique([number[world.questions[i].gold] for i in asked[edited]])
+    groups = {"edited": asked[edited], "bystanders": asked[bystander], "others": asked[~edited & ~bystander]}
+    found = {}
+    for arm, features in x.after.features.items():
+        base = x.after.features["nothing"]
+        far = [
+            _share_moved(a[0], b[0])
+            for a, b in ((features.questions, base.questions), (features.passages, base.passages))
+        ]
+        for group, rows in groups.items():
+            if len(rows):
+                facts = [world.questions[i].link or world.questions[i].target for i in rows]
+                found[f"{exhibit}.{arm}.{group}"] = mean(far[0][rows], facts)
+        found[f"{exhibit}.{arm}.gold"] = mean(far[1][gold])
+    return found
+
+
+def _share_moved(after: ndarray, before: ndarray) -> ndarray:
+    return np.linalg.norm(after - before, axis=1) / np.linalg.norm(before, axis=1)
+
+
+def _column(key: str, direction: str) -> str:
+    return f"{key}_{direction}" if key in ("probing", "dpr") else key
+
+
+def _brief(value: Estimate | float | None) -> str:
+    if value is None:
+        return "–"
+    return value.brief if isinstance(value, Estimate) else f"{value:g}"
+
+
+def selection(exhibit: str, x: Experiment, choices: Sequence[int]) -> tuple[dict[str, int], pd.DataFrame]:
+    """How many facts and questions are eligible among n passages, edited and not: the numbers, and a table."""
+    counted, rows = {}, []
+    for n in choices:
+        status = edits.eligible(x.before, x.direction, n)
+        for name, group in zip(("edited", "bystanders"), x.chosen.among(x.before), strict=True):
+            mine = x.before[status & group]
+            counts = {"facts": mine["fact"].nunique(), "questions": len(mine)}
+            counts["linked"] = int((mine["kind"] == "knowledge_required").sum())
+            counted |= {f"{exhibit}.n{n}.{name}.{what}": count for what, count in counts.items()}
+            rows.append({"N": str(n), "": name, **{WHAT[what]: str(count) for what, count in counts.items()}})
+    return counted, pd.DataFrame(rows)
+
+
+def through_every_arm(view: pd.DataFrame) -> pd.DataFrame:
+    """`editing.followed` as a reader sees it."""
+    ticks = {True: "✓", False: "–"}
+    return pd.DataFrame(
+        {
+            "": view["arm"].map(label),
+            "says": view["said"],
+            "p": view["probability"].map("{:.2f}".format),
+            "probe right": view["probe"].map(ticks),
+            "DPR right": view["match"].map(ticks),
+            "place": view["place"].astype(str),
+        }
+    )
+
+
+def reread(exhibit: str, table: str) -> tuple[dict[str, float], pd.DataFrame]:
+    """What one of the paper's tables supports by itself: 1 for what holds, and a table with the arithmetic."""
+    found = [one for one in paper.own_reading() if one.exhibit == table]
+    frame = pd.DataFrame(
+        {"": one.id, "claim": one.text, "verdict": one.verdict.verdict, "numbers": one.verdict.why} for one in found
+    )
+    holds = {one.id.lower().replace(".", "_"): float(one.verdict.verdict == "holds") for one in found}
+    return {f"{exhibit}.{id_}": value for id_, value in holds.items()}, frame
+
+
+def in_words(found: Mapping[str, Estimate], exhibit: str, column: str, arms: Sequence[str]) -> str:
+    """A column of some arms as part of a sentence: "MALMEN 0.05 [0.01, 0.09], MEND …"."""
+    values = {arm: found.get(f"{exhibit}.{arm}.{column}") for arm in arms}
+    return ", ".join(f"{label(arm)} {_brief(value)}" for arm, value in values.items())
+
+
+def apart_from_zero(found: Mapping[str, Estimate], exhibit: str, column: str, arms: Sequence[str]) -> str:
+    """Which arms' intervals lie above 0, which below, as a sentence."""
+    values = {label(arm): found[f"{exhibit}.{arm}.{column}"] for arm in arms if f"{exhibit}.{arm}.{column}" in found}
+    above = [name for name, value in values.items() if value.low > 0]
+    below = [name for name, value in values.items() if value.high < 0]
+    rest = len(values) - len(above) - len(below)
+    parts = [f"above 0 for {', '.join(above)}" if above else "", f"below 0 for {', '.join(below)}" if below else ""]
+    parts.append(f"not to be told from 0 for {rest if above or below else 'any'} of {len(values)}" if rest else "")
+    return "; ".join(part for part in parts if part)
