@@ -207,6 +207,8 @@ TRUE_IN = [  # pattern of claim and id, value in a world where all the claims ar
     (r"bert_strong", 90, 90),
     (r"dpr\.on_topic", 0.9, 0.2),
     (r"bert\.on_topic", 0.3, 0.3),
+    (r"_cloze\.", 0.95, 0.5),
+    (r"removed_found", -0.2, 0.1),
     (r"probing_added", 0.55, 0.05),
     (r"off_target_rate", 0.1, 0.1),
     (r"dpr_added", 0.4, 0.9),
@@ -277,7 +279,7 @@ def test_claims_have_their_own_ids_and_a_short_sentence():
     assert len({c.id for c in ALL_CLAIMS}) == len({c.text for c in ALL_CLAIMS}) == len(ALL_CLAIMS)
     for claim in ALL_CLAIMS:
         own = claim in OWN_CLAIMS
-        assert re.fullmatch(r"[WKPD]\.\d" if own else r"(S[234]|A|C)\.?\d(\.\d)?", claim.id)
+        assert re.fullmatch(r"[WKPDEL]\.\d" if own else r"(S[234]|A|C)\.?\d(\.\d)?", claim.id)
         assert (claim.section == "–") == own
         assert claim.text.endswith(".")
         assert len(claim.text) <= 130

@@ -7,6 +7,8 @@ import pytest
 from dprlens.attribution import AttributionSpec
 from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec, make_world
+from dprlens.editors import EditorSpecs
+from dprlens.edits import ProtocolSpec
 from dprlens.encoder import EncoderSpec
 from dprlens.negatives import NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec
@@ -108,9 +110,10 @@ def test_a_list_from_papermill_is_taken_as_a_tuple():
 
 def test_every_profile_can_be_read_as_one_spec_a_module():
     expected = [str, ClosedSpec, TextSpec, EncoderSpec, PretrainSpec, NegativesSpec, DPRSpec, BoundSpec]
-    expected += [ProbeSpec, ProbingSpec, SampleSpec, AttributionSpec, ActivitySpec]
+    expected += [ProbeSpec, ProbingSpec, SampleSpec, AttributionSpec, ActivitySpec, ProtocolSpec, EditorSpecs]
     ground = ("world", "text", "encoder", "pretrain", "negatives", "dpr")
-    assert (*ground, "bound", "probe", "probing", "sample", "attribution", "activity") == SPECS
+    methods = ("bound", "probe", "probing", "sample", "attribution", "activity", "protocol", "editors")
+    assert (*ground, *methods) == SPECS
     for profile in PROFILES.values():
         kinds = [type(getattr(profile, field.name)) for field in dataclasses.fields(profile)]
         assert kinds == expected
@@ -122,7 +125,7 @@ def test_every_profile_can_be_read_as_one_spec_a_module():
 def test_full_is_small_with_more_models():
     """What is on record for `full` is about the models that the book shows: the first of each are the same."""
     small, full = get_profile("small"), get_profile("full")
-    fewer = {name: getattr(small, name) for name in ("bound", "probing", "activity")}
+    fewer = {name: getattr(small, name) for name in ("bound", "probing", "activity", "protocol")}
     assert dataclasses.replace(full, name="small", **fewer) == small
     assert dataclasses.replace(full.activity, worlds=1, dpr_seeds=1) == small.activity
     assert dataclasses.replace(full.probing, worlds=1) == small.probing

@@ -15,6 +15,8 @@ from dprlens import bound, controls, interventions, knowledge, steps
 from dprlens.attribution import AttributionSpec, attribute, choice, margin, matched_temperature
 from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, misinformed
+from dprlens.editors import EditorSpecs
+from dprlens.edits import ProtocolSpec
 from dprlens.encoder import DualEncoder, EncoderSpec, untrained
 from dprlens.negatives import BM25, NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec, sample
@@ -301,6 +303,8 @@ NEURONAL = (
     SampleSpec(examples=6, candidates=4, hard=2),
     AttributionSpec(nodes=2, most_nodes=2),
     ActivitySpec(few=3, changed=(2, 5), dpr_seeds=2),
+    ProtocolSpec(),
+    EditorSpecs(),
 )
 MICRO = Profile("micro", LINKED, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec(), ProbeSpec(), ProbingSpec(), *NEURONAL)
 

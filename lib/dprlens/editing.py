@@ -31,6 +31,7 @@ from dprlens.world import Fact, World
 
 PAPER = ("transformer_patcher", "malmen", "mend")
 BASELINES = ("finetuning", "rehearsal")
+ROUNDS = (1, 2, 4)  # of telling, for the trade-off between what is told and what is kept
 AT_MOST = 150  # facts of a group whose statements every model completes
 
 
@@ -94,7 +95,9 @@ def edited(
     """The base model after it was told facts by an editor, or by a null arm of it; `others` are the unrelated facts."""
     with processes.threads(1):
         if editor in HYPERNETWORKS:
-            own = {"malmen": malmen, "mend": mend}[editor](base, world, text, spec, seed)
+            learned = replace(spec, rounds=1, wordings=None)  # neither has a part in how it learns
+            own = {"malmen": malmen, "mend": mend}[editor](base, world, text, learned, seed)
+            own.spec = spec
         else:
             own = EDITORS[editor](spec, material(world, text, seed), base, seed)
         if null == "unrelated":
@@ -188,6 +191,7 @@ class Experiment(NamedTuple):
     """Everything that the chapter on one direction looks at."""
 
     direction: str
+    seed: int
     chosen: Chosen
     told: tuple[Fact, ...]  # the edited facts as they were told
     before: pd.DataFrame  # the unedited models' rows
@@ -204,13 +208,13 @@ def experiment(chosen: Profile, direction: str, seed: int, workers: ProcessPoolE
     others = tuple(_as_told(fact, direction) for fact in _unrelated(world, base, picked, direction, seed))
     calls = {
         arm: (
-            *(base, world, chosen.text, arm.editor, getattr(chosen, arm.editor, None), arm.null, told),
+            *(base, world, chosen.text, arm.editor, getattr(chosen.editors, arm.editor), arm.null, told),
             *(others if arm.null == "unrelated" else (), seed),
         )
         for arm in arms(chosen)
     }
     encoders = dict(zip(calls, processes.in_parallel(edited, list(calls.values()), workers), strict=True))
-    return Experiment(direction, picked, told, before, _judged(chosen, world, base, encoders, seed, workers))
+    return Experiment(direction, seed, picked, told, before, _judged(chosen, world, base, encoders, seed, workers))
 
 
 def _judged(
@@ -224,7 +228,7 @@ def _judged(
     """The arms' models probed, trained as DPR, and judged on the test questions."""
     spec, mined = chosen.protocol, steps.mined_negatives(world, chosen.negatives)
     names, most = [arm.name for arm in encoders], max(spec.choices)
-    dpr = replace(chosen.dpr, epochs=spec.epochs)
+    dpr = replace(chosen.dpr, epochs=spec.dpr_epochs)
     trainings = [(DualEncoder(e, e), world, chosen.negatives, dpr, seed + arm.reseed) for arm, e in encoders.items()]
     duals = [trained.dual for trained in processes.in_parallel(steps.dpr, trainings, workers)]
     searches = [(dual, world, chosen.negatives, most, seed) for dual in duals]
@@ -290,6 +294,23 @@ def _unrelated(world: World, base: Encoder, chosen: Chosen, direction: str, seed
     apart = [fact for fact in order if not {fact.subject, fact.object} & names]
     near = [fact for fact in order if fact not in apart and fact not in ours]
     return [*apart, *near][: len(chosen.edited)]
+
+
+def traded(
+    chosen: Profile, x: Experiment, world: World, base: Encoder, workers: ProcessPoolExecutor | None = None
+) -> pd.DataFrame:
+    """`said`, for the hypernetworks' editors when they tell all facts several times (`HypernetworkSpec.rounds`).
+
+    The arm is the editor's name and the number of rounds: malmen_2.
+    """
+    specs = {
+        f"{editor}_{rounds}": (editor, replace(getattr(chosen.editors, editor), rounds=rounds))
+        for editor in HYPERNETWORKS
+        for rounds in ROUNDS
+    }
+    calls = [(base, world, chosen.text, *named, "", x.told, (), x.seed) for named in specs.values()]
+    encoders = dict(zip(specs, processes.in_parallel(edited, calls, workers), strict=True))
+    return said(x._replace(after=x.after._replace(encoders=encoders)), world, base, workers)
 
 
 def said(x: Experiment, world: World, base: Encoder, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:

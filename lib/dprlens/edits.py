@@ -36,12 +36,12 @@ class ProtocolSpec:
     facts: int = 96  # edited at most, each way; paper: 284
     choices: tuple[int, ...] = (2, 5)  # N; the first is that of the tables
     probe: str = "linear"  # the paper's
-    epochs: int = 2  # of DPR training from every edited model, and from the unedited ones it is compared with
+    dpr_epochs: int = 2  # of DPR training from every edited model, and from the unedited ones it is compared with
     reseeded: int = 1  # DPR trainings of the unedited model with another seed
     shams: tuple[str, ...] = ("malmen",)  # editors with two null arms of their own: unrelated facts, random change
 
     def __post_init__(self) -> None:
-        for field in ("facts", "epochs", "reseeded"):
+        for field in ("facts", "dpr_epochs", "reseeded"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
         if not self.choices or min(self.choices) < 2:

@@ -114,6 +114,19 @@ def success(exhibit: str, said: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+def traded(found: Mapping[str, Estimate], exhibit: str) -> pd.DataFrame:
+    """What telling the facts again and again wins and costs, as a table: numbers of `success` on `editing.traded`."""
+    arms = dict.fromkeys(id_.split(".")[1] for id_ in found)
+    return pd.DataFrame(
+        {
+            "": label(arm.rpartition("_")[0]),
+            "rounds": arm.rpartition("_")[2],
+            **{WORDINGS[group]: _brief(found.get(f"{exhibit}.{arm}.{group}")) for group in WORDINGS},
+        }
+        for arm in arms
+    )
+
+
 def moved(exhibit: str, x: Experiment, world: World) -> dict[str, Estimate]:
     """How far [CLS] of the last layer moved, as a share of its length, by arm and by what is read.
 
@@ -151,7 +164,9 @@ def _column(key: str, direction: str) -> str:
 def _brief(value: Estimate | float | None) -> str:
     if value is None:
         return "–"
-    return value.brief if isinstance(value, Estimate) else f"{value:g}"
+    if isinstance(value, Estimate):
+        return value.brief if value.n else f"{value.value:g}"
+    return f"{value:g}"
 
 
 def selection(exhibit: str, x: Experiment, choices: Sequence[int]) -> tuple[dict[str, int], pd.DataFrame]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from dprlens.attribution import AttributionSpec
 from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec
-from dprlens.editors import FinetuningSpec, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
+from dprlens.editors import EditorSpecs, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
 from dprlens.edits import ProtocolSpec
 from dprlens.encoder import EncoderSpec
 from dprlens.negatives import NegativesSpec
@@ -37,11 +37,7 @@ class Profile:
     attribution: AttributionSpec
     activity: ActivitySpec
     protocol: ProtocolSpec
-    transformer_patcher: PatcherSpec
-    malmen: MalmenSpec
-    mend: MendSpec
-    finetuning: FinetuningSpec
-    rehearsal: RehearsalSpec
+    editors: EditorSpecs
 
     def but(self, **changes: object) -> "Profile":
         """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
@@ -92,11 +88,12 @@ TINY = Profile(
     attribution=AttributionSpec(most_nodes=8),
     activity=ActivitySpec(few=8, outliers=2, changed=(5, 20), dpr_seeds=2, worlds=2),
     protocol=ProtocolSpec(facts=12),
-    transformer_patcher=PatcherSpec(memory=200, memory_top=20, first_check=50),
-    malmen=MalmenSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
-    mend=MendSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
-    finetuning=FinetuningSpec(),
-    rehearsal=RehearsalSpec(times=20),
+    editors=EditorSpecs(
+        transformer_patcher=PatcherSpec(memory=200, memory_top=20, first_check=50),
+        malmen=MalmenSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
+        mend=MendSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
+        rehearsal=RehearsalSpec(times=20),
+    ),
 )
 
 SMALL = Profile(
@@ -114,11 +111,7 @@ SMALL = Profile(
     attribution=AttributionSpec(),
     activity=ActivitySpec(),
     protocol=ProtocolSpec(),
-    transformer_patcher=PatcherSpec(),
-    malmen=MalmenSpec(),
-    mend=MendSpec(),
-    finetuning=FinetuningSpec(),
-    rehearsal=RehearsalSpec(),
+    editors=EditorSpecs(),
 )
 
 FULL = Profile(
@@ -140,11 +133,7 @@ FULL = Profile(
     attribution=SMALL.attribution,
     activity=ActivitySpec(dpr_seeds=3, worlds=5),
     protocol=ProtocolSpec(facts=284, reseeded=2, shams=("transformer_patcher", "malmen", "mend")),
-    transformer_patcher=SMALL.transformer_patcher,
-    malmen=SMALL.malmen,
-    mend=SMALL.mend,
-    finetuning=SMALL.finetuning,
-    rehearsal=SMALL.rehearsal,
+    editors=SMALL.editors,
 )
 
 PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL)}

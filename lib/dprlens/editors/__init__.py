@@ -8,6 +8,7 @@ are refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from dprlens.closed import Segment
@@ -24,6 +25,7 @@ __all__ = [
     "HYPERNETWORKS",
     "NULLS",
     "Editor",
+    "EditorSpecs",
     "FinetuningSpec",
     "MalmenSpec",
     "Material",
@@ -35,6 +37,18 @@ __all__ = [
     "Unrelated",
     "sequentially",
 ]
+
+
+@dataclass(frozen=True)
+class EditorSpecs:
+    """The spec of every editor, by its name in `EDITORS`."""
+
+    transformer_patcher: PatcherSpec = field(default_factory=PatcherSpec)
+    malmen: MalmenSpec = field(default_factory=MalmenSpec)
+    mend: MendSpec = field(default_factory=MendSpec)
+    finetuning: FinetuningSpec = field(default_factory=FinetuningSpec)
+    rehearsal: RehearsalSpec = field(default_factory=RehearsalSpec)
+    nothing: None = None
 
 
 class Editor(Protocol):

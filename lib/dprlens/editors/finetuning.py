@@ -103,15 +103,15 @@ class Rehearsal:
         self.spec, self.text, self.seed = spec, text, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        facts = told_once(facts)
+        facts, start = told_once(facts), rewritten(encoder, copied(encoder))
         if not facts:
-            return rewritten(encoder, copied(encoder))
+            return start
         new = [segment for fact in facts for segment in _repeated(fact, self.spec.times)]
         old = np.random.default_rng([self.seed, 0x01D]).permutation(len(self.text))[: int(self.spec.old * len(new))]
         text = [*new, *(self.text[i] for i in old)]
         reading = PretrainSpec(batch=self.spec.batch, random_mask=self.spec.random_mask)
         steps = max(1, len(text) // self.spec.batch)
-        return continue_pretraining(encoder, text, reading, steps, self.spec.learning_rate, self.seed)
+        return continue_pretraining(start, text, reading, steps, self.spec.learning_rate, self.seed)
 
 
 def _repeated(fact: Fact, times: int) -> list[Segment]:

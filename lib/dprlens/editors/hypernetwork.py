@@ -55,17 +55,18 @@ class HypernetworkSpec:
     norm: bool = True  # standardise the rows; published: True. False: the untrained editor is a plain gradient step
     batch: int = 64  # facts told at once in training, as many as are told later; published: MEND 1, MALMEN 1024
     told: int = 2  # statements that a practice fact is told by, at random; published: 1
-    rephrasings: int = 2  # its other statements that the loss is of, at random; published: 1
+    rephrasings: int = 1  # its other statements that the loss is of, at random; published: 1
     kept: int = 64  # statements in a step that should not change; published: one an edit
     wordings: int | None = None  # statements that `edit` tells a fact by; None: all; published: 1
-    steps: int = 200  # published: MEND up to 100,000 updates, stopped early; MALMEN one pass over its data
-    validate_every: int = 20  # steps; published: MEND 500 updates
+    rounds: int = 1  # how often `edit` tells all the facts, each time to the model of the round before; published: 1
+    steps: int = 100  # published: MEND up to 100,000 updates, stopped early; MALMEN one pass over its data
+    validate_every: int = 15  # steps; published: MEND 500 updates
     validation: float = 0.1  # share of the practice facts and kept statements that only choose the checkpoint
     chunk: int = 128  # statements in one pass through the edited model; published: MALMEN 32
 
     def __post_init__(self) -> None:
-        counts = ("blocks", "rank", "batch", "told", "rephrasings", "kept", "steps", "validate_every", "chunk")
-        for field in (*counts, *(["wordings"] if self.wordings is not None else [])):
+        counts = ("blocks", "rank", "batch", "told", "rephrasings", "kept", "rounds", "steps", "validate_every")
+        for field in (*counts, "chunk", *(["wordings"] if self.wordings is not None else [])):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
         if not self.sites or set(self.sites) - set(SITES) or len(set(self.sites)) < len(self.sites):
@@ -94,8 +95,11 @@ class Shape(NamedTuple):
 
 
 def shape(encoder: Encoder) -> Shape:
+    """The encoder's shape. Raises ValueError for one with patches, whose last block has another one."""
     config = encoder.bert.config
-    return Shape(config.num_hidden_layers, config.hidden_size, config.intermediate_size + getattr(config, "patches", 0))
+    if patches := getattr(config, "patches", 0):
+        raise ValueError(f"this encoder has {patches} patched neurons; a hypernetwork edits one without patches")
+    return Shape(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
 
 
 class Rows(NamedTuple):
@@ -418,9 +422,10 @@ class Hypernetwork(torch.nn.Module):
         share = torch.tensor([1 / len(of) for of in said for _ in of], device=encoder.model.device)
         with threads(1), torch.no_grad():
             given = blanks_by_part(encoder, [statement for of in said for statement in of], self.first)
-            rows = self.to(encoder.model.device).rows(model, given)
-            for site, change in self.changes(rows, share.to(given.state.dtype)).items():
-                linear(model, site).weight += change
+            for _ in range(self.spec.rounds):
+                rows = self.to(encoder.model.device).rows(model, given)
+                for site, change in self.changes(rows, share.to(given.state.dtype)).items():
+                    linear(model, site).weight += change
         return rewritten(encoder, model)
 
     def rows(self, model: BertForMaskedLM, given: Blanks) -> dict[Site, Rows]:

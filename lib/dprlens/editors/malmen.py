@@ -1,8 +1,8 @@
 """MALMEN (Tan et al. 2024): each row says how the map's output should change, and a ridge regression reconciles them.
 
 With keys K [row, in] (the inputs x) and wishes D [row, out], d = −η (x · x̃) δ̃, the change S [in, out] minimises
-‖K S − D‖² + λ ‖S‖², so that S = (KᵀK + λ I)⁻¹ Kᵀ D, and W ← W + Sᵀ (F.2). Its gradients are closed formulas, so that the
-graphs of the edited model and of the hypernetwork are never kept together (F.3).
+‖K S − D‖² + λ ‖S‖², so that S = (KᵀK + λ I)⁻¹ Kᵀ D, and W ← W + Sᵀ (F.2). Its gradients are closed formulas, so that no
+graph leads through the solution (F.3).
 """
 
 from collections.abc import Mapping
@@ -30,17 +30,19 @@ class MalmenSpec(HypernetworkSpec):
     blocks: int = 6  # published: 6 (of bert-large's 24)
     sites: tuple[str, ...] = ("output",)  # published: output
     rank: int = 64
-    learning_rate: float = 3e-4  # published: 1e-5, also of η and λ
+    told: int = 4  # published: 1
+    learning_rate: float = 1e-4  # published: 1e-5, also of η and λ
     edit_weight: float = 1.0  # published: 1
     locality_weight: float = 1.0  # published: 1
     clip: float = 1.0  # published: 1
     eta: float = 1e-3  # η at first; published: 1e-6
-    penalty: float = 1.0  # λ at first; published: 1
+    penalty: float = 30.0  # λ at first; published: 1
+    ridge_learning_rate: float = 0.03  # of log λ, and of η as a multiple of its start; published: `learning_rate`
     inflated: bool = False  # the published code's standard deviations, which are too large (F.5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("eta", "penalty"):
+        for field in ("eta", "penalty", "ridge_learning_rate"):
             check_positive(self, field)
 
 
@@ -80,6 +82,14 @@ class Malmen(Hypernetwork):
         self.eta = self.at_sites(spec.eta)
         self.log_penalty = self.at_sites(float(torch.tensor(spec.penalty).log()))
 
+    def groups(self) -> list[dict]:
+        rate = self.spec.ridge_learning_rate
+        return [
+            {"params": list(self.trunks.parameters()), "lr": self.spec.learning_rate},
+            {"params": list(self.eta.parameters()), "lr": rate * self.spec.eta},
+            {"params": list(self.log_penalty.parameters()), "lr": rate},
+        ]
+
     def wishes(self, site: Site, x: Tensor, delta: Tensor) -> Tensor:
         """D [row, out]: the input itself times its pseudo-input says how much of the pseudo-gradient is wished."""
         block, kind = site[0] - self.first, site[1]
@@ -87,7 +97,7 @@ class Malmen(Hypernetwork):
         return -self.eta[kind][block] * (x * pseudo_x).sum(1, keepdim=True) * pseudo_delta
 
     @torch.no_grad()
-    def change(self, site: Site, rows: Rows, share: Tensor) -> Tensor:
+    def change(self, site: Site, rows: Rows, share: Tensor) -> Tensor:  # noqa: ARG002
         parts = zip(rows.x.split(ROWS), rows.delta.split(ROWS), strict=True)
         wishes = torch.cat([self.wishes(site, x, delta) for x, delta in parts])
         return ridge(rows.x, wishes, self._penalty(site)).T.to(rows.x.dtype)

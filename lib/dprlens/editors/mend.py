@@ -25,17 +25,17 @@ from dprlens.editors.hypernetwork import (
 
 @dataclass(frozen=True)
 class MendSpec(HypernetworkSpec):
-    """MEND's own. Its learning rates are for a width of n = 3840 and 100,000 updates; ours for n = 640 and a few hundred."""
+    """MEND's own. The published learning rates are for n = 3840 and 100,000 updates, ours for n = 640 and hundreds."""
 
     blocks: int = 3  # published: 3, blocks 9 to 11
     sites: tuple[str, ...] = ("intermediate", "output")  # published: both
     rank: int = 64
-    learning_rate: float = 3e-4  # published: 1e-6
-    edit_weight: float = 0.1  # published: 0.1
+    learning_rate: float = 1e-4  # published: 1e-6
+    edit_weight: float = 1.0  # published: 0.1
     locality_weight: float = 1.0  # published: 1
     clip: float = 100.0  # published: 100
-    alpha: float = 1e-4  # at first; published: 1e-4
-    alpha_learning_rate: float = 1e-4  # published: 1e-4 is meant, but by the order of the optimisers 1e-6 acts (E.4)
+    alpha: float = 4e-4  # at first; published: 1e-4
+    alpha_learning_rate: float = 1e-5  # published: 1e-4 is meant, but by the order of the optimisers 1e-6 acts (E.4)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,8 +68,11 @@ class Mend(Hypernetwork):
         return -self.alpha[kind][block] * total
 
     def teach(
-        self, rows: Mapping[Site, Rows], changes: Mapping[Site, Tensor], gradients: Mapping[Site, Tensor]
-    ) -> None:  # noqa: ARG002
+        self,
+        rows: Mapping[Site, Rows],  # noqa: ARG002
+        changes: Mapping[Site, Tensor],
+        gradients: Mapping[Site, Tensor],
+    ) -> None:
         torch.autograd.backward(list(changes.values()), [gradients[site] for site in changes])
 
     def groups(self) -> list[dict]:

@@ -76,10 +76,8 @@ def drift(before: Tensor, after: Tensor) -> Tensor:
 def copied(encoder: Encoder) -> BertForMaskedLM:
     """A copy of the encoder's model, in eval mode, with nothing shared. Raises ValueError for one without a head."""
     if not isinstance(encoder.model, BertForMaskedLM):
-        raise ValueError(
-            "this encoder has no masked-LM head, so that no fact can be stated to it; give a pre-trained one"
-        )
-    model = new_model(encoder.model.config).to(encoder.model.device).eval()
+        raise ValueError("this encoder has no masked-LM head, so that it cannot be told facts; give a pre-trained one")
+    model = new_model(encoder.model.config).to(encoder.model.device, encoder.model.dtype).eval()
     model.load_state_dict(encoder.model.state_dict())
     return model
 

@@ -1,0 +1,182 @@
+"""Numbers and tables of Tables 3 and 4 from an experiment that is written down by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dprlens import edits, effects, paper
+from dprlens.edits import Chosen
+from dprlens.effects import TABLES, apart_from_zero, in_words, label
+from dprlens.intervals import Estimate, difference, exact, mean
+from dprlens.probe import Features
+
+RNG = np.random.default_rng(8)
+N = 60
+
+
+def judged(seed):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"question": [f"q{i:02}" for i in range(N)], "fact": [f"f{i // 2:02}" for i in range(N)]})
+    frame["kind"] = ["lexical", "knowledge_required"] * (N // 2)
+    frame["recalled"] = [0.0] * 40 + [1.0] * 20
+    for n in (2, 5):
+        for what in ("probe", "retrained", "match"):
+            frame[f"{what}{n}"] = rng.random(N) < 0.4
+    frame["place"] = rng.integers(0, 50, N)
+    return frame
+
+
+ARMS = ["mend", "finetuning", "unrelated_mend", "random_mend", "nothing", "reseeded1"]
+
+
+def experiment(direction="added"):
+    before = judged(0)
+    rows = {arm: judged(i + 1) for i, arm in enumerate(ARMS)} | {"nothing": before}
+    facts = sorted(before["fact"][edits.eligible(before, direction, 2)].unique())
+    half = len(facts) // 2
+    return SimpleNamespace(
+        direction=direction,
+        chosen=Chosen(tuple(facts[:half]), tuple(facts[half:])),
+        before=before,
+        after=SimpleNamespace(rows=rows),
+    )
+
+
+def test_every_arm_has_its_name_in_words():
+    assert label("malmen") == "MALMEN"
+    assert label("unrelated_malmen") == "unrelated facts, by MALMEN"
+    assert label("random_mend") == "random change, as large as MEND"
+    assert label("reseeded2") == "no edit, other seed (2)"
+    with pytest.raises(KeyError):
+        label("random_nobody")
+
+
+@pytest.mark.parametrize("direction", edits.DIRECTIONS)
+def test_numbers_go_by_the_papers_ids(direction):
+    x = experiment(direction)
+    found = effects.numbers(TABLES[direction], x, 2)
+    printed = {id_ for id_ in paper.numbers() if id_.startswith(f"{TABLES[direction]}.mend")}
+    assert len(printed) == 4
+    assert printed <= set(found)
+    expected = edits.columns(x.before, x.after.rows["mend"], x.chosen, direction, 2)
+    assert found[f"{TABLES[direction]}.mend.probing_{direction}"] == expected.probing
+    assert found[f"{TABLES[direction]}.mend.dpr_effect"] == expected.dpr_effect
+    assert found[f"{TABLES[direction]}.nothing.off_target_flips"] == exact(0)
+
+
+def test_numbers_of_one_kind_of_question_leave_the_others_out():
+    x = experiment()
+    of_kind = effects.numbers("t", x, 2, kind="knowledge_required")
+    keep = (x.before["kind"] == "knowledge_required").to_numpy()
+    before, after = (rows[keep].reset_index(drop=True) for rows in (x.before, x.after.rows["mend"]))
+    expected = edits.columns(before, after, x.chosen, "added", 2)
+    assert of_kind["t.mend.probing_added"] == expected.probing
+    assert of_kind["t.mend.off_target_flips"] == expected.off_target_flips
+
+
+def test_the_retrained_probe_and_more_passages_are_other_columns():
+    x = experiment()
+    a, b, c = (effects.numbers("t", x, n, probe) for n, probe in ((2, "probe"), (2, "retrained"), (5, "probe")))
+    assert a["t.mend.off_target_flips"] != b["t.mend.off_target_flips"]
+    assert a["t.mend.off_target_edits"] == b["t.mend.off_target_edits"] != c["t.mend.off_target_edits"]
+
+
+def test_the_printed_table_has_the_papers_row_below_its_own_editors_only():
+    x = experiment()
+    found = effects.numbers("table3", x, 2)
+    frame = effects.printed("table3", found, x)
+    names = frame[""].tolist()
+    assert names == ["MEND", "· the paper", *(label(arm) for arm in ARMS[1:])]
+    assert frame.iloc[1, 1:].tolist() == ["0.57", "592", "0.38", "229"]
+    assert frame.iloc[0, 1] == found["table3.mend.probing_added"].brief
+    assert frame.iloc[0, 2] == f"{found['table3.mend.off_target_flips'].value:.0f}"
+
+
+def test_chosen_columns_show_a_dash_for_what_has_no_value():
+    x = experiment()
+    frame = effects.chosen_columns("t", {"t.mend.a": exact(3)}, x, {"a": "A", "b": "B"})
+    assert frame.iloc[0].tolist() == ["MEND", "3", "–"]
+    assert len(frame) == len(ARMS)
+
+
+def test_against_every_null_arm_but_no_edit():
+    x = experiment()
+    found, frame = effects.against_nulls("nulls", x, ["mend"], 2)
+    nulls = ["unrelated_mend", "random_mend", "reseeded1"]
+    assert set(found) == {f"nulls.mend_minus_{null}.{what}" for null in nulls for what in ("probe", "match")}
+    on = edits.eligible(x.before, "added", 2) & x.chosen.among(x.before)[0]
+    a, b = (x.after.rows[arm]["match2"].to_numpy()[on] for arm in ("mend", "random_mend"))
+    expected = difference(a, b, x.before["fact"].to_numpy()[on])
+    assert found["nulls.mend_minus_random_mend.match"] == expected
+    assert frame["minus"].tolist() == [label(null) for null in nulls]
+    assert frame["DPR"][1] == expected.brief
+
+
+def test_success_is_by_arm_and_group_with_facts_drawn_whole():
+    said = pd.DataFrame(
+        {"arm": ["mend"] * 4 + ["nothing"], "group": ["told", "told", "told", "kept", "told"], "fact": list("aabcd")}
+    ).assign(recalled=[True, False, True, True, False])
+    found = effects.success("cloze", said)
+    assert found["cloze.mend.told"] == mean([1, 0, 1], list("aab"))
+    assert found["cloze.nothing.told"].value == 0
+    assert set(found) == {"cloze.mend.told", "cloze.mend.kept", "cloze.nothing.told"}
+
+
+def test_how_far_cls_moved_by_what_is_read(world):
+    place = {q.id: i for i, q in enumerate(world.questions)}
+    asked = [q for q in world.questions if q.split == "test"][:12]
+    deciding = [q.link or q.target for q in asked]
+    before = pd.DataFrame({"question": [q.id for q in asked], "fact": deciding})
+    base = Features(RNG.normal(size=(1, len(world.questions), 4)), RNG.normal(size=(1, len(world.passages), 4)))
+    moved = Features(base.questions.copy(), base.passages.copy())
+    moved.questions[0, place[asked[0].id]] *= 1.5  # half its own length
+    chosen = Chosen((deciding[0],), tuple({*deciding[6:]} - {*deciding[:1]}))
+    x = SimpleNamespace(before=before, chosen=chosen, after=SimpleNamespace(features={"mend": moved, "nothing": base}))
+    found = effects.moved("moved", x, world)
+    mine = sum(fact == deciding[0] for fact in deciding)
+    assert found["moved.mend.edited"].value == pytest.approx(0.5 / mine)
+    assert found["moved.mend.bystanders"].value == found["moved.mend.gold"].value == 0
+    assert found["moved.nothing.edited"].value == 0
+
+
+def test_selection_counts_facts_and_questions():
+    x = experiment()
+    counted, frame = effects.selection("facts", x, (2, 5))
+    on = edits.eligible(x.before, "added", 2) & x.chosen.among(x.before)[0]
+    assert counted["facts.n2.edited.questions"] == on.sum()
+    assert counted["facts.n2.edited.facts"] == x.before["fact"][on].nunique()
+    assert counted["facts.n2.edited.linked"] == (x.before["kind"][on] == "knowledge_required").sum()
+    assert frame["N"].tolist() == ["2", "2", "5", "5"]
+    assert frame["questions"].tolist()[0] == str(on.sum())
+
+
+def test_one_fact_as_a_reader_sees_it():
+    view = pd.DataFrame({"arm": ["mend"], "said": ["oslo"], "probability": [0.123], "probe": [True], "match": [False]})
+    frame = effects.through_every_arm(view.assign(place=[7]))
+    assert frame.iloc[0].tolist() == ["MEND", "oslo", "0.12", "✓", "–", "7"]
+
+
+@pytest.mark.parametrize(("table", "readings"), [("table3", {"r3", "r5"}), ("table4", {"r4"})])
+def test_the_papers_tables_are_read_again(table, readings):
+    holds, frame = effects.reread("again", table)
+    assert {f"again.{id_}" for id_ in readings} <= set(holds)
+    assert set(holds.values()) <= {0.0, 1.0}
+    assert len(frame) == len(holds)
+
+
+def test_sentences_about_effects():
+    found = {
+        "t.mend.e": Estimate(0.2, 0.1, 0.3, 9),
+        "t.malmen.e": Estimate(-0.2, -0.3, -0.1, 9),
+        "t.finetuning.e": Estimate(0.0, -0.1, 0.1, 9),
+    }
+    arms = ["mend", "malmen", "finetuning", "rehearsal"]
+    assert apart_from_zero(found, "t", "e", arms) == (
+        "above 0 for MEND; below 0 for MALMEN; not to be told from 0 for 1 of 3"
+    )
+    assert apart_from_zero({"t.mend.e": exact(0.0)}, "t", "e", arms) == "not to be told from 0 for any of 1"
+    assert in_words(found, "t", "e", ["mend", "rehearsal"]) == (
+        f"MEND {found['t.mend.e'].brief}, more masked-LM, with rehearsal –"
+    )
