@@ -1,14 +1,25 @@
 """Pre-training at a size of seconds, through what it returns."""
 
+from collections import defaultdict
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from transformers import BertModel
 
 from dprlens.closed import ClosedSpec, TextSpec, make_world, segments
 from dprlens.encoder import EncoderSpec
 from dprlens.knowledge import cloze
 from dprlens.tokens import make_tokenizer, vocabulary
-from dprlens.training.pretrain import PretrainSpec, continue_pretraining, masked_batches, pretrain
+from dprlens.training.pretrain import (
+    PretrainSpec,
+    continue_pretraining,
+    masked_batches,
+    pretrain,
+    pretrain_in_order,
+    read_on,
+)
 
 SHAPE = EncoderSpec(layers=2, d_model=64, d_ff=128, heads=2, max_length=64)
 QUICK = PretrainSpec(shallow_layers=1, batch=8, threads=1)
@@ -64,6 +75,80 @@ def test_more_steps_change_a_copy_and_are_as_many_as_asked_for(lines, pieces, mo
     assert not more.model.training
     with refused("batches for 100000 steps"):
         continue_pretraining(start, lines, QUICK, steps=100_000, learning_rate=1e-3)
+
+
+def test_parts_are_read_one_after_the_other(lines, pieces, monkeypatch):
+    """In one part the model is that of `pretrain`; in two, no batch of the second comes before one of the first."""
+    shape = replace(SHAPE, layers=1)
+    whole = pretrain_in_order(pieces, [lines[:200]], shape, QUICK, 4)
+    assert whole.digest == pretrain(pieces, lines[:200], shape, QUICK, 4).digest
+    seen = []
+    read = BertModel.forward
+    monkeypatch.setattr(BertModel, "forward", lambda model, ids: seen.append(len(ids)) or read(model, ids))
+    pretrain_in_order(pieces, [lines[:70], lines[70:200]], shape, QUICK, 4)
+    borders = np.cumsum(seen)
+    assert borders[-1] == 200
+    assert 70 in borders
+
+
+def test_rates_that_do_not_fall_end_where_the_warm_up_brought_them(lines, pieces, monkeypatch):
+    shape, last = replace(SHAPE, layers=1), {}
+    taken = torch.optim.AdamW.step
+
+    def step(optimiser, *call, **named):
+        last.setdefault(falling, []).append(optimiser.param_groups[0]["lr"])
+        return taken(optimiser, *call, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    for falling in (True, False):
+        pretrain_in_order(pieces, [lines[:400]], shape, QUICK, 4, falling)
+    assert last[True][-1] < 0.1 * QUICK.learning_rate
+    assert last[False][-1] == max(last[False]) == QUICK.learning_rate
+
+
+def test_reading_on_reads_everything_once_and_changes_a_copy(lines, pieces, monkeypatch):
+    start = pretrain(pieces, lines[:200], SHAPE, QUICK, 0)
+    before, seen = start.digest, []
+    read = BertModel.forward
+    monkeypatch.setattr(BertModel, "forward", lambda model, ids: seen.append(len(ids)) or read(model, ids))
+    told = [line for line in lines[200:320] if line.facts]  # a remark may happen to have nothing masked
+    more = read_on(start, told, QUICK, 1e-3, seed=0)
+    assert sum(seen) == len(told)
+    del start.__dict__["digest"]
+    assert start.digest == before != more.digest == read_on(start, told, QUICK, 1e-3, seed=0).digest
+    assert not more.model.training
+
+
+@pytest.mark.parametrize(("part", "place"), [("embeddings", ".embeddings."), ("block1", ".layer.1.")])
+def test_reading_on_may_leave_most_of_the_network_as_it_is(lines, pieces, part, place):
+    start = pretrain(pieces, lines[:200], SHAPE, QUICK, 0)
+    more = read_on(start, lines[:50], QUICK, 1e-3, only=(part,))
+    old, new = start.model.state_dict(), more.model.state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed
+    assert all(place in name or name.startswith("cls.predictions.decoder") for name in changed)  # decoder: tied
+
+
+def test_reading_on_without_a_rate_is_by_both_optimisers_at_theirs(lines, pieces, monkeypatch, refused):
+    start, rates = pretrain(pieces, lines[:200], SHAPE, QUICK, 0), defaultdict(list)
+    for kind in (torch.optim.AdamW, torch.optim.Muon):
+
+        def step(optimiser, *call, kind=kind, taken=kind.step, **named):
+            rates[kind].append(optimiser.param_groups[0]["lr"])
+            return taken(optimiser, *call, **named)
+
+        monkeypatch.setattr(kind, "step", step)
+    read_on(start, lines[:400], QUICK, None)
+    assert max(rates[torch.optim.AdamW]) == QUICK.learning_rate
+    assert max(rates[torch.optim.Muon]) == QUICK.matrix_learning_rate
+    with refused("block0", "learning rate"):
+        read_on(start, lines[:9], QUICK, None, only=("block0",))
+
+
+def test_a_part_that_is_not_there_is_refused(refused, lines, pieces):
+    start = pretrain(pieces, lines[:50], SHAPE, QUICK, 0)
+    with refused("'block7'", "block1", "embeddings"):
+        read_on(start, lines[:50], QUICK, 1e-3, only=("block7",))
 
 
 def test_a_network_no_deeper_than_its_start_is_not_deepened(lines, pieces):

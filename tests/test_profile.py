@@ -10,6 +10,7 @@ from dprlens.closed import ClosedSpec, TextSpec, make_world
 from dprlens.editors import EditorSpecs
 from dprlens.edits import ProtocolSpec
 from dprlens.encoder import EncoderSpec
+from dprlens.late import LateSpec
 from dprlens.negatives import NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec
 from dprlens.probe import ProbeSpec, ProbingSpec
@@ -110,9 +111,9 @@ def test_a_list_from_papermill_is_taken_as_a_tuple():
 
 def test_every_profile_can_be_read_as_one_spec_a_module():
     expected = [str, ClosedSpec, TextSpec, EncoderSpec, PretrainSpec, NegativesSpec, DPRSpec, BoundSpec]
-    expected += [ProbeSpec, ProbingSpec, SampleSpec, AttributionSpec, ActivitySpec, ProtocolSpec, EditorSpecs]
+    expected += [ProbeSpec, ProbingSpec, SampleSpec, AttributionSpec, ActivitySpec, ProtocolSpec, EditorSpecs, LateSpec]
     ground = ("world", "text", "encoder", "pretrain", "negatives", "dpr")
-    methods = ("bound", "probe", "probing", "sample", "attribution", "activity", "protocol", "editors")
+    methods = ("bound", "probe", "probing", "sample", "attribution", "activity", "protocol", "editors", "late")
     assert (*ground, *methods) == SPECS
     for profile in PROFILES.values():
         kinds = [type(getattr(profile, field.name)) for field in dataclasses.fields(profile)]
@@ -125,7 +126,7 @@ def test_every_profile_can_be_read_as_one_spec_a_module():
 def test_full_is_small_with_more_models():
     """What is on record for `full` is about the models that the book shows: the first of each are the same."""
     small, full = get_profile("small"), get_profile("full")
-    fewer = {name: getattr(small, name) for name in ("bound", "probing", "activity", "protocol")}
+    fewer = {name: getattr(small, name) for name in ("bound", "probing", "activity", "protocol", "late")}
     assert dataclasses.replace(full, name="small", **fewer) == small
     assert dataclasses.replace(full.activity, worlds=1, dpr_seeds=1) == small.activity
     assert dataclasses.replace(full.probing, worlds=1) == small.probing

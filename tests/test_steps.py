@@ -18,6 +18,7 @@ from dprlens.closed import ClosedSpec, TextSpec, false_gold, misinformed
 from dprlens.editors import EditorSpecs
 from dprlens.edits import ProtocolSpec
 from dprlens.encoder import DualEncoder, EncoderSpec, untrained
+from dprlens.late import LateSpec
 from dprlens.negatives import BM25, NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec, sample
 from dprlens.probe import Features, Items, ProbeSpec, ProbingSpec, items, make_probe, matching
@@ -305,6 +306,7 @@ NEURONAL = (
     ActivitySpec(few=3, changed=(2, 5), dpr_seeds=2),
     ProtocolSpec(),
     EditorSpecs(),
+    LateSpec(),
 )
 MICRO = Profile("micro", LINKED, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec(), ProbeSpec(), ProbingSpec(), *NEURONAL)
 

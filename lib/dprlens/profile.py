@@ -12,6 +12,7 @@ from dprlens.closed import ClosedSpec, TextSpec
 from dprlens.editors import EditorSpecs, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
 from dprlens.edits import ProtocolSpec
 from dprlens.encoder import EncoderSpec
+from dprlens.late import ARMS, LateSpec
 from dprlens.negatives import NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec
 from dprlens.probe import ProbeSpec, ProbingSpec
@@ -38,6 +39,7 @@ class Profile:
     activity: ActivitySpec
     protocol: ProtocolSpec
     editors: EditorSpecs
+    late: LateSpec
 
     def but(self, **changes: object) -> "Profile":
         """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
@@ -94,6 +96,7 @@ TINY = Profile(
         mend=MendSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
         rehearsal=RehearsalSpec(times=20),
     ),
+    late=LateSpec(layers=2, size=0.5, points=(0.0, 0.5), arms=("plain", "large_steps")),
 )
 
 SMALL = Profile(
@@ -112,6 +115,7 @@ SMALL = Profile(
     activity=ActivitySpec(),
     protocol=ProtocolSpec(),
     editors=EditorSpecs(),
+    late=LateSpec(),
 )
 
 FULL = Profile(
@@ -134,6 +138,7 @@ FULL = Profile(
     activity=ActivitySpec(dpr_seeds=3, worlds=5),
     protocol=ProtocolSpec(facts=284, reseeded=2, shams=("transformer_patcher", "malmen", "mend")),
     editors=SMALL.editors,
+    late=LateSpec(size=1.0, worlds=2, deals=5, constant=2, arms=tuple(ARMS)),
 )
 
 PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL)}

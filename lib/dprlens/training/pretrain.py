@@ -7,7 +7,7 @@ segments, so that nothing is padded. Plain float32: at this size bfloat16 autoca
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -78,11 +78,31 @@ def pretrain(
     first = max(1, int(len(text) * spec.shallow_share)) if stages == 2 else len(text)
     with threads(spec.threads):
         model = random_bert(tokenizer, shallow, seed).to(pick_device())
-        _train(model, tokenizer, text[:first], spec, _shallow_optimisers(model, spec), rng)
+        _train(model, tokenizer, [text[:first]], spec, _shallow_optimisers(model, spec), rng)
         if stages == 2:
             model = split_blocks(model, shape.layers, spec.split_scale)
             optimiser = _adamw(model.parameters(), spec.deep_learning_rate)
-            _train(model, tokenizer, text[first:], spec, [optimiser], rng)
+            _train(model, tokenizer, [text[first:]], spec, [optimiser], rng)
+    return Encoder(tokenizer, model)
+
+
+def pretrain_in_order(
+    tokenizer: BertTokenizer,
+    parts: Sequence[Sequence[Segment]],
+    shape: EncoderSpec,
+    spec: PretrainSpec,
+    seed: int = 0,
+    falling: bool = True,
+) -> Encoder:
+    """A BERT trained in one stage, at its full depth, on one part of the text after the other, each shuffled by itself.
+
+    The learning rates fall to zero over all parts together, or, if not `falling`, stay where the warm-up brought them:
+    what comes late is then read at the same rate as what comes early.
+    """
+    rng = np.random.default_rng([seed, 0x9E7])
+    with threads(spec.threads):
+        model = random_bert(tokenizer, shape, seed).to(pick_device())
+        _train(model, tokenizer, parts, spec, _shallow_optimisers(model, spec), rng, falling=falling)
     return Encoder(tokenizer, model)
 
 
@@ -95,11 +115,59 @@ def continue_pretraining(
     """
     rng = np.random.default_rng([seed, 0xC0])
     drawn = [text[i] for i in rng.permutation(len(text))[: steps * spec.batch]]
+    return _read_on(encoder, drawn, spec, lambda model: [_adamw(model.parameters(), learning_rate)], rng, steps)
+
+
+def read_on(
+    encoder: Encoder,
+    text: Sequence[Segment],
+    spec: PretrainSpec,
+    learning_rate: float | None,
+    seed: int = 0,
+    only: Sequence[str] = (),
+) -> Encoder:
+    """A copy of the encoder after it has read all of the text once more, in random order, by AdamW.
+
+    Without a learning rate it learns as a shallow network does in pre-training: by Muon and AdamW, at the rates of the
+    spec. `only` names the parts of the network that learn: "embeddings", "block0", "block1" …; without names all do.
+    Raises ValueError for a part that the encoder does not have, and for parts without a learning rate.
+    """
+    if only and learning_rate is None:
+        raise ValueError(f"{only[0]} alone cannot learn as in pre-training; give a learning rate")
+    rng = np.random.default_rng([seed, 0xADD])
+
+    def optimisers(model: BertForMaskedLM) -> list[torch.optim.Optimizer]:
+        if learning_rate is None:
+            return _shallow_optimisers(model, spec)
+        return [_adamw(_weights(model, only), learning_rate)]
+
+    return _read_on(encoder, text, spec, optimisers, rng)
+
+
+def _read_on(
+    encoder: Encoder,
+    text: Sequence[Segment],
+    spec: PretrainSpec,
+    optimisers: Callable[[BertForMaskedLM], list[torch.optim.Optimizer]],
+    rng: np.random.Generator,
+    steps: int | None = None,
+) -> Encoder:
     with threads(spec.threads):
         model = new_model(encoder.model.config).train().to(encoder.model.device)
         model.load_state_dict(encoder.model.state_dict())
-        _train(model, encoder.tokenizer, drawn, spec, [_adamw(model.parameters(), learning_rate)], rng, steps)
+        _train(model, encoder.tokenizer, [text], spec, optimisers(model), rng, steps)
     return Encoder(encoder.tokenizer, model, encoder.model.device.type)
+
+
+def _weights(model: BertForMaskedLM, only: Sequence[str]) -> list[torch.nn.Parameter]:
+    """The weights of the named parts of the network; without names all of them."""
+    if not only:
+        return [*model.parameters()]
+    parts = {f"block{i}": block for i, block in enumerate(model.bert.encoder.layer)}
+    parts["embeddings"] = model.bert.embeddings
+    if unknown := [name for name in only if name not in parts]:
+        raise ValueError(f"there is no part {unknown[0]!r} in this network; choose from {', '.join(parts)}")
+    return [weights for name in only for weights in parts[name].parameters()]
 
 
 def split_blocks(model: BertForMaskedLM, layers: int, scale: float) -> BertForMaskedLM:
@@ -126,14 +194,19 @@ def split_blocks(model: BertForMaskedLM, layers: int, scale: float) -> BertForMa
 def _train(
     model: BertForMaskedLM,
     tokenizer: BertTokenizer,
-    text: Sequence[Segment],
+    parts: Sequence[Sequence[Segment]],
     spec: PretrainSpec,
     optimisers: Sequence[torch.optim.Optimizer],
     rng: np.random.Generator,
     steps: int | None = None,
+    falling: bool = True,
 ) -> None:
-    """One pass over the text, or its first `steps`; the learning rates rise during the warm-up, then fall to zero."""
-    batches = [*masked_batches(tokenizer, text, spec.batch, spec.random_mask, rng)][:steps]
+    """One pass over the parts of the text in their order, or its first `steps`.
+
+    The learning rates rise during the warm-up; then they fall to zero, or stay.
+    """
+    read = (batch for part in parts for batch in masked_batches(tokenizer, part, spec.batch, spec.random_mask, rng))
+    batches = [*read][:steps]
     if steps is not None and len(batches) < steps:
         raise ValueError(f"the text has {len(batches)} batches for {steps} steps; give more text")
     if not batches:
@@ -142,12 +215,12 @@ def _train(
     if longest > room:
         raise ValueError(f"a segment of {longest} tokens is longer than max_length = {room}; raise max_length")
     warm = max(1, int(spec.warm_up * len(batches)))
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min((step + 1) / warm, (len(batches) - step) / (len(batches) - warm + 1))
-        )
-        for optimiser in optimisers
-    ]
+
+    def rate(step: int) -> float:
+        rest = (len(batches) - step) / (len(batches) - warm + 1)
+        return min((step + 1) / warm, rest if falling else 1.0)
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, rate) for optimiser in optimisers]
     layers = model.config.num_hidden_layers
     for batch in progress(batches, f"pre-training, {layers} layers"):
         states = model.bert(batch.ids.to(model.device)).last_hidden_state
