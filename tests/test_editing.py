@@ -200,6 +200,26 @@ def test_a_fact_is_followed_through_every_arm(page, refused):
         followed(x, x.chosen.bystanders[0], 2)
 
 
+def test_the_example_is_an_edited_fact_with_an_eligible_question(page):
+    _, _, found = page
+    for direction, x in found.items():
+        fact = editing.example(x, 2)
+        assert fact in x.chosen.edited
+        status = edits.eligible(x.before, direction, 2) & x.chosen.among(x.before)[0]
+        mine = x.before[status]
+        linked = mine["fact"][mine["kind"] == "knowledge_required"]
+        assert fact in {*(linked if len(linked) else mine["fact"] if len(mine) else x.chosen.edited)}
+
+
+def test_telling_again_is_counted_by_rounds(page):
+    world, base, found = page
+    frame = editing.traded(MICRO, found["added"], world, base)
+    assert [*frame["arm"].unique()] == [f"{name}_{rounds}" for name in ("malmen", "mend") for rounds in editing.ROUNDS]
+    once = frame[frame["arm"] == "malmen_1"].reset_index(drop=True)
+    own = said(found["added"], world, base).query("arm == 'malmen'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(once.drop(columns="arm"), own.drop(columns="arm"))
+
+
 def test_the_frozen_probe_is_fitted_once_and_a_reseeded_one_learns_from_other_slots(page):
     world, _, found = page
     x = found["added"]

@@ -19,6 +19,7 @@ N = 60
 def judged(seed):
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame({"question": [f"q{i:02}" for i in range(N)], "fact": [f"f{i // 2:02}" for i in range(N)]})
+    frame["state"] = ["known", "known", "held out", "held out"] * (N // 4)
     frame["kind"] = ["lexical", "knowledge_required"] * (N // 2)
     frame["recalled"] = [0.0] * 40 + [1.0] * 20
     for n in (2, 5):
@@ -150,6 +151,15 @@ def test_selection_counts_facts_and_questions():
     assert counted["facts.n2.edited.linked"] == (x.before["kind"][on] == "knowledge_required").sum()
     assert frame["N"].tolist() == ["2", "2", "5", "5"]
     assert frame["questions"].tolist()[0] == str(on.sum())
+
+
+def test_what_there_is_to_win_are_known_links():
+    x = experiment()
+    mine = [i for i in range(N) if i % 2 == 1 and i % 4 < 2]
+    expected = mean(x.before["place"].iloc[mine] < edits.TOP, x.before["fact"].iloc[mine])
+    assert effects.known_from_the_start(x) == expected
+    none = SimpleNamespace(before=x.before.assign(state="held out"))
+    assert effects.known_from_the_start(none) is None
 
 
 def test_one_fact_as_a_reader_sees_it():

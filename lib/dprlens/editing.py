@@ -364,6 +364,13 @@ def followed(x: Experiment, fact_id: str, n: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def example(x: Experiment, n: int) -> str:
+    """The first edited fact with an eligible question among n passages, through a link if there is one."""
+    mine = x.before[x.chosen.among(x.before)[0] & edits.eligible(x.before, x.direction, n)]
+    linked = mine[mine["kind"] == "knowledge_required"]
+    return next(iter([*linked["fact"], *mine["fact"], *x.chosen.edited]))
+
+
 def asked_about(x: Experiment, fact_id: str, n: int) -> int:
     """The row of the fact's first question that is eligible among n passages, or of its first question."""
     mine = (x.before["fact"] == fact_id).to_numpy()

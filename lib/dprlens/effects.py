@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from dprlens import edits, paper
 from dprlens.editing import Experiment
-from dprlens.intervals import Estimate, mean
+from dprlens.intervals import Estimate, exact, mean
 from dprlens.world import World
 
 TABLES = {"added": "table3", "removed": "table4"}
@@ -148,9 +148,13 @@ def moved(exhibit: str, x: Experiment, world: World) -> dict[str, Estimate]:
         for group, rows in groups.items():
             if len(rows):
                 facts = [world.questions[i].link or world.questions[i].target for i in rows]
-                found[f"{exhibit}.{arm}.{group}"] = mean(far[0][rows], facts)
-        found[f"{exhibit}.{arm}.gold"] = mean(far[1][gold])
+                found[f"{exhibit}.{arm}.{group}"] = _mean(far[0][rows], facts)
+        found[f"{exhibit}.{arm}.gold"] = _mean(far[1][gold], None)
     return found
+
+
+def _mean(values: ndarray, clusters: Sequence[str] | None) -> Estimate:
+    return mean(values, clusters) if values.any() else exact(0.0)  # what cannot move has no interval
 
 
 def _share_moved(after: ndarray, before: ndarray) -> ndarray:
@@ -181,6 +185,12 @@ def selection(exhibit: str, x: Experiment, choices: Sequence[int]) -> tuple[dict
             counted |= {f"{exhibit}.n{n}.{name}.{what}": count for what, count in counts.items()}
             rows.append({"N": str(n), "": name, **{WHAT[what]: str(count) for what, count in counts.items()}})
     return counted, pd.DataFrame(rows)
+
+
+def known_from_the_start(x: Experiment) -> Estimate | None:
+    """What there is to win: of the questions through a link that pre-training told in full, the share found."""
+    mine = x.before[(x.before["kind"] == "knowledge_required") & (x.before["state"] == "known")]
+    return mean(mine["place"] < edits.TOP, mine["fact"]) if len(mine) else None
 
 
 def through_every_arm(view: pd.DataFrame) -> pd.DataFrame:
