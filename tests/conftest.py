@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dprlens.closed import ClosedSpec, TextSpec, make_world, segments
-from dprlens.encoder import Encoder, EncoderSpec, random_bert
+from dprlens.edits import told
+from dprlens.encoder import Encoder, EncoderSpec, new_model, random_bert
 from dprlens.tokens import make_tokenizer, vocabulary
 
 SPEC = ClosedSpec(
@@ -44,6 +45,30 @@ def tokenizer(world):
 @pytest.fixture(scope="session")
 def encoder(tokenizer):
     return Encoder(tokenizer, random_bert(tokenizer, SHAPE, seed=1), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def toy(encoder):
+    """The encoder with weights so large that it is not nearly linear."""
+    model = new_model(encoder.model.config, seed=5)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if weights.dim() == 2 and ".layer." in name:
+                weights *= 8
+    return Encoder(encoder.tokenizer, model, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def practice(world):
+    """Known facts of split train, each told with two false objects."""
+    known = [fact for fact in world.facts if fact.split == "train" and world.state(fact.id) == "known"]
+    return [told(fact, other) for fact in known[:10] for other in fact.alternatives[:2]]
+
+
+@pytest.fixture(scope="session")
+def kept(world):
+    """Statements that editors are to leave alone."""
+    return [fact.statements[0] for fact in world.facts if fact.split == "test"][:24]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from dprlens.closed.language import language, statements
 from dprlens.editors.hypernetwork import (
     ABOUT,
     ROWS,
@@ -29,34 +28,6 @@ from dprlens.encoder import Encoder, new_model
 SMALL = {"blocks": 2, "rank": 4, "batch": 6, "kept": 8, "steps": 3, "validate_every": 2, "chunk": 16}
 MEND, MALMEN = MendSpec(**SMALL), MalmenSpec(**SMALL)
 BOTH = pytest.mark.parametrize(("method", "spec"), [(Mend, MEND), (Malmen, MALMEN)], ids=["mend", "malmen"])
-
-
-@pytest.fixture(scope="module")
-def toy(encoder):
-    """The encoder with weights so large that it is not nearly linear."""
-    model = new_model(encoder.model.config, seed=5)
-    with torch.no_grad():
-        for name, weights in model.named_parameters():
-            if weights.dim() == 2 and ".layer." in name:
-                weights *= 8
-    return Encoder(encoder.tokenizer, model, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def practice(world):
-    """Known facts of split train, each told with two false objects."""
-    known = [fact for fact in world.facts if fact.split == "train" and world.state(fact.id) == "known"][:10]
-    relations = language().relations
-    return [
-        fact._replace(object=other, statements=statements(relations[fact.relation], fact.subject, other))
-        for fact in known
-        for other in fact.alternatives[:2]
-    ]
-
-
-@pytest.fixture(scope="module")
-def kept(world):
-    return [fact.statements[0] for fact in world.facts if fact.split == "test"][:24]
 
 
 @pytest.fixture(scope="module")

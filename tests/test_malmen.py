@@ -5,39 +5,11 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from dprlens.closed.language import language, statements
 from dprlens.editors.hypernetwork import Practice, Rows, _Upper, linear, shape
 from dprlens.editors.malmen import Malmen, MalmenSpec, ridge, ridge_gradients
 from dprlens.editors.objective import drift, nll
-from dprlens.encoder import Encoder, new_model
 
 SMALL = {"blocks": 2, "rank": 4, "batch": 6, "kept": 8, "steps": 1, "eta": 0.01, "penalty": 0.7}
-
-
-@pytest.fixture(scope="module")
-def toy(encoder):
-    """The encoder with weights so large that it is not nearly linear."""
-    model = new_model(encoder.model.config, seed=5)
-    with torch.no_grad():
-        for name, weights in model.named_parameters():
-            if weights.dim() == 2 and ".layer." in name:
-                weights *= 8
-    return Encoder(encoder.tokenizer, model, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def practice(world):
-    known = [fact for fact in world.facts if fact.split == "train" and world.state(fact.id) == "known"][:16]
-    return [
-        fact._replace(object=other, statements=statements(language().relations[fact.relation], fact.subject, other))
-        for fact in known
-        for other in fact.alternatives[:1]
-    ]
-
-
-@pytest.fixture(scope="module")
-def kept(world):
-    return [fact.statements[0] for fact in world.facts if fact.split == "test"][:24]
 
 
 def random(*size, seed=0):

@@ -4,39 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from dprlens.closed.language import language, statements
 from dprlens.editors.hypernetwork import Lesson, Practice, Rows, linear, shape
 from dprlens.editors.mend import Mend, MendSpec
 from dprlens.editors.objective import at_masks, blanks, copied, nll, stated
-from dprlens.encoder import Encoder, new_model
 
 SMALL = {"blocks": 2, "rank": 4, "batch": 6, "kept": 8, "steps": 1}
-
-
-@pytest.fixture(scope="module")
-def toy(encoder):
-    """The encoder with weights so large that it is not nearly linear."""
-    model = new_model(encoder.model.config, seed=5)
-    with torch.no_grad():
-        for name, weights in model.named_parameters():
-            if weights.dim() == 2 and ".layer." in name:
-                weights *= 8
-    return Encoder(encoder.tokenizer, model, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def practice(world):
-    known = [fact for fact in world.facts if fact.split == "train" and world.state(fact.id) == "known"][:16]
-    return [
-        fact._replace(object=other, statements=statements(language().relations[fact.relation], fact.subject, other))
-        for fact in known
-        for other in fact.alternatives[:1]
-    ]
-
-
-@pytest.fixture(scope="module")
-def kept(world):
-    return [fact.statements[0] for fact in world.facts if fact.split == "test"][:24]
 
 
 @pytest.fixture(scope="module")

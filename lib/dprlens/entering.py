@@ -16,7 +16,7 @@ import torch
 from dprlens import attribution, knowledge, late, steps
 from dprlens.artifacts import step
 from dprlens.attribution import Attribution, AttributionSpec
-from dprlens.closed import TextSpec, segments
+from dprlens.closed import ClosedSpec, TextSpec, segments
 from dprlens.closed.entry import AFTER, Telling, dealt, in_order, opened, rehearsed, told, under_study, untold
 from dprlens.editors.objective import at_masks, blanks
 from dprlens.encoder import DualEncoder, Encoder, EncoderSpec
@@ -31,9 +31,14 @@ from dprlens.training.pretrain import PretrainSpec, pretrain_in_order, read_on
 from dprlens.world import World
 
 
+def world_spec(world: ClosedSpec, spec: LateSpec) -> ClosedSpec:
+    """The chapter's world is one of its own size, and without low doses, so that more facts are under study."""
+    return replace(world.scaled(spec.size), low_doses=())
+
+
 def world_of(chosen: Profile, spec: LateSpec, seed: int) -> World:
-    """The chapter's world: of its own size, and without low doses, so that more facts are under study."""
-    return steps.closed_world(replace(chosen.world.scaled(spec.size), low_doses=()), seed)
+    """The chapter's world."""
+    return steps.closed_world(world_spec(chosen.world, spec), seed)
 
 
 @step(version=1)
