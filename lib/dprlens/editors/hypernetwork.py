@@ -405,7 +405,7 @@ class Hypernetwork(torch.nn.Module):
     # editing
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """A new encoder that has been told all the facts at once, each by `spec.wordings` of its statements.
+        """A new encoder, told all the facts at once, `spec.rounds` times, each by `spec.wordings` of its statements.
 
         Raises ValueError for facts that cannot be told (see `told_once`) and for an encoder of another shape, and
         FloatingPointError for a change that is no number.
