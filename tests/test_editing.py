@@ -13,6 +13,7 @@ from dprlens.editors import EditorSpecs, FinetuningSpec, MalmenSpec, MendSpec, P
 from dprlens.edits import ProtocolSpec
 from dprlens.encoder import EncoderSpec
 from dprlens.negatives import NegativesSpec
+from dprlens.probe import items
 from dprlens.profile import get_profile
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
@@ -28,13 +29,16 @@ MICRO = replace(
     pretrain=PretrainSpec(shallow_layers=1, batch=16),
     negatives=NegativesSpec(per_question=3),
     dpr=DPRSpec(epochs=5, batch=16, warm_up_steps=1, learning_rate=1e-3),
-    protocol=ProtocolSpec(facts=6, choices=(2, 3), dpr_epochs=1),
+    protocol=ProtocolSpec(
+        facts=6, choices=(2, 3), training=DPRSpec(epochs=1, batch=16, learning_rate=1e-3, warm_up_steps=1), questions=40
+    ),
     editors=EditorSpecs(
         transformer_patcher=PatcherSpec(memory=10, memory_top=4, most_steps=3, first_check=2, wordings=1),
         malmen=MalmenSpec(**HYPERNETWORK),
         mend=MendSpec(**HYPERNETWORK),
         finetuning=FinetuningSpec(epochs=1, learning_rate=1e-2, bound=0.1),
         rehearsal=RehearsalSpec(times=4, learning_rate=1e-2),
+        relearning=RehearsalSpec(times=4, learning_rate=None),
     ),
 )
 
@@ -53,6 +57,8 @@ def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPRLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(editing.processes, "in_parallel", one_by_one)
+        patch.setattr(editing.processes, "side_by_side", lambda calls, _: [step(*call) for step, call in calls])
+        patch.setattr(editing.processes, "ahead", one_by_one)
         patch.setattr(editing, "_recalled", half_recalled)
         world = steps.closed_world(MICRO.world, SEED)
         base = steps.base_model(world, MICRO.text, MICRO.encoder, MICRO.pretrain, SEED)
@@ -68,6 +74,10 @@ def test_the_rows_of_the_tables():
     assert names == [
         *("transformer_patcher", "malmen", "mend", "finetuning", "rehearsal"),
         *("unrelated_malmen", "random_malmen", "nothing", "reseeded1"),
+    ]
+    more = MICRO.but(protocol={"baselines": ("relearning",), "shams": (), "reseeded": 2})
+    assert [arm.name for arm in arms(more)] == [
+        *("transformer_patcher", "malmen", "mend", "relearning", "nothing", "reseeded1", "reseeded2")
     ]
     assert Arm("mend", reseed=2).name == "reseeded2"
 
@@ -171,7 +181,7 @@ def test_what_was_computed_is_not_computed_again(page, monkeypatch):
 def test_what_models_say_is_grouped(page):
     world, base, found = page
     x = found["added"]
-    frame = said(x, world, base)
+    frame = said(x)
     assert [*frame["arm"].unique()] == [*x.after.rows]
     one = frame[frame["arm"] == "mend"]
     told = one[one["fact"].isin(x.chosen.edited)]
@@ -212,12 +222,69 @@ def test_the_example_is_an_edited_fact_with_an_eligible_question(page):
 
 
 def test_telling_again_is_counted_by_rounds(page):
-    world, base, found = page
-    frame = editing.traded(MICRO, found["added"], world, base)
+    _, _, found = page
+    frame = editing.traded(MICRO, found["added"])
     assert [*frame["arm"].unique()] == [f"{name}_{rounds}" for name in ("malmen", "mend") for rounds in editing.ROUNDS]
     once = frame[frame["arm"] == "malmen_1"].reset_index(drop=True)
-    own = said(found["added"], world, base).query("arm == 'malmen'").reset_index(drop=True)
+    own = said(found["added"]).query("arm == 'malmen'").reset_index(drop=True)
     pd.testing.assert_frame_equal(once.drop(columns="arm"), own.drop(columns="arm"))
+
+
+def test_every_model_is_trained_with_the_same_few_questions(page, monkeypatch):
+    world, base, _ = page
+    seen = []
+    monkeypatch.setattr(editing.processes, "in_parallel", lambda step, calls, _: seen.append((step, calls)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        editing._judged(MICRO, world, base, {Arm(): base, Arm(reseed=1): base}, SEED, None)
+    ((step, calls),) = seen
+    assert step is steps.dpr
+    (first, *_), (second, *_) = [call[1:] for call in calls]
+    assert first.digest == second.digest == edits.asking_less(world, 40, SEED).digest
+    assert [call[3] for call in calls] == [MICRO.protocol.training] * 2
+    assert [call[4] for call in calls] == [SEED, SEED + 1]
+
+
+def test_how_far_cls_moved_by_what_is_read(page):
+    world, _, found = page
+    x = found["added"]
+    frame = editing.moved(x)
+    assert (frame["far"][frame["arm"] == "nothing"] == 0).all()
+    place = {question.id: i for i, question in enumerate(world.questions)}
+    a, b = (x.after.features[arm].questions[0] for arm in ("mend", "nothing"))
+    mine = frame[(frame["arm"] == "mend") & (frame["group"] != "gold")].reset_index(drop=True)
+    for row, id_ in enumerate(x.before["question"][:9]):
+        i = place[id_]
+        assert mine["far"][row] == pytest.approx(np.linalg.norm(a[i] - b[i]) / np.linalg.norm(b[i]))
+    groups = [
+        "edited" if f in x.chosen.edited else "bystanders" if f in x.chosen.bystanders else "others"
+        for f in x.before["fact"]
+    ]
+    assert mine["group"].tolist() == groups
+    gold = {q.gold for q in world.questions if q.id in {*x.before["question"][x.chosen.among(x.before)[0]]}}
+    assert {*frame["fact"][frame["group"] == "gold"]} == gold
+
+
+def test_products_are_those_of_the_vectors(page):
+    world, _, found = page
+    dual = found["added"].after.duals["mend"]
+    one = editing.retrieved(dual, world, MICRO.negatives, 3, SEED)
+    asked = items(world, steps.mined_negatives(world, MICRO.negatives), "test", 3, SEED)
+    questions = dual.questions([world.questions[i].text for i in asked.questions]).numpy()
+    passages = dual.passages([(p.title, p.text) for p in world.passages]).numpy()
+    expected = (passages[asked.choices] * questions[:, None]).sum(2)
+    np.testing.assert_allclose(one["products"], expected, rtol=1e-4, atol=1e-5)
+    all_ = questions @ passages.T
+    own = np.take_along_axis(all_, asked.choices[:, :1], 1)
+    at_place = np.take_along_axis(-np.sort(-all_, axis=1), one["place"][:, None], 1)
+    np.testing.assert_allclose(at_place, own, rtol=1e-4, atol=1e-5)
+
+
+def test_an_experiment_in_every_world(monkeypatch):
+    seen = []
+    monkeypatch.setattr(editing, "experiment", lambda *call: seen.append(call) or len(seen))
+    chosen = MICRO.but(protocol={"worlds": 3})
+    assert editing.experiments(chosen, "added", 5, "workers") == [1, 2, 3]
+    assert seen == [(chosen, "added", seed, "workers") for seed in (5, 6, 7)]
 
 
 def test_the_frozen_probe_is_fitted_once_and_a_reseeded_one_learns_from_other_slots(page):

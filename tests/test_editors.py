@@ -31,6 +31,7 @@ SPECS = EditorSpecs(
     mend=MendSpec(**SMALL),
     finetuning=FinetuningSpec(epochs=2, batch=16, bound=0.02, learning_rate=5e-3),
     rehearsal=RehearsalSpec(times=4, batch=8, learning_rate=1e-2),
+    relearning=RehearsalSpec(times=4, batch=8, learning_rate=None),
 )
 NULLS = {
     "unrelated": lambda editor, others: Unrelated(editor, others),
@@ -153,25 +154,33 @@ def test_fine_tuning_tells_a_fact(encoder, held_out):
 def test_rehearsal_reads_each_fact_so_often_and_old_text_beside_it(monkeypatch, encoder, held_out, text):
     seen = []
 
-    def record(encoder, read, spec, steps, learning_rate, seed):
-        seen.append((read, spec, steps, learning_rate, seed))
+    def record(encoder, read, spec, learning_rate, seed):
+        seen.append((read, spec, learning_rate, seed))
         return encoder
 
-    monkeypatch.setattr("dprlens.editors.finetuning.continue_pretraining", record)
+    monkeypatch.setattr("dprlens.editors.finetuning.read_on", record)
     spec = RehearsalSpec(times=20, old=0.5, batch=10, random_mask=0.2, learning_rate=0.1)
     Rehearsal(spec, text, seed=4).edit(encoder, held_out[:3])
-    ((read, reading, steps, rate, seed),) = seen
+    ((read, reading, rate, seed),) = seen
     assert (reading.batch, reading.random_mask, rate, seed) == (10, 0.2, 0.1, 4)
     new = [segment for segment in read if {*segment.facts} & {fact.id for fact in held_out[:3]}]
     assert len(new) == 60
     assert len(read) == 90
-    assert steps == 9
     for fact in held_out[:3]:
         said = {s.text for s in fact.statements if not s.reserved}
         mine = [segment for segment in new if segment.facts == (fact.id,)]
         assert len(mine) == 20
         assert {segment.text for segment in mine} == said
         assert all(s.text[a:b] in (fact.object, fact.object.capitalize()) for s in mine for a, b in s.answers)
+
+
+def test_relearning_is_rehearsal_in_the_steps_of_pretraining(monkeypatch, encoder, held_out, material):
+    assert EditorSpecs().relearning.learning_rate is None
+    rates = []
+    monkeypatch.setattr("dprlens.editors.finetuning.read_on", lambda *call: rates.append(call[3]) or call[0])
+    for name in ("rehearsal", "relearning"):
+        EDITORS[name](getattr(SPECS, name), material, encoder, 5).edit(encoder, held_out[:2])
+    assert rates == [1e-2, None]
 
 
 @pytest.mark.parametrize(

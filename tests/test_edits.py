@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dprlens import edits
-from dprlens.edits import Chosen, ProtocolSpec, choose, columns, contrast, eligible, told
+from dprlens.edits import Chosen, Outcome, ProtocolSpec, asking_less, choose, columns, contrast, eligible, told
 from dprlens.intervals import difference, exact, gap, mcnemar, mean
 from dprlens.world import Fact, Statement
 
@@ -198,11 +198,41 @@ def test_other_questions_are_refused(refused):
 
 
 @pytest.mark.parametrize(
-    ("knob", "value"), [("facts", 0), ("dpr_epochs", 0), ("reseeded", 0), ("choices", (1, 2)), ("choices", ())]
+    ("knob", "value"),
+    [
+        *(("facts", 0), ("questions", 1), ("worlds", 0), ("reseeded", 0)),
+        *(("choices", (1, 2)), ("choices", ())),
+    ],
 )
 def test_the_spec_checks_itself(refused, knob, value):
     with refused(knob):
         ProtocolSpec(**{knob: value})
+
+
+def test_several_worlds_are_one_table_in_which_no_fact_is_confused_with_another():
+    one = Outcome("added", ADDED, before, {"mend": after})
+    two = edits.together([one, one._replace(chosen=Chosen(("b",), ("a",)))])
+    assert two.direction == "added"
+    assert two.chosen == Chosen(("0/a", "1/b"), ("0/b", "1/a"))
+    assert two.before["fact"].tolist() == [f"{i}/{fact}" for i in (0, 1) for fact in before["fact"]]
+    found = columns(two.before, two.after["mend"], two.chosen, "added", 2)
+    alone = [columns(before, after, chosen, "added", 2) for chosen in (ADDED, Chosen(("b",), ("a",)))]
+    assert found.off_target_flips.value == sum(column.off_target_flips.value for column in alone)
+    assert found.probing.n == sum(column.probing.n for column in alone)
+    assert found.probing.value == pytest.approx(
+        np.average([c.probing.value for c in alone], weights=[c.probing.n for c in alone])
+    )
+
+
+def test_dpr_training_asks_fewer_questions_and_the_test_all_of_them(world):
+    less = asking_less(world, 30, 3)
+    assert sum(q.split == "train" for q in less.questions) == 30
+    assert not [q for q in less.questions if q.split == "dev"]
+    assert [q for q in less.questions if q.split == "test"] == [q for q in world.questions if q.split == "test"]
+    assert less.passages == world.passages
+    assert asking_less(world, 30, 3).digest == less.digest != asking_less(world, 30, 4).digest
+    everything = asking_less(world, 10**6, 3)
+    assert [q.id for q in everything.questions] == [q.id for q in world.questions if q.split != "dev"]
 
 
 def test_a_fact_is_told_with_another_object_in_the_same_words():

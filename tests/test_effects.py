@@ -1,18 +1,14 @@
 """Numbers and tables of Tables 3 and 4 from an experiment that is written down by hand."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from dprlens import edits, effects, paper
-from dprlens.edits import Chosen
+from dprlens.edits import Chosen, Outcome
 from dprlens.effects import TABLES, apart_from_zero, in_words, label
 from dprlens.intervals import Estimate, difference, exact, mean
-from dprlens.probe import Features
 
-RNG = np.random.default_rng(8)
 N = 60
 
 
@@ -32,23 +28,19 @@ def judged(seed):
 ARMS = ["mend", "finetuning", "unrelated_mend", "random_mend", "nothing", "reseeded1"]
 
 
-def experiment(direction="added"):
+def outcome(direction="added"):
     before = judged(0)
     rows = {arm: judged(i + 1) for i, arm in enumerate(ARMS)} | {"nothing": before}
     facts = sorted(before["fact"][edits.eligible(before, direction, 2)].unique())
     half = len(facts) // 2
-    return SimpleNamespace(
-        direction=direction,
-        chosen=Chosen(tuple(facts[:half]), tuple(facts[half:])),
-        before=before,
-        after=SimpleNamespace(rows=rows),
-    )
+    return Outcome(direction, Chosen(tuple(facts[:half]), tuple(facts[half:])), before, rows)
 
 
 def test_every_arm_has_its_name_in_words():
     assert label("malmen") == "MALMEN"
     assert label("unrelated_malmen") == "unrelated facts, by MALMEN"
     assert label("random_mend") == "random change, as large as MEND"
+    assert label("relearning") == "the same in large steps"
     assert label("reseeded2") == "no edit, other seed (2)"
     with pytest.raises(KeyError):
         label("random_nobody")
@@ -56,36 +48,36 @@ def test_every_arm_has_its_name_in_words():
 
 @pytest.mark.parametrize("direction", edits.DIRECTIONS)
 def test_numbers_go_by_the_papers_ids(direction):
-    x = experiment(direction)
+    x = outcome(direction)
     found = effects.numbers(TABLES[direction], x, 2)
     printed = {id_ for id_ in paper.numbers() if id_.startswith(f"{TABLES[direction]}.mend")}
     assert len(printed) == 4
     assert printed <= set(found)
-    expected = edits.columns(x.before, x.after.rows["mend"], x.chosen, direction, 2)
+    expected = edits.columns(x.before, x.after["mend"], x.chosen, direction, 2)
     assert found[f"{TABLES[direction]}.mend.probing_{direction}"] == expected.probing
     assert found[f"{TABLES[direction]}.mend.dpr_effect"] == expected.dpr_effect
     assert found[f"{TABLES[direction]}.nothing.off_target_flips"] == exact(0)
 
 
 def test_numbers_of_one_kind_of_question_leave_the_others_out():
-    x = experiment()
+    x = outcome()
     of_kind = effects.numbers("t", x, 2, kind="knowledge_required")
     keep = (x.before["kind"] == "knowledge_required").to_numpy()
-    before, after = (rows[keep].reset_index(drop=True) for rows in (x.before, x.after.rows["mend"]))
+    before, after = (rows[keep].reset_index(drop=True) for rows in (x.before, x.after["mend"]))
     expected = edits.columns(before, after, x.chosen, "added", 2)
     assert of_kind["t.mend.probing_added"] == expected.probing
     assert of_kind["t.mend.off_target_flips"] == expected.off_target_flips
 
 
 def test_the_retrained_probe_and_more_passages_are_other_columns():
-    x = experiment()
+    x = outcome()
     a, b, c = (effects.numbers("t", x, n, probe) for n, probe in ((2, "probe"), (2, "retrained"), (5, "probe")))
     assert a["t.mend.off_target_flips"] != b["t.mend.off_target_flips"]
     assert a["t.mend.off_target_edits"] == b["t.mend.off_target_edits"] != c["t.mend.off_target_edits"]
 
 
 def test_the_printed_table_has_the_papers_row_below_its_own_editors_only():
-    x = experiment()
+    x = outcome()
     found = effects.numbers("table3", x, 2)
     frame = effects.printed("table3", found, x)
     names = frame[""].tolist()
@@ -96,19 +88,19 @@ def test_the_printed_table_has_the_papers_row_below_its_own_editors_only():
 
 
 def test_chosen_columns_show_a_dash_for_what_has_no_value():
-    x = experiment()
+    x = outcome()
     frame = effects.chosen_columns("t", {"t.mend.a": exact(3)}, x, {"a": "A", "b": "B"})
     assert frame.iloc[0].tolist() == ["MEND", "3", "–"]
     assert len(frame) == len(ARMS)
 
 
 def test_against_every_null_arm_but_no_edit():
-    x = experiment()
+    x = outcome()
     found, frame = effects.against_nulls("nulls", x, ["mend"], 2)
     nulls = ["unrelated_mend", "random_mend", "reseeded1"]
     assert set(found) == {f"nulls.mend_minus_{null}.{what}" for null in nulls for what in ("probe", "match")}
     on = edits.eligible(x.before, "added", 2) & x.chosen.among(x.before)[0]
-    a, b = (x.after.rows[arm]["match2"].to_numpy()[on] for arm in ("mend", "random_mend"))
+    a, b = (x.after[arm]["match2"].to_numpy()[on] for arm in ("mend", "random_mend"))
     expected = difference(a, b, x.before["fact"].to_numpy()[on])
     assert found["nulls.mend_minus_random_mend.match"] == expected
     assert frame["minus"].tolist() == [label(null) for null in nulls]
@@ -125,25 +117,19 @@ def test_success_is_by_arm_and_group_with_facts_drawn_whole():
     assert set(found) == {"cloze.mend.told", "cloze.mend.kept", "cloze.nothing.told"}
 
 
-def test_how_far_cls_moved_by_what_is_read(world):
-    place = {q.id: i for i, q in enumerate(world.questions)}
-    asked = [q for q in world.questions if q.split == "test"][:12]
-    deciding = [q.link or q.target for q in asked]
-    before = pd.DataFrame({"question": [q.id for q in asked], "fact": deciding})
-    base = Features(RNG.normal(size=(1, len(world.questions), 4)), RNG.normal(size=(1, len(world.passages), 4)))
-    moved = Features(base.questions.copy(), base.passages.copy())
-    moved.questions[0, place[asked[0].id]] *= 1.5  # half its own length
-    chosen = Chosen((deciding[0],), tuple({*deciding[6:]} - {*deciding[:1]}))
-    x = SimpleNamespace(before=before, chosen=chosen, after=SimpleNamespace(features={"mend": moved, "nothing": base}))
-    found = effects.moved("moved", x, world)
-    mine = sum(fact == deciding[0] for fact in deciding)
-    assert found["moved.mend.edited"].value == pytest.approx(0.5 / mine)
-    assert found["moved.mend.bystanders"].value == found["moved.mend.gold"].value == 0
-    assert found["moved.nothing.edited"].value == 0
+def test_how_far_cls_moved_by_what_is_read():
+    far = pd.DataFrame(
+        {"arm": ["mend"] * 3 + ["nothing"] * 2, "group": ["edited", "edited", "gold", "edited", "edited"]}
+    )
+    far = far.assign(fact=list("aabab"), far=[0.5, 0.1, 0.7, 0.0, 0.0])
+    found = effects.moved("moved", far)
+    assert found["moved.mend.edited"] == mean([0.5, 0.1], ["a", "a"])
+    assert found["moved.mend.gold"].value == 0.7
+    assert found["moved.nothing.edited"] == exact(0.0)
 
 
 def test_selection_counts_facts_and_questions():
-    x = experiment()
+    x = outcome()
     counted, frame = effects.selection("facts", x, (2, 5))
     on = edits.eligible(x.before, "added", 2) & x.chosen.among(x.before)[0]
     assert counted["facts.n2.edited.questions"] == on.sum()
@@ -154,11 +140,11 @@ def test_selection_counts_facts_and_questions():
 
 
 def test_what_there_is_to_win_are_known_links():
-    x = experiment()
+    x = outcome()
     mine = [i for i in range(N) if i % 2 == 1 and i % 4 < 2]
     expected = mean(x.before["place"].iloc[mine] < edits.TOP, x.before["fact"].iloc[mine])
     assert effects.known_from_the_start(x) == expected
-    none = SimpleNamespace(before=x.before.assign(state="held out"))
+    none = x._replace(before=x.before.assign(state="held out"))
     assert effects.known_from_the_start(none) is None
 
 
@@ -166,6 +152,11 @@ def test_one_fact_as_a_reader_sees_it():
     view = pd.DataFrame({"arm": ["mend"], "said": ["oslo"], "probability": [0.123], "probe": [True], "match": [False]})
     frame = effects.through_every_arm(view.assign(place=[7]))
     assert frame.iloc[0].tolist() == ["MEND", "oslo", "0.12", "✓", "–", "7"]
+
+
+@pytest.mark.parametrize(("n", "words"), [(1, "one world and network"), (3, "3 worlds and networks")])
+def test_how_many_worlds_in_words(n, words):
+    assert effects.in_worlds(n) == words
 
 
 @pytest.mark.parametrize(("table", "readings"), [("table3", {"r3", "r5"}), ("table4", {"r4"})])

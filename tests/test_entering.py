@@ -136,7 +136,7 @@ def test_references_have_one_tokenizer_and_the_arms_learn_at_their_own_rate(worl
     assert models["never"].digest != models["start"].digest
     assert torch.get_num_threads() == 1
     call = models["never"], world, CHOSEN.text, ARMS["plain"].telling, replace(CHOSEN.pretrain, shallow_layers=2)
-    slow, fast = (entering.told_late(*call, rate, 1.0, (), SEED) for rate in (1e-5, 1e-2))
+    slow, fast = (entering.told_late(*call, rate, 1.0, (), False, SEED) for rate in (1e-5, 1e-2))
     start = models["never"].bert.embeddings.word_embeddings.weight
     moved = [(m.bert.embeddings.word_embeddings.weight - start).abs().max().item() for m in (slow, fast)]
     assert 0 < moved[0] < moved[1]

@@ -208,7 +208,7 @@ TRUE_IN = [  # pattern of claim and id, value in a world where all the claims ar
     (r"dpr\.on_topic", 0.9, 0.2),
     (r"bert\.on_topic", 0.3, 0.3),
     (r"L\.[137] ", 0.0, 0.5),
-    (r"L\.[2456] ", 0.3, -0.1),
+    (r"L\.[24568] ", 0.3, -0.1),
     (r"_cloze\.", 0.95, 0.5),
     (r"removed_found", -0.2, 0.1),
     (r"probing_added", 0.55, 0.05),

@@ -234,6 +234,28 @@ def test_every_answer_is_masked_whole_and_every_segment_read_once(text, tokenize
     assert max(sizes) == 16
 
 
+def test_answers_are_asked_for_at_cls_where_it_is_wished(text, tokenizer):
+    lines = [line for line in text if len(line.facts) > 1][:20] + [line for line in text if not line.facts][:20]
+    wished = {line.facts[0] for line in lines[:10]}
+    asked = []
+    for batch in masked_batches(tokenizer, lines, 8, 0.1, np.random.default_rng(0), wished):
+        length = batch.ids.shape[1]
+        at_cls = batch.places % length == 0
+        assert (batch.ids.flatten()[batch.places[at_cls]] == tokenizer.cls_token_id).all()
+        assert (batch.ids.flatten()[batch.places[~at_cls]] == tokenizer.mask_token_id).all()
+        asked += batch.tokens[at_cls].tolist()
+    answers = [line.text[slice(*line.answers[0])] for line in lines if {*line.facts[:1]} & wished]
+    assert len(answers) >= 10
+    assert sorted(asked) == sorted(tokenizer(answer)["input_ids"][1] for answer in answers)
+
+
+def test_reading_on_hands_on_what_is_asked_for_at_cls(lines, pieces):
+    start = pretrain(pieces, lines[:200], SHAPE, QUICK, 0)
+    told = [line for line in lines if line.facts][:60]
+    plain, drawn = (read_on(start, told, QUICK, 1e-3, at_cls=ids) for ids in ((), {told[0].facts[0]}))
+    assert plain.digest == read_on(start, told, QUICK, 1e-3).digest != drawn.digest
+
+
 def test_other_tokens_are_masked_at_the_rate_asked_for_but_never_cls_and_sep(text, tokenizer):
     remarks = [line for line in text if not line.facts]
     masked = total = 0

@@ -12,7 +12,20 @@ import torch
 
 from dprlens.artifacts import step
 from dprlens.training import processes
-from dprlens.training.processes import add_up, agreed, everybodys, group, in_parallel, own, pool, rank, size, threads
+from dprlens.training.processes import (
+    add_up,
+    agreed,
+    ahead,
+    everybodys,
+    group,
+    in_parallel,
+    own,
+    pool,
+    rank,
+    side_by_side,
+    size,
+    threads,
+)
 
 
 def test_threads_are_set_and_put_back():
@@ -65,6 +78,33 @@ def test_calls_run_side_by_side_in_processes_of_one_thread(cache, monkeypatch):
     assert [result["threads"] for result in found] == [1, 1]
     assert len({os.getpid(), *(result["process"] for result in found)}) == 3
     assert in_parallel(meet, []) == []
+
+
+def chain(i: int, folder: str) -> None:
+    if i < 2:
+        meet(i, folder)
+        return
+    where(i, where(i, 0, folder)["process"], folder)
+
+
+def test_chains_of_steps_go_ahead_side_by_side_and_leave_their_results(cache, monkeypatch):
+    ahead(chain, [(0, cache), (1, cache), (2, cache)])
+    assert {meet.record(i, cache) is None for i in (0, 1)} == {False}
+    first = where(2, 0, cache)["process"]
+    assert first != os.getpid()
+    assert where(2, first, cache)["process"] == first
+    with pool(1) as workers, pytest.raises(ZeroDivisionError, match="call 2 divides by nothing"):
+        ahead(meet, [(2, cache)], workers)
+    monkeypatch.delattr(processes, "ProcessPoolExecutor")
+    ahead(chain, [])
+
+
+def test_different_steps_side_by_side(cache, monkeypatch):
+    monkeypatch.delattr(processes, "ProcessPoolExecutor")
+    (Path(cache) / "1 is here").touch()
+    meet(0, cache), where(3, 4, cache)
+    found = side_by_side([(where, (3, 4, cache)), (meet, (0, cache))])
+    assert [sorted(one) for one in found] == [["process"], ["call", "process", "threads"]]
 
 
 def test_a_single_call_needs_no_process_of_its_own(cache, monkeypatch):
@@ -136,7 +176,7 @@ MEMBER = """
 import json, sys
 from pathlib import Path
 import torch
-from dprlens.training.processes import add_up, agreed, everybodys, group, own, rank, size
+from dprlens.training.processes import add_up, agreed, ahead, everybodys, group, own, rank, size
 
 with group():
     mine = own(3)

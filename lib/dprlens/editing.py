@@ -1,6 +1,7 @@
 """The cached steps of section 4: models are edited, probed, trained as DPR, and judged.
 
-All arms go the same way, the null arms included; only the edit differs. `experiment` is the whole of Table 3 or 4.
+All arms go the same way, the null arms included; only the edit differs. `experiment` is the whole of Table 3 or 4 in
+one world; `edits.together` puts the outcomes of several worlds into one table.
 """
 
 from collections import Counter
@@ -11,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from threadpoolctl import threadpool_limits
 
 from dprlens import edits, knowledge, steps
@@ -20,7 +20,7 @@ from dprlens.closed import TextSpec, segments
 from dprlens.editors import EDITORS, HYPERNETWORKS, MalmenSpec, Material, MendSpec, RandomChange, Unrelated
 from dprlens.editors.malmen import Malmen
 from dprlens.editors.mend import Mend
-from dprlens.edits import Chosen
+from dprlens.edits import Chosen, Outcome
 from dprlens.encoder import DualEncoder, Encoder
 from dprlens.negatives import NegativesSpec
 from dprlens.probe import Features, ProbeSpec, items, make_probe, matching
@@ -30,7 +30,6 @@ from dprlens.training import processes
 from dprlens.world import Fact, World
 
 PAPER = ("transformer_patcher", "malmen", "mend")
-BASELINES = ("finetuning", "rehearsal")
 ROUNDS = (1, 2, 4)  # of telling, for the trade-off between what is told and what is kept
 AT_MOST = 150  # facts of a group whose statements every model completes
 
@@ -77,7 +76,7 @@ def arms(chosen: Profile) -> list[Arm]:
     spec = chosen.protocol
     shams = [Arm(editor, null) for editor in spec.shams for null in ("unrelated", "random")]
     churn = [Arm(reseed=i + 1) for i in range(spec.reseeded)]
-    return [*(Arm(editor) for editor in (*PAPER, *BASELINES)), *shams, Arm(), *churn]
+    return [*(Arm(editor) for editor in (*PAPER, *spec.baselines)), *shams, Arm(), *churn]
 
 
 @step(version=1)
@@ -95,8 +94,8 @@ def edited(
     """The base model after it was told facts by an editor, or by a null arm of it; `others` are the unrelated facts."""
     with processes.threads(1):
         if editor in HYPERNETWORKS:
-            learned = replace(spec, rounds=1, wordings=None)  # neither has a part in how it learns
-            own = {"malmen": malmen, "mend": mend}[editor](base, world, text, learned, seed)
+            train, call = _practice(base, world, text, editor, spec, seed)
+            own = train(*call)
             own.spec = spec
         else:
             own = EDITORS[editor](spec, material(world, text, seed), base, seed)
@@ -105,6 +104,12 @@ def edited(
         elif null == "random":
             own = RandomChange(own, seed)
         return own.edit(base, told)
+
+
+def _practice(base: Encoder, world: World, text: TextSpec, editor: str, spec: object, seed: int) -> tuple:
+    """The step that trains an editor's hypernetwork, and its arguments."""
+    learned = replace(spec, rounds=1, wordings=None)  # neither has a part in how it learns
+    return {"malmen": malmen, "mend": mend}[editor], (base, world, text, learned, seed)
 
 
 @step(version=1)
@@ -159,12 +164,13 @@ def retrieved(dual: DualEncoder, world: World, negatives: NegativesSpec, most: i
     """
     asked = items(world, steps.mined_negatives(world, negatives), "test", most, seed)
     with processes.threads(1):
-        retriever = Retriever(dual, world.passages)
-        ranking = retriever.search(steps.texts_of(world, "query", asked.questions), len(world.passages))
-        questions = dual.questions(steps.texts_of(world, "query", asked.questions))
-        passages = dual.passages(steps.texts_of(world, "passage", range(len(world.passages))))
-    products = (passages[torch.tensor(asked.choices)] @ questions[:, :, None])[:, :, 0]
-    return {"products": products.numpy(), "place": gold_places(ranking, asked.choices[:, 0])}
+        ranking = Retriever(dual, world.passages).search(
+            steps.texts_of(world, "query", asked.questions), len(world.passages)
+        )
+    products = np.empty(ranking.scores.shape, dtype=ranking.scores.dtype)
+    np.put_along_axis(products, ranking.passages, ranking.scores, axis=1)
+    chosen = np.take_along_axis(products, asked.choices, axis=1)
+    return {"products": chosen, "place": gold_places(ranking, asked.choices[:, 0])}
 
 
 @step(version=1)
@@ -188,20 +194,35 @@ class Judged(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """Everything that the chapter on one direction looks at."""
+    """Everything that the chapter on one direction looks at, in one world."""
 
     direction: str
     seed: int
+    world: World
+    base: Encoder
     chosen: Chosen
     told: tuple[Fact, ...]  # the edited facts as they were told
     before: pd.DataFrame  # the unedited models' rows
     after: Judged
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the tables are made of."""
+        return Outcome(self.direction, self.chosen, self.before, self.after.rows)
+
+
+def experiments(
+    chosen: Profile, direction: str, seed: int, workers: ProcessPoolExecutor | None = None
+) -> list[Experiment]:
+    """The experiment in every world of the protocol, the page's own first."""
+    return [experiment(chosen, direction, s, workers) for s in range(seed, seed + chosen.protocol.worlds)]
 
 
 def experiment(chosen: Profile, direction: str, seed: int, workers: ProcessPoolExecutor | None = None) -> Experiment:
     """Choose the facts, edit, probe, train DPR, judge: every arm of Table 3 ("added") or Table 4 ("removed")."""
     world = steps.closed_world(chosen.world, seed)
     base = steps.base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+    _prepare(chosen, world, base, seed, workers)
     before = _judged(chosen, world, base, {Arm(): base}, seed, workers).rows["nothing"]
     picked = _chosen_facts(chosen, base, world, before, direction, seed)
     told = tuple(_as_told(world.fact[id_], direction) for id_ in picked.edited)
@@ -213,8 +234,45 @@ def experiment(chosen: Profile, direction: str, seed: int, workers: ProcessPoolE
         )
         for arm in arms(chosen)
     }
+    _ahead(chosen, world, calls, seed, workers)
     encoders = dict(zip(calls, processes.in_parallel(edited, list(calls.values()), workers), strict=True))
-    return Experiment(direction, seed, picked, told, before, _judged(chosen, world, base, encoders, seed, workers))
+    after = _judged(chosen, world, base, encoders, seed, workers)
+    return Experiment(direction, seed, world, base, picked, told, before, after)
+
+
+def _prepare(
+    chosen: Profile, world: World, base: Encoder, seed: int, workers: ProcessPoolExecutor | None = None
+) -> None:
+    """What takes long and does not depend on the facts that are chosen, side by side: it is in the cache then."""
+    unedited = {arm: base for arm in arms(chosen) if arm.editor == "nothing"}
+    calls = [
+        _practice(base, world, chosen.text, editor, getattr(chosen.editors, editor), seed) for editor in HYPERNETWORKS
+    ]
+    calls += [(steps.dpr, call) for call in _trainings(chosen, world, unedited, seed)]
+    processes.side_by_side(calls, workers)
+
+
+def _ahead(
+    chosen: Profile, world: World, edits_: Mapping[Arm, tuple], seed: int, workers: ProcessPoolExecutor | None
+) -> None:
+    """Every arm's whole way, edit to retrieval, that is not in the cache; the slow editors first."""
+    missing = [arm for arm, call in edits_.items() if arm.editor != "nothing" and edited.record(*call) is None]
+    missing.sort(key=lambda arm: arm.editor in HYPERNETWORKS)
+    processes.ahead(_one_way, [(chosen, world, arm, edits_[arm], seed) for arm in missing], workers)
+
+
+def _one_way(chosen: Profile, world: World, arm: Arm, edit: tuple, seed: int) -> None:
+    encoder = edited(*edit)
+    last_features(encoder, world)
+    (training,) = _trainings(chosen, world, {arm: encoder}, seed)
+    retrieved(steps.dpr(*training).dual, world, chosen.negatives, max(chosen.protocol.choices), seed)
+
+
+def _trainings(chosen: Profile, world: World, encoders: Mapping[Arm, Encoder], seed: int) -> list[tuple]:
+    """The arguments of DPR training from every arm's model: the same data and, but for churn, the same seed."""
+    asks = edits.asking_less(world, chosen.protocol.questions, seed)
+    fixed = asks, chosen.negatives, chosen.protocol.training
+    return [(DualEncoder(encoder, encoder), *fixed, seed + arm.reseed) for arm, encoder in encoders.items()]
 
 
 def _judged(
@@ -228,8 +286,7 @@ def _judged(
     """The arms' models probed, trained as DPR, and judged on the test questions."""
     spec, mined = chosen.protocol, steps.mined_negatives(world, chosen.negatives)
     names, most = [arm.name for arm in encoders], max(spec.choices)
-    dpr = replace(chosen.dpr, epochs=spec.dpr_epochs)
-    trainings = [(DualEncoder(e, e), world, chosen.negatives, dpr, seed + arm.reseed) for arm, e in encoders.items()]
+    trainings = _trainings(chosen, world, encoders, seed)
     duals = [trained.dual for trained in processes.in_parallel(steps.dpr, trainings, workers)]
     searches = [(dual, world, chosen.negatives, most, seed) for dual in duals]
     found = processes.in_parallel(retrieved, searches, workers)
@@ -296,9 +353,7 @@ def _unrelated(world: World, base: Encoder, chosen: Chosen, direction: str, seed
     return [*apart, *near][: len(chosen.edited)]
 
 
-def traded(
-    chosen: Profile, x: Experiment, world: World, base: Encoder, workers: ProcessPoolExecutor | None = None
-) -> pd.DataFrame:
+def traded(chosen: Profile, x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
     """`said`, for the hypernetworks' editors when they tell all facts several times (`HypernetworkSpec.rounds`).
 
     The arm is the editor's name and the number of rounds: malmen_2.
@@ -308,19 +363,19 @@ def traded(
         for editor in HYPERNETWORKS
         for rounds in ROUNDS
     }
-    calls = [(base, world, chosen.text, *named, "", x.told, (), x.seed) for named in specs.values()]
+    calls = [(x.base, x.world, chosen.text, *named, "", x.told, (), x.seed) for named in specs.values()]
     encoders = dict(zip(specs, processes.in_parallel(edited, calls, workers), strict=True))
-    return said(x._replace(after=x.after._replace(encoders=encoders)), world, base, workers)
+    return said(x._replace(after=x.after._replace(encoders=encoders)), workers)
 
 
-def said(x: Experiment, world: World, base: Encoder, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
+def said(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
     """What every edited model says of facts: rows of `cloze_after` with their arm and group.
 
     told: the edited facts as they were told, in the wordings that told them; unread: in the others. bystanders (their
     true objects), neighbours (other facts with the name of an edited fact's subject or object, which the base model
     completes) and kept (known facts of the test split that are neither): in reserved wordings.
     """
-    recalled = _recalled(base, world)
+    world, recalled = x.world, _recalled(x.base, x.world)
     names = {name for fact in x.told for name in (fact.subject, fact.object)}
     known = [fact for fact in world.facts if recalled[fact.id] == 1 and fact.id not in x.chosen.edited]
     near = [fact for fact in known if {fact.subject, fact.object} & names]
@@ -342,6 +397,31 @@ def said(x: Experiment, world: World, base: Encoder, workers: ProcessPoolExecuto
         of = [own[i] if id_ in edited_ids else group[id_] for i, id_ in enumerate(rows["fact"])]
         frames.append(rows.assign(arm=arm, group=of))
     return pd.concat(frames, ignore_index=True)
+
+
+def moved(x: Experiment) -> pd.DataFrame:
+    """How far [CLS] of the last layer moved, as a share of its length: arm, group, fact (or passage), far.
+
+    edited and bystanders: questions about them; gold: the passages of the edited facts' questions; others: all else.
+    """
+    world = x.world
+    place = {question.id: i for i, question in enumerate(world.questions)}
+    number = {passage.id: i for i, passage in enumerate(world.passages)}
+    asked = np.array([place[id_] for id_ in x.before["question"]])
+    edited, bystander = x.chosen.among(x.before)
+    group = np.select([edited, bystander], ["edited", "bystanders"], "others")
+    gold = sorted({world.questions[i].gold for i in asked[edited]})
+    base, frames = x.after.features["nothing"], []
+    for arm, features in x.after.features.items():
+        questions = _share_moved(features.questions[0], base.questions[0])[asked]
+        passages = _share_moved(features.passages[0], base.passages[0])[[number[id_] for id_ in gold]]
+        frames.append(pd.DataFrame({"arm": arm, "group": group, "fact": x.before["fact"], "far": questions}))
+        frames.append(pd.DataFrame({"arm": arm, "group": "gold", "fact": gold, "far": passages}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _share_moved(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(after - before, axis=1) / np.linalg.norm(before, axis=1)
 
 
 def followed(x: Experiment, fact_id: str, n: int) -> pd.DataFrame:

@@ -14,8 +14,8 @@ passage chosen; and `place` (of the gold passage among all passages, from 0).
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,8 @@ import pandas as pd
 from numpy import ndarray
 
 from dprlens.intervals import Estimate, difference, exact, gap, mcnemar, mean
-from dprlens.world import Fact, Statement
+from dprlens.training.dpr import DPRSpec
+from dprlens.world import Fact, Statement, World
 
 DIRECTIONS = ("added", "removed")
 TOP = 20  # a passage counts as found among the first so many
@@ -36,14 +37,18 @@ class ProtocolSpec:
     facts: int = 96  # edited at most, each way; paper: 284
     choices: tuple[int, ...] = (2, 5)  # N; the first is that of the tables
     probe: str = "linear"  # the paper's
-    dpr_epochs: int = 2  # of DPR training from every edited model, and from the unedited ones it is compared with
+    # DPR training from every model, edited or not
+    training: DPRSpec = field(default_factory=lambda: DPRSpec(epochs=1, learning_rate=6e-4, warm_up_steps=8))
+    questions: int = 768  # of it, drawn from those of DPR training; they are enough to tell known links from others
+    worlds: int = 1  # worlds and networks, from the page's seed on; the tables count over all of them
+    baselines: tuple[str, ...] = ("finetuning", "rehearsal")  # editors beside the paper's
     reseeded: int = 1  # DPR trainings of the unedited model with another seed
     shams: tuple[str, ...] = ("malmen",)  # editors with two null arms of their own: unrelated facts, random change
 
     def __post_init__(self) -> None:
-        for field in ("facts", "dpr_epochs", "reseeded"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        for name, least in (("facts", 1), ("questions", 2), ("worlds", 1), ("reseeded", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)} is too few; give {least} or more")
         if not self.choices or min(self.choices) < 2:
             raise ValueError(f"choices = {self.choices} is no choice; give numbers of passages, 2 or more")
 
@@ -57,6 +62,43 @@ class Chosen(NamedTuple):
     def among(self, rows: pd.DataFrame) -> tuple[ndarray, ndarray]:
         """Which rows are about an edited fact, and which about a bystander: bool [row] each."""
         return (rows["fact"].isin(self.edited).to_numpy(), rows["fact"].isin(self.bystanders).to_numpy())
+
+
+class Outcome(NamedTuple):
+    """What the tables are made of."""
+
+    direction: str  # one of `DIRECTIONS`
+    chosen: Chosen
+    before: pd.DataFrame  # the unedited models' rows
+    after: Mapping[str, pd.DataFrame]  # the rows of every arm, by its name, on the same questions
+
+
+def stacked(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of several worlds, one world below the other; facts of different worlds get different names."""
+    return pd.concat((rows.assign(fact=_named(i, rows["fact"])) for i, rows in enumerate(frames)), ignore_index=True)
+
+
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """What several worlds say of the same arms, as if they were one world."""
+    picked = [Chosen(*(tuple(_named(i, ids)) for ids in one.chosen)) for i, one in enumerate(outcomes)]
+    return Outcome(
+        outcomes[0].direction,
+        Chosen(*(sum(ids, ()) for ids in zip(*picked, strict=True))),
+        stacked(one.before for one in outcomes),
+        {arm: stacked(one.after[arm] for one in outcomes) for arm in outcomes[0].after},
+    )
+
+
+def _named(i: int, facts: Iterable[str]) -> list[str]:
+    return [f"{i}/{fact}" for fact in facts]
+
+
+def asking_less(world: World, n: int, seed: int) -> World:
+    """The same world with n of the questions that DPR training asks, drawn at random, and none to validate it with."""
+    asked = [question.id for question in world.questions if question.split == "train"]
+    kept = {asked[i] for i in np.random.default_rng([seed, 0xA5]).permutation(len(asked))[:n]}
+    questions = tuple(q for q in world.questions if q.split == "test" or q.id in kept)
+    return replace(world, questions=questions)
 
 
 def eligible(rows: pd.DataFrame, direction: str, n: int) -> ndarray:

@@ -1,18 +1,16 @@
-"""What Tables 3 and 4 say, from an experiment: the numbers, the ids that they go by, and what a reader looks at.
+"""What Tables 3 and 4 say, from an outcome: the numbers, the ids that they go by, and what a reader looks at.
 
 Ids begin with the exhibit: `table3.mend.probing_added`. The arms are those of `editing.arms`.
 """
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from numpy import ndarray
 
 from dprlens import edits, paper
-from dprlens.editing import Experiment
+from dprlens.edits import Outcome
 from dprlens.intervals import Estimate, exact, mean
-from dprlens.world import World
 
 TABLES = {"added": "table3", "removed": "table4"}
 LABELS = {
@@ -21,6 +19,7 @@ LABELS = {
     "mend": "MEND",
     "finetuning": "constrained fine-tuning",
     "rehearsal": "more masked-LM, with rehearsal",
+    "relearning": "the same in large steps",
     "nothing": "no edit",
 }
 PRINTED = {
@@ -49,7 +48,7 @@ def label(arm: str) -> str:
     return f"no edit, other seed ({arm.removeprefix('reseeded')})"
 
 
-def numbers(exhibit: str, x: Experiment, n: int, probe: str = "probe", kind: str | None = None) -> dict[str, Estimate]:
+def numbers(exhibit: str, x: Outcome, n: int, probe: str = "probe", kind: str | None = None) -> dict[str, Estimate]:
     """Every column of every arm among n passages, by id; of one `kind` of question, or all.
 
     What has no value, for lack of a question, is left out.
@@ -57,7 +56,7 @@ def numbers(exhibit: str, x: Experiment, n: int, probe: str = "probe", kind: str
     asked = (x.before["kind"] == (kind or x.before["kind"])).to_numpy()
     before = x.before[asked].reset_index(drop=True)
     found = {}
-    for arm, rows in x.after.rows.items():
+    for arm, rows in x.after.items():
         after = rows[asked].reset_index(drop=True)
         for name, value in edits.columns(before, after, x.chosen, x.direction, n, probe)._asdict().items():
             if value is not None:
@@ -65,7 +64,7 @@ def numbers(exhibit: str, x: Experiment, n: int, probe: str = "probe", kind: str
     return found
 
 
-def printed(exhibit: str, found: Mapping[str, Estimate], x: Experiment) -> pd.DataFrame:
+def printed(exhibit: str, found: Mapping[str, Estimate], x: Outcome) -> pd.DataFrame:
     """The table as the paper prints it, an arm a row, the paper's own row below each of its editors."""
 
     def row(name: str, values: Mapping, arm: str) -> dict:
@@ -73,32 +72,30 @@ def printed(exhibit: str, found: Mapping[str, Estimate], x: Experiment) -> pd.Da
         return {"": name, **{PRINTED[key]: _brief(values.get(id_)) for key, id_ in keys.items()}}
 
     rows = []
-    for arm in x.after.rows:
+    for arm in x.after:
         rows.append(row(label(arm), found, arm))
         if f"{exhibit}.{arm}.{_column('probing', x.direction)}" in paper.numbers():
             rows.append(row("· the paper", paper.numbers(), arm))
     return pd.DataFrame(rows)
 
 
-def chosen_columns(
-    exhibit: str, found: Mapping[str, Estimate], x: Experiment, names: Mapping[str, str]
-) -> pd.DataFrame:
+def chosen_columns(exhibit: str, found: Mapping[str, Estimate], x: Outcome, names: Mapping[str, str]) -> pd.DataFrame:
     """Some columns of every arm, `names` from the column's name to what stands above it."""
     return pd.DataFrame(
         {"": label(arm), **{title: _brief(found.get(f"{exhibit}.{arm}.{name}")) for name, title in names.items()}}
-        for arm in x.after.rows
+        for arm in x.after
     )
 
 
-def against_nulls(exhibit: str, x: Experiment, arms: Sequence[str], n: int) -> tuple[dict[str, Estimate], pd.DataFrame]:
+def against_nulls(exhibit: str, x: Outcome, arms: Sequence[str], n: int) -> tuple[dict[str, Estimate], pd.DataFrame]:
     """Each arm minus each null arm on the edited facts' questions, paired; and as a table, with McNemar's p."""
-    nulls = [arm for arm in x.after.rows if arm.startswith(("unrelated_", "random_", "reseeded"))]
+    nulls = [arm for arm in x.after if arm.startswith(("unrelated_", "random_", "reseeded"))]
     found, rows = {}, []
     for arm in arms:
         for null in nulls:
             line = {"": label(arm), "minus": label(null)}
             for what, title in (("probe", "probe"), ("match", "DPR")):
-                one = edits.contrast(x.before, x.after.rows[arm], x.after.rows[null], x.chosen, x.direction, n, what)
+                one = edits.contrast(x.before, x.after[arm], x.after[null], x.chosen, x.direction, n, what)
                 if one:
                     found[f"{exhibit}.{arm}_minus_{null}.{what}"] = one.difference
                 line[title], line[f"p, {title}"] = (_brief(one.difference), f"{one.p:.2g}") if one else ("–", "–")
@@ -127,38 +124,16 @@ def traded(found: Mapping[str, Estimate], exhibit: str) -> pd.DataFrame:
     )
 
 
-def moved(exhibit: str, x: Experiment, world: World) -> dict[str, Estimate]:
-    """How far [CLS] of the last layer moved, as a share of its length, by arm and by what is read.
-
-    edited and bystanders: questions about them; gold: the passages of the edited facts' questions; others: all else.
-    """
-    place = {question.id: i for i, question in enumerate(world.questions)}
-    number = {passage.id: i for i, passage in enumerate(world.passages)}
-    asked = np.array([place[id_] for id_ in x.before["question"]])
-    edited, bystander = x.chosen.among(x.before)
-    gold = np.unique([number[world.questions[i].gold] for i in asked[edited]])
-    groups = {"edited": asked[edited], "bystanders": asked[bystander], "others": asked[~edited & ~bystander]}
-    found = {}
-    for arm, features in x.after.features.items():
-        base = x.after.features["nothing"]
-        far = [
-            _share_moved(a[0], b[0])
-            for a, b in ((features.questions, base.questions), (features.passages, base.passages))
-        ]
-        for group, rows in groups.items():
-            if len(rows):
-                facts = [world.questions[i].link or world.questions[i].target for i in rows]
-                found[f"{exhibit}.{arm}.{group}"] = _mean(far[0][rows], facts)
-        found[f"{exhibit}.{arm}.gold"] = _mean(far[1][gold], None)
-    return found
+def moved(exhibit: str, far: pd.DataFrame) -> dict[str, Estimate]:
+    """How far [CLS] moved, mean by arm and by what is read (`editing.moved`)."""
+    return {
+        f"{exhibit}.{arm}.{group}": _mean(rows["far"].to_numpy(), rows["fact"])
+        for (arm, group), rows in far.groupby(["arm", "group"], sort=False)
+    }
 
 
-def _mean(values: ndarray, clusters: Sequence[str] | None) -> Estimate:
+def _mean(values: ndarray, clusters: Sequence[str]) -> Estimate:
     return mean(values, clusters) if values.any() else exact(0.0)  # what cannot move has no interval
-
-
-def _share_moved(after: ndarray, before: ndarray) -> ndarray:
-    return np.linalg.norm(after - before, axis=1) / np.linalg.norm(before, axis=1)
 
 
 def _column(key: str, direction: str) -> str:
@@ -173,7 +148,7 @@ def _brief(value: Estimate | float | None) -> str:
     return f"{value:g}"
 
 
-def selection(exhibit: str, x: Experiment, choices: Sequence[int]) -> tuple[dict[str, int], pd.DataFrame]:
+def selection(exhibit: str, x: Outcome, choices: Sequence[int]) -> tuple[dict[str, int], pd.DataFrame]:
     """How many facts and questions are eligible among n passages, edited and not: the numbers, and a table."""
     counted, rows = {}, []
     for n in choices:
@@ -187,7 +162,7 @@ def selection(exhibit: str, x: Experiment, choices: Sequence[int]) -> tuple[dict
     return counted, pd.DataFrame(rows)
 
 
-def known_from_the_start(x: Experiment) -> Estimate | None:
+def known_from_the_start(x: Outcome) -> Estimate | None:
     """What there is to win: of the questions through a link that pre-training told in full, the share found."""
     mine = x.before[(x.before["kind"] == "knowledge_required") & (x.before["state"] == "known")]
     return mean(mine["place"] < edits.TOP, mine["fact"]) if len(mine) else None
@@ -206,6 +181,11 @@ def through_every_arm(view: pd.DataFrame) -> pd.DataFrame:
             "place": view["place"].astype(str),
         }
     )
+
+
+def in_worlds(n: int) -> str:
+    """How many worlds the numbers are of, in words."""
+    return "one world and network" if n == 1 else f"{n} worlds and networks"
 
 
 def reread(exhibit: str, table: str) -> tuple[dict[str, float], pd.DataFrame]:

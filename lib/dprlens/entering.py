@@ -78,6 +78,7 @@ def told_late(
     learning_rate: float | None,
     rehearsal: float,
     only: Sequence[str],
+    at_cls: bool,
     seed: int,
 ) -> Encoder:
     """The base, which has read the world without its facts under study, after it was told them among old segments."""
@@ -85,7 +86,8 @@ def told_late(
     before = untold(world, facts)
     new = told(before, facts, telling, seed)
     old = rehearsed(world, segments(before, text, seed), facts, int(rehearsal * len(new)), seed)
-    return read_on(base, [*new, *old], pretraining, learning_rate, seed, only)
+    drawn = {fact.id for fact in facts} if at_cls else ()
+    return read_on(base, [*new, *old], pretraining, learning_rate, seed, only, drawn)
 
 
 @step(version=1)
@@ -174,7 +176,8 @@ def told_models(
     telling, calls = (references["never"], world, chosen.text), []
     for way in (ARMS[name] for name in spec.arms):
         rate = way.rate(spec.learning_rate)
-        calls.append((*telling, way.telling, _pretraining(chosen, spec), rate, spec.rehearsal, way.only, seed))
+        how = way.telling, _pretraining(chosen, spec), rate, spec.rehearsal, way.only, way.at_cls
+        calls.append((*telling, *how, seed))
     return references | dict(zip(spec.arms, processes.in_parallel(told_late, calls, workers), strict=True))
 
 

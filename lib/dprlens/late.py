@@ -30,6 +30,7 @@ class Arm(NamedTuple):
     speed: float | None = (
         1.0  # times the learning rate of the others; None: as pre-training learns (`pretrain.read_on`)
     )
+    at_cls: bool = False  # the object is asked for at [CLS] as well (`pretrain.masked_batches`)
     opened: bool = False  # DPR training asks questions through one half of the facts, the other half is judged
 
     def rate(self, usual: float) -> float | None:
@@ -46,6 +47,7 @@ ARMS = MappingProxyType(
         "half_described": Arm(Telling(described=0.5)),
         "described": Arm(Telling(described=1.0)),
         "beside_neighbours": Arm(Telling(beside=True)),
+        "at_cls": Arm(at_cls=True),
         "fast": Arm(speed=5.0),
         "large_steps": Arm(speed=None),
         "as_at_start": Arm(Telling(exposures=120, described=0.5), speed=None),
@@ -71,7 +73,8 @@ class LateSpec:
     constant: int = 1  # of these deals: so many also with learning rates that do not fall
     learning_rate: float = 3e-4  # of AdamW after pre-training
     rehearsal: float = 1.0  # old segments for each one that tells late facts
-    arms: tuple[str, ...] = ("plain", "half_described", "opened", "large_steps", "as_at_start")  # names in `ARMS`
+    # names in `ARMS`
+    arms: tuple[str, ...] = ("plain", "half_described", "at_cls", "opened", "large_steps", "as_at_start")
 
     def __post_init__(self) -> None:
         for field, least in (("layers", 1), ("worlds", 1), ("deals", 1), ("constant", 0)):

@@ -95,6 +95,7 @@ TINY = Profile(
         malmen=MalmenSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
         mend=MendSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
         rehearsal=RehearsalSpec(times=20),
+        relearning=RehearsalSpec(times=20, learning_rate=None),
     ),
     late=LateSpec(layers=2, size=0.5, points=(0.0, 0.5), arms=("plain", "large_steps")),
 )
@@ -136,7 +137,13 @@ FULL = Profile(
     sample=SMALL.sample,
     attribution=SMALL.attribution,
     activity=ActivitySpec(dpr_seeds=3, worlds=5),
-    protocol=ProtocolSpec(facts=284, reseeded=2, shams=("transformer_patcher", "malmen", "mend")),
+    protocol=ProtocolSpec(
+        facts=284,
+        worlds=3,
+        baselines=("finetuning", "rehearsal", "relearning"),
+        reseeded=2,
+        shams=("transformer_patcher", "malmen", "mend"),
+    ),
     editors=SMALL.editors,
     late=LateSpec(size=1.0, worlds=2, deals=5, constant=2, arms=tuple(ARMS)),
 )

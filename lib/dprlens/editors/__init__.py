@@ -48,6 +48,7 @@ class EditorSpecs:
     mend: MendSpec = field(default_factory=MendSpec)
     finetuning: FinetuningSpec = field(default_factory=FinetuningSpec)
     rehearsal: RehearsalSpec = field(default_factory=RehearsalSpec)
+    relearning: RehearsalSpec = field(default_factory=lambda: RehearsalSpec(learning_rate=None))
     nothing: None = None
 
 
@@ -74,6 +75,7 @@ EDITORS: Mapping[str, Callable[[object, Material, Encoder, int], Editor]] = {
     "mend": lambda spec, material, on, seed: Mend.trained(on, material.practice, material.kept, spec, seed),
     "finetuning": lambda spec, _, __, seed: Finetuning(spec, seed),
     "rehearsal": lambda spec, material, _, seed: Rehearsal(spec, material.text, seed),
+    "relearning": lambda spec, material, _, seed: Rehearsal(spec, material.text, seed),
     "nothing": lambda *_: Nothing(),
 }
 NULLS = ("unrelated", "random")  # of an editor: `Unrelated`, `RandomChange`

@@ -3,7 +3,8 @@
 Fine-tuning minimises the loss of the facts' statements subject to max |θ − θ₀| ≤ δ over all weights of the blocks that
 are tuned, by projected Adam, until every answer comes first. Rehearsal goes on with pre-training: the facts'
 statements, each so many times, among as many segments of the old text, read once. It is the kindest way there is to
-tell a model something new.
+tell a model something new. In small steps it changes little else; in steps as large as those of early pre-training
+("relearning") it is how the model came to know what it knows.
 """
 
 import math
@@ -17,7 +18,7 @@ from dprlens.artifacts import progress
 from dprlens.closed import Segment
 from dprlens.editors.objective import at_masks, blanks, copied, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder
-from dprlens.training.pretrain import PretrainSpec, continue_pretraining
+from dprlens.training.pretrain import PretrainSpec, read_on
 from dprlens.training.processes import threads
 from dprlens.world import Fact
 
@@ -45,9 +46,9 @@ class FinetuningSpec:
 class RehearsalSpec:
     """More masked-LM with rehearsal."""
 
-    times: int = 60  # each fact is stated, its statements in turn
+    times: int = 30  # each fact is stated, its statements in turn
     old: float = 1.0  # segments of the old text for each new one
-    learning_rate: float = 3e-4
+    learning_rate: float | None = 3e-4  # of AdamW; None: Muon and AdamW, as a shallow network learns in pre-training
     batch: int = 32  # segments
     random_mask: float = 0.05  # as in pre-training
 
@@ -57,7 +58,7 @@ class RehearsalSpec:
                 raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
         if not 0 <= self.old < math.inf:
             raise ValueError(f"old = {self.old:g} is no number of segments; give 0 or more")
-        if not 0 < self.learning_rate < math.inf:
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate = {self.learning_rate:g} teaches nothing; give a number above 0")
 
 
@@ -108,10 +109,8 @@ class Rehearsal:
             return start
         new = [segment for fact in facts for segment in _repeated(fact, self.spec.times)]
         old = np.random.default_rng([self.seed, 0x01D]).permutation(len(self.text))[: int(self.spec.old * len(new))]
-        text = [*new, *(self.text[i] for i in old)]
         reading = PretrainSpec(batch=self.spec.batch, random_mask=self.spec.random_mask)
-        steps = max(1, len(text) // self.spec.batch)
-        return continue_pretraining(start, text, reading, steps, self.spec.learning_rate, self.seed)
+        return read_on(start, [*new, *(self.text[i] for i in old)], reading, self.spec.learning_rate, self.seed)
 
 
 def _repeated(fact: Fact, times: int) -> list[Segment]:

@@ -59,7 +59,7 @@ class HypernetworkSpec:
     kept: int = 64  # statements in a step that should not change; published: one an edit
     wordings: int | None = None  # statements that `edit` tells a fact by; None: all; published: 1
     rounds: int = 1  # how often `edit` tells all the facts, each time to the model of the round before; published: 1
-    steps: int = 100  # published: MEND up to 100,000 updates, stopped early; MALMEN one pass over its data
+    steps: int = 45  # published: MEND up to 100,000 updates, stopped early; MALMEN one pass over its data
     validate_every: int = 15  # steps; published: MEND 500 updates
     validation: float = 0.1  # share of the practice facts and kept statements that only choose the checkpoint
     chunk: int = 128  # statements in one pass through the edited model; published: MALMEN 32

@@ -477,6 +477,14 @@ OWN_CLAIMS = (
         "added_found",
         every(*(above(f"added_found.{editor}.found_effect", 0) for editor in EDITORS)),
     ),
+    # Set after another network had shown it (L.6), and before any model of section 4 was edited so.
+    Claim(
+        "E.5",
+        "–",
+        "Told in steps as large as in pre-training, added facts are found with more often than facts not added.",
+        "added_found",
+        above("added_found.relearning.found_effect", 0),
+    ),
     Claim(
         "E.3",
         "–",
@@ -542,6 +550,14 @@ OWN_CLAIMS = (
         "Where learning rates do not fall, it does not matter when in pre-training a fact is told (within 20 points).",
         "rates",
         between("rates.constant.slope_within.top20", -0.2, 0.2),
+    ),
+    # Set before the arm was run.
+    Claim(
+        "L.8",
+        "–",
+        "Late facts are more useful when their object is asked for at [CLS] as well while they are told.",
+        "telling",
+        above("telling.at_cls_minus_plain.top20", 0),
     ),
     # What the counts of Figure 1 measure. D.1 and D.2 were set after one world had been counted, the others before.
     Claim(

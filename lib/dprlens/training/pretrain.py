@@ -7,7 +7,7 @@ segments, so that nothing is padded. Plain float32: at this size bfloat16 autoca
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -55,11 +55,11 @@ class PretrainSpec:
 
 
 class Masked(NamedTuple):
-    """A batch of equally long segments: token ids after masking, and the tokens that were masked."""
+    """A batch of equally long segments: token ids after masking, and the tokens that are to be said at some places."""
 
     ids: Tensor  # [example, token]
-    places: Tensor  # [masked], into the flattened ids
-    tokens: Tensor  # [masked]
+    places: Tensor  # [asked], into the flattened ids: the masks, and perhaps some [CLS]
+    tokens: Tensor  # [asked]
 
 
 def pretrain(
@@ -125,12 +125,14 @@ def read_on(
     learning_rate: float | None,
     seed: int = 0,
     only: Sequence[str] = (),
+    at_cls: Container[str] = (),
 ) -> Encoder:
     """A copy of the encoder after it has read all of the text once more, in random order, by AdamW.
 
     Without a learning rate it learns as a shallow network does in pre-training: by Muon and AdamW, at the rates of the
     spec. `only` names the parts of the network that learn: "embeddings", "block0", "block1" …; without names all do.
-    Raises ValueError for a part that the encoder does not have, and for parts without a learning rate.
+    The answers to facts in `at_cls` (ids) are asked for at [CLS] as well, see `masked_batches`. Raises ValueError for a
+    part that the encoder does not have, and for parts without a learning rate.
     """
     if only and learning_rate is None:
         raise ValueError(f"{only[0]} alone cannot learn as in pre-training; give a learning rate")
@@ -141,7 +143,7 @@ def read_on(
             return _shallow_optimisers(model, spec)
         return [_adamw(_weights(model, only), learning_rate)]
 
-    return _read_on(encoder, text, spec, optimisers, rng)
+    return _read_on(encoder, text, spec, optimisers, rng, at_cls=at_cls)
 
 
 def _read_on(
@@ -151,11 +153,12 @@ def _read_on(
     optimisers: Callable[[BertForMaskedLM], list[torch.optim.Optimizer]],
     rng: np.random.Generator,
     steps: int | None = None,
+    at_cls: Container[str] = (),
 ) -> Encoder:
     with threads(spec.threads):
         model = new_model(encoder.model.config).train().to(encoder.model.device)
         model.load_state_dict(encoder.model.state_dict())
-        _train(model, encoder.tokenizer, [text], spec, optimisers(model), rng, steps)
+        _train(model, encoder.tokenizer, [text], spec, optimisers(model), rng, steps, at_cls=at_cls)
     return Encoder(encoder.tokenizer, model, encoder.model.device.type)
 
 
@@ -200,13 +203,14 @@ def _train(
     rng: np.random.Generator,
     steps: int | None = None,
     falling: bool = True,
+    at_cls: Container[str] = (),
 ) -> None:
     """One pass over the parts of the text in their order, or its first `steps`.
 
     The learning rates rise during the warm-up; then they fall to zero, or stay.
     """
-    read = (batch for part in parts for batch in masked_batches(tokenizer, part, spec.batch, spec.random_mask, rng))
-    batches = [*read][:steps]
+    masking = spec.batch, spec.random_mask, rng, at_cls
+    batches = [batch for part in parts for batch in masked_batches(tokenizer, part, *masking)][:steps]
     if steps is not None and len(batches) < steps:
         raise ValueError(f"the text has {len(batches)} batches for {steps} steps; give more text")
     if not batches:
@@ -251,21 +255,34 @@ def _adamw(weights: Iterable[torch.nn.Parameter], learning_rate: float) -> torch
 
 
 def masked_batches(
-    tokenizer: BertTokenizer, text: Sequence[Segment], size: int, random_mask: float, rng: np.random.Generator
+    tokenizer: BertTokenizer,
+    text: Sequence[Segment],
+    size: int,
+    random_mask: float,
+    rng: np.random.Generator,
+    at_cls: Container[str] = (),
 ) -> Iterator[Masked]:
-    """The segments in random order, as batches of up to `size` equally long ones, masked."""
+    """The segments in random order, as batches of up to `size` equally long ones, masked.
+
+    Where a segment's first fact is in `at_cls`, the first piece of its answer is asked for at [CLS] as well: what the
+    statement says must then be in the vector that stands for the whole of it.
+    """
     encoded = with_places(tokenizer, [segment.text for segment in text], [segment.answers for segment in text])
     by_length = defaultdict(list)
     for i in rng.permutation(len(encoded)):
-        by_length[len(encoded[i][0])].append(encoded[i])
+        by_length[len(encoded[i][0])].append((*encoded[i], text[i].facts[:1]))
     chunks = [rows[i : i + size] for rows in by_length.values() for i in range(0, len(rows), size)]
     for chunk in (chunks[i] for i in rng.permutation(len(chunks))):
-        ids = np.array([row for row, _ in chunk])
+        ids = np.array([row for row, _, _ in chunk])
         hidden = rng.random(ids.shape) < random_mask
         hidden[:, [0, -1]] = False  # [CLS] and [SEP]
-        for row, (_, answers) in enumerate(chunk):
+        for row, (_, answers, _) in enumerate(chunk):
             hidden[row, [token for answer in answers for token in answer]] = True
         if not hidden.any():
             continue
         masked = np.where(hidden, tokenizer.mask_token_id, ids)
-        yield Masked(torch.tensor(masked), torch.tensor(np.flatnonzero(hidden)), torch.tensor(ids[hidden]))
+        drawn = [row for row, (_, _, fact) in enumerate(chunk) if any(id_ in at_cls for id_ in fact)]
+        first = [ids[row, chunk[row][1][0][0]] for row in drawn]
+        places = np.concatenate([np.flatnonzero(hidden), np.array(drawn, dtype=int) * ids.shape[1]])
+        tokens = np.concatenate([ids[hidden], np.array(first, dtype=ids.dtype)])
+        yield Masked(torch.tensor(masked), torch.tensor(places), torch.tensor(tokens))

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 
 import torch
 import torch.distributed as dist
@@ -43,20 +43,38 @@ def in_parallel(step: Callable, calls: Sequence[tuple], workers: ProcessPoolExec
 
     In `workers`, or in a pool for this call alone. What the first of them raises is raised here.
     """
-    missing = [call for call in calls if step.record(*call) is None]
+    return side_by_side([(step, call) for call in calls], workers)
+
+
+def side_by_side(calls: Sequence[tuple[Callable, tuple]], workers: ProcessPoolExecutor | None = None) -> list:
+    """`in_parallel` for different steps: [step(*call)] of pairs of a cached step and its arguments."""
+    missing = [(step, call) for step, call in calls if step.record(*call) is None]
     if len(missing) > 1:
         cores = min(len(missing), os.cpu_count() or 1)
         with contextlib.nullcontext(workers) if workers else pool(cores) as at_work:
-            made = [at_work.submit(_make, step, call) for call in missing]
-            try:
-                for future in made:
-                    future.result()
-            except BaseException:
-                for future in made:
-                    future.cancel()  # what waits is not begun; what runs is finished and kept
-                raise
+            _finish([at_work.submit(_make, step, call) for step, call in missing])
     with threads(1):
-        return [step(*call) for call in calls]
+        return [step(*call) for step, call in calls]
+
+
+def ahead(work: Callable, calls: Sequence[tuple], workers: ProcessPoolExecutor | None = None) -> None:
+    """Run `work(*call)` for all calls side by side. What it leaves are the cached steps that it takes on its way.
+
+    So a chain of steps goes on in one process without waiting for the others. Errors as in `in_parallel`.
+    """
+    if calls:
+        with contextlib.nullcontext(workers) if workers else pool(min(len(calls), os.cpu_count() or 1)) as at_work:
+            _finish([at_work.submit(_make, work, call) for call in calls])
+
+
+def _finish(made: Sequence[Future]) -> None:
+    try:
+        for future in made:
+            future.result()
+    except BaseException:
+        for future in made:
+            future.cancel()  # what waits is not begun; what runs is finished and kept
+        raise
 
 
 def _begin(parent: int) -> None:
