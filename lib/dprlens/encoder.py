@@ -30,7 +30,7 @@ SHAPE = (  # what of a configuration decides the vectors
     "layer_norm_eps",
 )
 
-POOLINGS = ("cls", "mean")
+POOLINGS, SIMILARITIES = ("cls", "mean"), ("dot", "cosine")
 
 Text = str | tuple[str, str]  # a question, or a passage as (title, text)
 
@@ -116,6 +116,11 @@ class Encoder:
     def layers(self) -> int:
         return self.bert.config.num_hidden_layers
 
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text that are read: all that there are positions for, or fewer if the configuration says so."""
+        return getattr(self.bert.config, "reads_at_most", self.bert.config.max_position_embeddings)
+
     def cls(self, texts: Sequence[Text]) -> Tensor:
         """[CLS] state after the last block: [text, d_model], float32 on the CPU, in the order of `texts`."""
         return self._read(texts, last_cls)
@@ -154,7 +159,7 @@ class Encoder:
         """
         if isinstance(texts, str):
             raise ValueError("a single text was given; give a list of texts")
-        limit = self.bert.config.max_position_embeddings
+        limit = self.max_length
         ids: list[list[int]] = [[]] * len(texts)
         questions = [i for i, text in enumerate(texts) if isinstance(text, str)]
         passages = [i for i, text in enumerate(texts) if not isinstance(text, str)]
@@ -212,6 +217,8 @@ class Encoder:
     def digest(self) -> str:
         """SHA-256 (hex) of shape, vocabulary and weights."""
         shape = {name: getattr(self.bert.config, name) for name in SHAPE}
+        if self.max_length < self.bert.config.max_position_embeddings:
+            shape["reads_at_most"] = self.max_length
         pieces = sorted(self.tokenizer.get_vocab().items(), key=lambda piece_id: piece_id[1])
         sha = hashlib.sha256(json.dumps([type(self.model).__name__, shape, pieces]).encode())
         for name, weights in sorted(self.model.state_dict().items()):
@@ -278,35 +285,48 @@ def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
 
 @dataclass(frozen=True)
 class DualEncoder:
-    """An encoder for questions and one for passages; a plain BERT is the same encoder twice. Score: dot product."""
+    """An encoder for questions and one for passages; a plain BERT is the same encoder twice.
+
+    The score of a question and a passage is the dot product of their vectors, which have length 1 where `similarity`
+    is "cosine".
+    """
 
     query: Encoder
     passage: Encoder
     pooling: str = "cls"  # what stands for a text after the last block: "cls", or "mean" over its tokens
+    similarity: str = "dot"
 
     def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling = {self.pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
+        for field, known in (("pooling", POOLINGS), ("similarity", SIMILARITIES)):
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(known)}")
 
     def questions(self, texts: Sequence[str]) -> Tensor:
         """Question vectors: [text, d_model]."""
-        return getattr(self.query, self.pooling)(texts)
+        return self._vectors(self.query, texts)
 
     def passages(self, texts: Sequence[Text]) -> Tensor:
         """Passage vectors, of (title, text) pairs: [text, d_model]."""
-        return getattr(self.passage, self.pooling)(texts)
+        return self._vectors(self.passage, texts)
+
+    def _vectors(self, encoder: Encoder, texts: Sequence[Text]) -> Tensor:
+        vectors = getattr(encoder, self.pooling)(texts)
+        return torch.nn.functional.normalize(vectors, dim=1) if self.similarity == "cosine" else vectors
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of both encoders and the pooling."""
-        return hashlib.sha256(f"{self.query.digest} {self.passage.digest} {self.pooling}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.query.digest} {self.passage.digest} {self._how()}".encode()).hexdigest()
+
+    def _how(self) -> str:
+        return self.pooling if self.similarity == "dot" else f"{self.pooling} {self.similarity}"
 
     def save(self, folder: Path) -> None:
         """`query/` and `passage/`, each as `Encoder.save` writes it, and `pooling.txt`."""
         for name, encoder in (("query", self.query), ("passage", self.passage)):
             (folder / name).mkdir()
             encoder.save(folder / name)
-        (folder / "pooling.txt").write_text(f"{self.pooling}\n")
+        (folder / "pooling.txt").write_text(f"{self._how()}\n")
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> "DualEncoder":
@@ -316,4 +336,4 @@ class DualEncoder:
                 f"{folder} holds no pair: pooling.txt is missing; give a folder that DualEncoder.save wrote"
             )
         encoders = [Encoder.load(folder / name, device) for name in ("query", "passage")]
-        return cls(*encoders, (folder / "pooling.txt").read_text().strip())
+        return cls(*encoders, *(folder / "pooling.txt").read_text().split())
