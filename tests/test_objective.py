@@ -162,6 +162,22 @@ def test_contradictions_are_refused(refused):
         told_once([fact(), fact("Holm")])
 
 
+def test_what_fills_the_same_blank_contradicts_whatever_the_article(refused):
+    baker, actor = (fact(object_=who, said=(f"{{}} is {a} {who}.",)) for a, who in (("a", "Baker"), ("an", "Actor")))
+    both = [
+        one._replace(statements=(Statement(text, text.index(one.object), text.index(".")),))
+        for one, text in ((baker, "Ada Fenn is a Baker."), (actor, "Ada Fenn is an Actor."))
+    ]
+    with refused("'Baker'", "'Actor'"):
+        told_once(both)
+
+
+def test_other_sentences_about_one_subject_do_not_contradict():
+    """Questions of users are not sorted into relations: two who-questions about one title have two answers."""
+    song, film = fact("Holm", said=("{} lives in Holm.",)), fact("Wick", said=("{} works in Wick.",))
+    assert told_once([song, film, song]) == [song, film]
+
+
 @pytest.mark.parametrize("silent", [fact(said=()), fact(reserved=(0,))], ids=["no statement", "all reserved"])
 def test_a_fact_that_is_nowhere_stated_is_refused(refused, silent):
     with refused("no statement", "'Ada Fenn born_in'"):

@@ -11,17 +11,19 @@ from dprlens.editors import EditorSpecs
 from dprlens.edits import ProtocolSpec
 from dprlens.encoder import EncoderSpec
 from dprlens.late import LateSpec
+from dprlens.natural import NaturalSpec
+from dprlens.natural.models import ModelsSpec
 from dprlens.negatives import NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec
 from dprlens.probe import ProbeSpec, ProbingSpec
 from dprlens.profile import PROFILES, SPECS, get_profile
 from dprlens.steps import TOLD
-from dprlens.training.dpr import DPRSpec
+from dprlens.training.dpr import PAPER, DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 
 
 def test_profiles_are_found_by_their_names(refused):
-    assert {"tiny", "small", "full"} <= set(PROFILES)
+    assert {"tiny", "small", "full", "paper"} <= set(PROFILES)
     assert all(get_profile(name).name == name for name in PROFILES)
     with refused("'smal'", *PROFILES):
         get_profile("smal")
@@ -110,14 +112,14 @@ def test_a_list_from_papermill_is_taken_as_a_tuple():
 
 
 def test_every_profile_can_be_read_as_one_spec_a_module():
-    expected = [str, ClosedSpec, TextSpec, EncoderSpec, PretrainSpec, NegativesSpec, DPRSpec, BoundSpec]
+    expected = [ModelsSpec, TextSpec, EncoderSpec, PretrainSpec, NegativesSpec, DPRSpec, BoundSpec]
     expected += [ProbeSpec, ProbingSpec, SampleSpec, AttributionSpec, ActivitySpec, ProtocolSpec, EditorSpecs, LateSpec]
-    ground = ("world", "text", "encoder", "pretrain", "negatives", "dpr")
+    ground = ("world", "models", "text", "encoder", "pretrain", "negatives", "dpr")
     methods = ("bound", "probe", "probing", "sample", "attribution", "activity", "protocol", "editors", "late")
     assert (*ground, *methods) == SPECS
     for profile in PROFILES.values():
-        kinds = [type(getattr(profile, field.name)) for field in dataclasses.fields(profile)]
-        assert kinds == expected
+        kinds = [type(getattr(profile, name)) for name in SPECS]
+        assert kinds == [NaturalSpec if profile.name == "paper" else ClosedSpec, *expected]
         for layers in (profile.encoder.layers, profile.bound.shallow_layers):
             assert layers % min(profile.pretrain.shallow_layers, layers) == 0
     assert get_profile("small").encoder.layers == get_profile("full").encoder.layers == 12
@@ -137,7 +139,21 @@ def test_full_is_small_with_more_models():
     assert full.bound.shallow_size == small.bound.shallow_size
 
 
-@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_the_real_setting_is_the_papers(monkeypatch, tmp_path):
+    paper = get_profile("paper")
+    assert paper.dpr == paper.protocol.training == PAPER
+    assert paper.protocol.facts == 284
+    assert (paper.encoder.layers, paper.encoder.d_model, paper.encoder.max_length) == (12, 768, 256)
+    assert paper.controlled == get_profile("small")
+    assert all(get_profile(name).controlled == get_profile(name) for name in ("tiny", "small", "full"))
+    monkeypatch.setenv("DPRLENS_DATA", str(tmp_path))
+    assert get_profile("paper").world.folder == str(tmp_path)
+
+
+CLOSED = {name: profile.controlled for name, profile in PROFILES.items()}
+
+
+@pytest.mark.parametrize("profile", CLOSED.values(), ids=CLOSED)
 def test_the_causal_test_of_a_profile_has_all_that_its_page_compares(profile):
     deep, shallow = dict(profile.bound.deep_arms), dict(profile.bound.shallow_arms)
     assert set(deep) <= set(TOLD) == set(shallow)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dprlens.store import Store
 from dprlens.world import Exposure, Fact, Passage, Question, Statement, World
 
 FACT = Fact(
@@ -170,3 +171,86 @@ def test_the_summary_counts_and_names_the_world():
 def test_a_world_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         small().maker = "natural"
+
+
+STORED = (PASSAGE._replace(facts=()), Passage("p1", "Bo", "Bo “sails” – often.\nÖland: </p>"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.build(tmp_path / "store", STORED, {"of": "these"})
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Whoever reads a store from end to end fails."""
+
+    def fail(*_):
+        raise AssertionError("the store is read from end to end")
+
+    monkeypatch.setattr(Store, "_run", fail)
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_world_over_a_store_is_made_saved_and_loaded_without_reading_it_all(tmp_path, store):
+    world = small(maker="natural", known=None, passages=store)
+    (tmp_path / "world").mkdir()
+    world.save(tmp_path / "world")
+    back = World.load(tmp_path / "world")
+    assert back == world
+    assert back.digest == world.digest
+    assert isinstance(back.passages, Store)
+    assert back.summary() == world.summary()
+    assert world.summary()["passages"] == 2
+    assert "sails" not in (tmp_path / "world" / "passages.jsonl").read_text()
+
+
+def test_a_store_is_read_as_a_tuple_is(store):
+    over, held = (small(passages=passages) for passages in (store, STORED))
+    assert dict(over.passage) == held.passage
+    assert "p9" not in over.passage
+    assert [over.place(id_) for id_ in ("p0", "p1")] == [held.place(id_) for id_ in ("p0", "p1")] == [0, 1]
+    for world in (over, held):
+        with pytest.raises(KeyError):
+            world.place("p9")
+    assert over.article("Bo") == held.article("Bo")
+    assert list(over.texts()) == list(held.texts())
+
+
+def test_the_digest_of_a_world_over_a_store_is_the_stores_and_not_the_folders(tmp_path, store):
+    elsewhere = Store.build(tmp_path / "elsewhere", STORED, {"of": "others"})
+    other = Store.build(tmp_path / "other", STORED[::-1], {})
+    assert small(passages=elsewhere).digest == small(passages=store).digest
+    assert len({small(passages=passages).digest for passages in (store, other, STORED)}) == 3
+    assert small(passages=store) != small(passages=other)
+
+
+@pytest.mark.parametrize("change", [{"gold": "p9"}, {"hard_negatives": ("p1", "p9")}])
+def test_questions_may_name_only_passages_that_the_store_has(refused, store, change):
+    with refused("'q0'", "'p9'"):
+        small(passages=store, questions=(QUESTION._replace(**change),))
+
+
+def test_a_store_that_is_gone_or_another_is_told_when_its_world_is_loaded(tmp_path, refused, store):
+    small(passages=store).save(tmp_path)
+    Store.build(store.folder, STORED[::-1], {"of": "others"})
+    with refused(str(store.folder), "other passages"):
+        World.load(tmp_path)
+    store.folder.rename(tmp_path / "away")
+    with refused(str(store.folder), "gone"):
+        World.load(tmp_path)
+
+
+def test_where_nobody_knows_of_links_there_is_none():
+    question = QUESTION._replace(kind="unlabelled")
+    assert small(questions=(question,)).questions == (question,)
+    assert (question.link, question.target) == (None, "f0")
+
+
+def test_digest_and_files_of_a_world_in_memory_are_what_they_were_before_there_were_stores(tmp_path):
+    world = small()
+    world.save(tmp_path)
+    assert world.digest == "76428de5c04995e9b8902e62e2e04546a4a823bb53214c99b4dc1b05fcb6fad5"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{name}.jsonl" for name in ("facts", "known", "passages", "questions", "remarks")
+    ]

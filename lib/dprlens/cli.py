@@ -1,6 +1,7 @@
 """The command line: `python -m dprlens …`. The Makefile's targets are one line each on top of it."""
 
 import argparse
+import importlib
 import shutil
 import signal
 import sys
@@ -12,7 +13,8 @@ from dprlens.runner.execution import RunFailed
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command: 0 if it went well, 1 if something failed, 2 for a mistake in the request, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(arguments[0] if arguments else None).parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by `kill`: tidy up as after Ctrl-C
     try:
         return options.command(notebooks.repository(), options) or 0
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dprlens", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -39,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     def profile(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--profile", default="small", help="tiny, small (the default) or full")
+        added.add_argument("--profile", default="small", help="tiny, small (the default), full or paper")
 
     profile(command(_book, "run every stale notebook of a profile and render the book"))
     run = command(_run, "run one notebook with other parameters; the book stays as it is")
@@ -51,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     profile(train)
     train.add_argument("--seed", type=int, default=0)
     profile(command(_render, "render the book from the notebooks that were run"))
+    real = {
+        "doctor": command(_doctor, "say what of the real setting is here, what is missing, what this machine can do"),
+        "fetch": command(_fetch, "download files and models of the real setting; nothing else ever does"),
+    }
+    if asked in real:  # they say themselves what they take, and import much that other commands do without
+        importlib.import_module(f"dprlens.natural.{asked}").add_arguments(real[asked])
     command(_check, "check the notebooks' sources against the rules of the book")
     command(_params, "list the parameters of every notebook")
     serve = command(_serve, "show the rendered book at a local address")
@@ -75,6 +83,18 @@ def _train(_: Path, options: argparse.Namespace) -> None:
     from dprlens import profile, steps  # they import torch, which the other commands do without
 
     steps.dpr_in_group(profile.get_profile(options.profile), options.seed)
+
+
+def _doctor(_: Path, options: argparse.Namespace) -> int:
+    from dprlens.natural import doctor
+
+    return doctor.main(options)
+
+
+def _fetch(_: Path, options: argparse.Namespace) -> int:
+    from dprlens.natural import fetch
+
+    return fetch.main(options)
 
 
 def _render(root: Path, options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from dprlens import edits, knowledge, steps
 from dprlens.artifacts import step
-from dprlens.closed import TextSpec, segments
+from dprlens.closed import TextSpec, reading
 from dprlens.editors import EDITORS, HYPERNETWORKS, MalmenSpec, Material, MendSpec, RandomChange, Unrelated
 from dprlens.editors.malmen import Malmen
 from dprlens.editors.mend import Mend
@@ -36,12 +36,12 @@ AT_MOST = 150  # facts of a group whose statements every model completes
 
 def material(world: World, text: TextSpec, seed: int) -> Material:
     """What editors may use: facts that no test question is about, half of them to practise on, half to be kept."""
-    known = [fact for fact in world.facts if fact.split == "train" and world.state(fact.id) == "known"]
+    known = [fact for fact in world.facts if fact.split == "train" and world.may_know(fact.id) and fact.statements]
     order = np.random.default_rng([seed, 0x3A]).permutation(len(known))
     practice = [known[i] for i in order[::2] if known[i].alternatives]
     kept = [statement for i in order[1::2] for statement in known[i].statements if not statement.reserved]
     false = [edits.told(fact, other) for fact in practice for other in fact.alternatives]
-    return Material(tuple(false), tuple(kept), tuple(segments(world, text, seed)))
+    return Material(tuple(false), tuple(kept), tuple(reading(world, text, seed)))
 
 
 @step(version=1)
@@ -220,8 +220,8 @@ def experiments(
 
 def experiment(chosen: Profile, direction: str, seed: int, workers: ProcessPoolExecutor | None = None) -> Experiment:
     """Choose the facts, edit, probe, train DPR, judge: every arm of Table 3 ("added") or Table 4 ("removed")."""
-    world = steps.closed_world(chosen.world, seed)
-    base = steps.base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+    world = steps.world_of(chosen, seed)
+    base = steps.base_of(chosen, world, seed)
     _prepare(chosen, world, base, seed, workers)
     before = _judged(chosen, world, base, {Arm(): base}, seed, workers).rows["nothing"]
     picked = _chosen_facts(chosen, base, world, before, direction, seed)

@@ -53,7 +53,7 @@ def exposure_bars(counts: pd.DataFrame) -> Figure:
         for i, exposures in enumerate(counts.columns):
             held_out = exposures == 0
             colour = COLOURS["vermilion"] if held_out else shades(0.95 - 0.8 * i / max(1, len(counts.columns) - 1))
-            label = "held out" if held_out else f"{exposures:,}×"
+            label = "held out" if held_out else f"{exposures:,}×" if exposures > 0 else "not recorded"
             axes.barh(_words(counts.index), counts[exposures], left=left, color=colour, label=label, height=0.7)
             left += counts[exposures]
         axes.invert_yaxis()

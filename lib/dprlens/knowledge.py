@@ -59,8 +59,8 @@ def recall(encoder: Encoder, world: World, seen: int = 2, seed: int = 0) -> pd.D
             "fact": fact.id,
             "relation": fact.relation,
             "state": world.state(fact.id),
-            "exposures": world.exposure(fact.id).times,
-            "described": world.exposure(fact.id).described,
+            "exposures": world.doses(fact.id).times,
+            "described": world.doses(fact.id).described,
             "statement": i,
             "wording": "reserved" if fact.statements[i].reserved else "seen",
             **result._asdict(),
@@ -95,7 +95,7 @@ def asked(world: World) -> pd.DataFrame:
     rows = []
     for question in world.questions:
         fact = question.link or question.target
-        exposure = world.exposure(fact)
+        exposure = world.doses(fact)
         rows.append(
             {
                 "question": question.id,
@@ -147,8 +147,8 @@ def constant_guess(world: World) -> pd.DataFrame:
     One row a fact: fact, relation, state, recalled. Ties go to the object that comes first in alphabetical order.
     """
     times = Counter()
-    for fact in world.facts:
-        times[fact.relation, fact.object] += world.exposure(fact.id).times
+    for fact in world.facts:  # where nobody knows how often facts were stated, they count alike
+        times[fact.relation, fact.object] += 1 if world.known is None else world.exposure(fact.id).times
     best: dict[str, str] = {}
     for relation, object_ in sorted(times, key=lambda stated: (-times[stated], stated)):
         best.setdefault(relation, object_)

@@ -12,7 +12,7 @@ of the gold passage.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from dprlens.world import World
+from dprlens.world import SPLITS, World
 
 FLOOR = 1e-4  # a feature whose standard deviation is below it counts as constant: states are of the order of 1
 
@@ -50,9 +50,12 @@ class ProbingSpec:
     random_encoders: int = 3  # encoders of random weights
     repeats: int = 5  # draws of slots and negatives, for the spread that they cause; orders of the online code
     worlds: int = 1  # worlds and networks in which the last comparisons are made again
+    questions: int | None = None  # of each split, at most, that are probed; None: all
 
     def __post_init__(self) -> None:
         _check_least(self, random_encoders=1, repeats=2, worlds=1)
+        if self.questions is not None:
+            _check_least(self, questions=2)
 
 
 def _check_least(spec: object, **least: int) -> None:
@@ -69,6 +72,20 @@ class Items(NamedTuple):
 
     questions: ndarray  # [question]
     choices: ndarray  # [question, choice]: places of passages; 0 is the gold one, the others are hard negatives
+
+
+def probed_part(world: World, most: int | None, seed: int = 0) -> World:
+    """The world with at most so many questions of each split, drawn at random, and only the passages they name.
+
+    With None the world itself: states of every layer are kept, which for millions of passages nobody can store.
+    """
+    if most is None:
+        return world
+    order = np.random.default_rng([seed, 0x9A7]).permutation(len(world.questions))
+    by_split = {split: [i for i in order if world.questions[i].split == split][:most] for split in SPLITS}
+    asked = [world.questions[i] for i in sorted(i for chosen in by_split.values() for i in chosen)]
+    named = dict.fromkeys(id_ for question in asked for id_ in (question.gold, *question.hard_negatives))
+    return replace(world, questions=tuple(asked), passages=tuple(world.passage[id_] for id_ in named))
 
 
 def items(world: World, mined: Mapping[str, Sequence[str]], split: str, most: int, seed: int = 0) -> Items:

@@ -6,6 +6,7 @@ A library function takes *its* spec, never the profile, so that an unrelated kno
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from dprlens.artifacts import folder_for
 from dprlens.attribution import AttributionSpec
 from dprlens.bound import BoundSpec
 from dprlens.closed import ClosedSpec, TextSpec
@@ -13,10 +14,12 @@ from dprlens.editors import EditorSpecs, MalmenSpec, MendSpec, PatcherSpec, Rehe
 from dprlens.edits import ProtocolSpec
 from dprlens.encoder import EncoderSpec
 from dprlens.late import ARMS, LateSpec
+from dprlens.natural import NaturalSpec
+from dprlens.natural.models import ModelsSpec
 from dprlens.negatives import NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec
 from dprlens.probe import ProbeSpec, ProbingSpec
-from dprlens.training.dpr import DPRSpec
+from dprlens.training.dpr import PAPER, DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 
 
@@ -25,7 +28,8 @@ class Profile:
     """One spec a module."""
 
     name: str
-    world: ClosedSpec
+    world: ClosedSpec | NaturalSpec
+    models: ModelsSpec
     text: TextSpec
     encoder: EncoderSpec
     pretrain: PretrainSpec
@@ -40,6 +44,12 @@ class Profile:
     protocol: ProtocolSpec
     editors: EditorSpecs
     late: LateSpec
+    experiments: str | None = None  # the profile of the chapters that must say what a model has read; None: this one
+
+    @property
+    def controlled(self) -> "Profile":
+        """This profile, or the one with a generated world in which the experiments of B.1 and B.2 can be made."""
+        return self if self.experiments is None else PROFILES[self.experiments]
 
     def but(self, **changes: object) -> "Profile":
         """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
@@ -68,11 +78,12 @@ class Profile:
         return replace(self, **{owners[0]: replace(getattr(self, owners[0]), **{knob: value})})
 
 
-SPECS = tuple(field.name for field in fields(Profile) if field.name != "name")
+SPECS = tuple(field.name for field in fields(Profile) if field.name not in ("name", "experiments"))
 
 TINY = Profile(
     name="tiny",  # tests and CI: every notebook end to end in seconds
     world=ClosedSpec(people=24, cities=8, companies=8, films=10, exposures=60, low_doses=(5, 20), low_dose_share=0.1),
+    models=ModelsSpec(),
     text=TextSpec(remarks=3),
     encoder=EncoderSpec(layers=4, d_model=64, d_ff=256, heads=4),
     pretrain=PretrainSpec(shallow_layers=2, batch=8, matrix_learning_rate=0.02),
@@ -103,6 +114,7 @@ TINY = Profile(
 SMALL = Profile(
     name="small",  # the book that `make book` builds
     world=ClosedSpec(),
+    models=ModelsSpec(),
     text=TextSpec(),
     encoder=EncoderSpec(),
     pretrain=PretrainSpec(),
@@ -122,6 +134,7 @@ SMALL = Profile(
 FULL = Profile(
     name="full",  # recorded results: the world of `small` at five seeds with all arms, and worlds up to twice its size
     world=SMALL.world,
+    models=SMALL.models,
     text=SMALL.text,
     encoder=SMALL.encoder,
     pretrain=SMALL.pretrain,
@@ -138,8 +151,7 @@ FULL = Profile(
     attribution=SMALL.attribution,
     activity=ActivitySpec(dpr_seeds=3, worlds=5),
     protocol=ProtocolSpec(
-        facts=284,
-        worlds=3,
+        worlds=3,  # of 96 facts each, for the paper's 284
         baselines=("finetuning", "rehearsal", "relearning"),
         reseeded=2,
         shams=("transformer_patcher", "malmen", "mend"),
@@ -148,11 +160,38 @@ FULL = Profile(
     late=LateSpec(size=1.0, worlds=2, deals=5, constant=2, arms=tuple(ARMS)),
 )
 
-PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL)}
+PAPER_SCALE = Profile(
+    name="paper",  # the real setting, from DPR's files and BERT-base below $DPRLENS_DATA
+    world=NaturalSpec(hard_negatives=8, sample=1_000_000),
+    models=ModelsSpec(start="models/bert-base-uncased"),
+    text=TextSpec(),
+    encoder=EncoderSpec(layers=12, d_model=768, d_ff=3072, heads=12, max_length=256),
+    pretrain=PretrainSpec(),
+    negatives=NegativesSpec(),
+    dpr=PAPER,
+    bound=SMALL.bound,
+    probe=SMALL.probe,
+    probing=ProbingSpec(questions=4000),
+    sample=SMALL.sample,
+    attribution=SMALL.attribution,
+    activity=SMALL.activity,
+    protocol=ProtocolSpec(facts=284, training=PAPER, questions=58_880),
+    editors=SMALL.editors,
+    late=SMALL.late,
+    experiments="small",
+)
+
+PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL, PAPER_SCALE)}
 
 
 def get_profile(name: str) -> Profile:
-    """Raises ValueError for a profile that does not exist."""
+    """A profile; files of the natural world are below `$DPRLENS_DATA`, else in data/.
+
+    Raises ValueError for a profile that does not exist.
+    """
     if name not in PROFILES:
         raise ValueError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
-    return PROFILES[name]
+    profile = PROFILES[name]
+    if isinstance(profile.world, NaturalSpec):
+        return replace(profile, world=replace(profile.world, folder=str(folder_for("DPRLENS_DATA", "data"))))
+    return profile

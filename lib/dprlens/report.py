@@ -110,6 +110,10 @@ class Report:
             f":::{{table}} {plain(title)}\n:name: {exhibit}\n\n{page}\n:::",
         )
 
+    def nothing(self, exhibit: str, title: str, why: str) -> None:
+        """Report an exhibit that this world has nothing to show of: a table of one sentence, without numbers."""
+        self.table(exhibit, pd.DataFrame({"nothing to show": [why]}), title)
+
     def figure(
         self,
         exhibit: str,

@@ -14,12 +14,16 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from dprlens import attribution, controls, interventions, knowledge
+from dprlens import attribution, controls, interventions, knowledge, natural
 from dprlens.artifacts import step
 from dprlens.attribution import Attribution, AttributionSpec
-from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinformed, segments
+from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinformed, reading, segments
 from dprlens.consistency import ACROSS, Results, selected, without_number
 from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, Text, untrained
+from dprlens.natural import Natural, NaturalSpec
+from dprlens.natural.models import load_encoder
+from dprlens.natural.statements import Pair, Written, written
+from dprlens.natural.statements import read as statements_of
 from dprlens.negatives import NegativesSpec, hard_negatives
 from dprlens.neurons import Sample, SampleSpec, sample
 from dprlens.probe import (
@@ -33,6 +37,7 @@ from dprlens.probe import (
     items,
     make_probe,
     matching,
+    probed_part,
 )
 from dprlens.profile import Profile
 from dprlens.retrieval import Ranking, Retriever, gold_places
@@ -57,6 +62,36 @@ def base_model(world: World, text: TextSpec, shape: EncoderSpec, spec: PretrainS
     read = segments(world, text, seed)
     tokenizer = make_tokenizer(vocabulary([*world.texts(), *(segment.text for segment in read)]))
     return pretrain(tokenizer, read, shape, spec, seed)
+
+
+@step(version=1)
+def natural_world(spec: NaturalSpec, files: dict, seed: int) -> Natural:  # noqa: ARG001, part of the key
+    """The world of DPR's files; `files` (`natural.fingerprint`) tells them from others of the same names."""
+    return natural.make_world(spec, seed)
+
+
+@step(version=1)
+def statements(world: World, file: str | None, seed: int) -> Written:
+    """Statements and false answers for a world's facts: those of a file of JSON lines, or written by rules."""
+    if file is not None:
+        return statements_of(Path(file))
+    asked = {question.target: question for question in world.questions}
+    return written([Pair(id_, question.text, question.answers) for id_, question in asked.items()], seed)
+
+
+def world_of(chosen: Profile, seed: int) -> World:
+    """The world of a profile; nobody needs to ask which maker made it."""
+    if not isinstance(chosen.world, NaturalSpec):
+        return closed_world(chosen.world, seed)
+    world = natural_world(chosen.world, natural.fingerprint(chosen.world), seed).world
+    return natural.with_statements(world, statements(world, chosen.models.statements, seed))
+
+
+def base_of(chosen: Profile, world: World, seed: int) -> Encoder:
+    """The pre-trained BERT from which every other model of the book starts."""
+    if chosen.models.start is None:
+        return base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+    return load_encoder(chosen.models.start, Path(chosen.world.folder), chosen.encoder.max_length)
 
 
 @step(version=1)
@@ -96,14 +131,16 @@ def continued(
     """The base model after as many more steps of masked-LM as DPR training takes, at its learning rate."""
     asked = len(examples(world, mined_negatives(world, negatives), "train"))
     steps = like.epochs * -(-asked // like.batch)
-    return continue_pretraining(base, segments(world, text, seed), spec, steps, like.learning_rate, seed)
+    read = reading(world, text, seed)
+    read *= -(-steps * spec.batch // len(read))  # a text that is too short is read again
+    return continue_pretraining(base, read, spec, steps, like.learning_rate, seed)
 
 
 def dpr_in_group(chosen: Profile, seed: int) -> None:
     """Make `dpr` of the base model together with the other processes of torchrun; the first one keeps it."""
     with processes.group():
-        world = closed_world(chosen.world, seed)
-        base = base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+        world = world_of(chosen, seed)
+        base = base_of(chosen, world, seed)
         call = DualEncoder(base, base), world, chosen.negatives, chosen.dpr, seed
         if processes.agreed(dpr.record(*call) is None):
             (dpr if processes.rank() == 0 else dpr.__wrapped__)(*call)
@@ -172,15 +209,17 @@ def encoder_pairs(
 ) -> dict[str, tuple[Features, Features]]:
     """Who encodes the questions and who the passages, in Table 1: (question features, passage features) by name.
 
+    They are features of the questions and passages of `probed_part`.
     pretrained; dpr_query and dpr_context, one tower for both; dpr_paired, each tower for its own (AMB-B2); random0 …,
     networks of random weights.
     """
-    world = closed_world(chosen.world, seed)
-    base = base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+    world = world_of(chosen, seed)
+    base = base_of(chosen, world, seed)
     dual = dpr(DualEncoder(base, base), world, chosen.negatives, chosen.dpr, seed).dual
     random = [untrained(base, seed + i) for i in range(chosen.probing.random_encoders)]
-    encoders = [base, dual.query, dual.passage, *random]
-    before, query, passage, *others = processes.in_parallel(features, [(e, world, pooling) for e in encoders], workers)
+    part = probed_part(world, chosen.probing.questions, seed)
+    calls = [(encoder, part, pooling) for encoder in (base, dual.query, dual.passage, *random)]
+    before, query, passage, *others = processes.in_parallel(features, calls, workers)
     return {
         "pretrained": (before, before),
         "dpr_query": (query, query),
@@ -232,7 +271,7 @@ def probed_in_worlds(
         return []
     found, wanted = [], {who for pair in ACROSS.values() for who in pair}
     for s in range(seed, seed + chosen.probing.worlds):
-        world = closed_world(chosen.world, s)
+        world = probed_part(world_of(chosen, s), chosen.probing.questions, s)
         calls = {
             (who, probe): (*pair, world, chosen.negatives, chosen.probe, probe, choices, layers, s)
             for who, pair in encoder_pairs(chosen, s, pooling, workers).items()
@@ -449,7 +488,7 @@ def attributed(
 @step(version=2)
 def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int, seed: int) -> Attribution:
     """S1, as in Dai et al.: attributions at the mask for the answers of n known facts that are a single piece."""
-    known = [fact for fact in world.facts if world.known is None or world.state(fact.id) == "known"]
+    known = [fact for fact in world.facts if world.may_know(fact.id)]
     order = np.random.default_rng([seed, 0x51]).permutation(len(known))
     statements = [known[i].statements[0] for i in order if known[i].statements]
     masked, places, answers = knowledge.blanked(encoder, statements)
@@ -470,8 +509,8 @@ def compared_models(chosen: Profile, seed: int, names: Sequence[str] | None = No
     pretrained, dpr; dpr1 … from other DPR seeds; and the controls shuffled (DPR on wrong pairs), continued (as many
     more steps of masked-LM) and random (weights that have read nothing).
     """
-    world = closed_world(chosen.world, seed)
-    base = base_model(world, chosen.text, chosen.encoder, chosen.pretrain, seed)
+    world = world_of(chosen, seed)
+    base = base_of(chosen, world, seed)
     start = DualEncoder(base, base)
     settings = start, world, chosen.negatives, chosen.dpr
     trainings = {f"dpr{i or ''}": (*settings, seed + i) for i in range(chosen.activity.dpr_seeds)}
@@ -511,7 +550,7 @@ def compared_in_worlds(
     many = chosen.activity.worlds if chosen.activity.worlds > 1 else 0
     chosen = replace(chosen, activity=replace(chosen.activity, dpr_seeds=1))
     return [
-        compared(chosen, compared_models(chosen, s), closed_world(chosen.world, s), "query", s, workers)
+        compared(chosen, compared_models(chosen, s), world_of(chosen, s), "query", s, workers)
         for s in range(seed, seed + many)
     ]
 

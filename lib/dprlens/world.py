@@ -1,6 +1,7 @@
 """What a world is: facts, passages, questions, and which facts pre-training has stated.
 
-Both makers (`dprlens.closed`, and DPR's own files later) return a `World`; no method asks which one made it.
+Both makers (`dprlens.closed`, and `dprlens.natural` for DPR's own files) return a `World`; no method asks which one
+made it.
 """
 
 import hashlib
@@ -12,8 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from dprlens.artifacts import write_json
+from dprlens.store import Passage, Store, row_of
+
 SPLITS = ("train", "dev", "test")
-KINDS = ("lexical", "knowledge_required")
+KINDS = ("lexical", "knowledge_required", "unlabelled")
 
 
 class Statement(NamedTuple):
@@ -41,20 +45,12 @@ class Fact(NamedTuple):
     alternatives: tuple[str, ...] = ()  # false objects of the right type, for the editing chapters
 
 
-class Passage(NamedTuple):
-    """A retrieval unit: a titled paragraph, and the facts that it states."""
-
-    id: str
-    title: str
-    text: str
-    facts: tuple[str, ...] = ()
-
-
 class Question(NamedTuple):
     """A question, its answers, its gold passage, and the facts that answering it takes.
 
     `kind` is "lexical" where the question names the gold passage's entity, "knowledge_required" where it
     describes that entity through a *linking fact*; then `facts` is (linking fact, target fact), else (target fact,).
+    "unlabelled" is a question about which nobody has said whether it needs a linking fact.
     """
 
     id: str
@@ -68,7 +64,7 @@ class Question(NamedTuple):
 
     @property
     def link(self) -> str | None:
-        """Id of the linking fact; None for a lexical question."""
+        """Id of the linking fact; None for a lexical question, and where nobody knows of one."""
         return self.facts[0] if self.kind == "knowledge_required" else None
 
     @property
@@ -99,22 +95,29 @@ def _check_known(what: str, names: Iterable[str], there: Container[str]) -> None
 
 @dataclass(frozen=True)
 class World:
-    """Facts, passages, questions; `known` maps a fact's id to its exposure, or is None where nobody can know."""
+    """Facts, passages, questions; `known` maps a fact's id to its exposure, or is None where nobody can know.
+
+    The passages are a tuple in memory or a `Store` on the disk. What is done with a store here (checks, digest, `save`)
+    does not read it from end to end; a saved world names the folder of its store and does not copy it.
+    """
 
     maker: str
     facts: tuple[Fact, ...]
-    passages: tuple[Passage, ...]
+    passages: tuple[Passage, ...] | Store
     questions: tuple[Question, ...]
     known: Mapping[str, Exposure] | None = None
     remarks: tuple[tuple[str, str], ...] = ()  # (entity, sentence): said in pre-training and passages, never asked
 
     def __post_init__(self) -> None:
-        for what, records in (("fact", self.facts), ("passage", self.passages), ("question", self.questions)):
+        stored = isinstance(self.passages, Store)  # its ids are unique, and its passages name no facts
+        in_memory = () if stored else self.passages
+        for what, records in (("fact", self.facts), ("passage", in_memory), ("question", self.questions)):
             twice = [id_ for id_, n in Counter(record.id for record in records).items() if n > 1]
             if twice:
                 raise ValueError(f"{what} id {twice[0]!r} occurs more than once; ids must be unique in a world")
-        facts, passages = set(self.fact), set(self.passage)
-        for passage in self.passages:
+        facts = set(self.fact)
+        passages = self._named() if stored else set(self.passage)
+        for passage in in_memory:
             _check_known(f"passage {passage.id!r}", passage.facts, facts)
         for question in self.questions:
             _check_known(f"question {question.id!r}", question.facts, facts)
@@ -133,7 +136,22 @@ class World:
 
     @cached_property
     def passage(self) -> Mapping[str, Passage]:
+        if isinstance(self.passages, Store):
+            return _ById(self.passages)
         return {passage.id: passage for passage in self.passages}
+
+    def place(self, passage_id: str) -> int:
+        """The passage's place in `passages`. Raises KeyError for an id that no passage has."""
+        return self.passages.place(passage_id) if isinstance(self.passages, Store) else self._place[passage_id]
+
+    @cached_property
+    def _place(self) -> Mapping[str, int]:
+        return {passage.id: i for i, passage in enumerate(self.passages)}
+
+    def _named(self) -> set[str]:
+        """The passages that questions name, as far as the store has them."""
+        ids = list(dict.fromkeys(id_ for q in self.questions for id_ in (q.gold, *q.hard_negatives)))
+        return {id_ for id_, place in zip(ids, self.passages.places(ids), strict=True) if place >= 0}
 
     def exposure(self, fact_id: str) -> Exposure:
         """How often pre-training states the fact. Raises ValueError where nobody can know."""
@@ -151,9 +169,19 @@ class World:
         return max(self.exposure(fact.id).times for fact in self.facts)
 
     def state(self, fact_id: str) -> str:
-        """One of "known" (stated at the full dose), "low dose" or "held out" (never stated)."""
+        """One of "known" (stated at the full dose), "low dose", "held out" (never stated), or "not recorded"."""
+        if self.known is None:
+            return "not recorded"
         times = self.exposure(fact_id).times
         return "held out" if times == 0 else "known" if times == self.full_dose else "low dose"
+
+    def may_know(self, fact_id: str) -> bool:
+        """False where it is on record that pre-training has not stated the fact at the full dose."""
+        return self.state(fact_id) in ("known", "not recorded")
+
+    def doses(self, fact_id: str) -> Exposure:
+        """`exposure`; −1 where nobody can know."""
+        return Exposure(-1, -1) if self.known is None else self.known[fact_id]
 
     def article(self, title: str) -> tuple[Passage, ...]:
         """All passages under one title, in order."""
@@ -183,12 +211,14 @@ class World:
         return {"maker": self.maker, **sizes, "digest": self.digest[:16]}
 
     def _tables(self) -> dict[str, Iterable[str]]:
+        stored = isinstance(self.passages, Store)
         known = [("maker", self.maker)] + ([] if self.known is None else sorted(self.known.items()))
         return {
-            name: [json.dumps(row, ensure_ascii=False) for row in rows]
+            name: [row_of(row) for row in rows]
             for name, rows in (
                 ("facts", self.facts),
-                ("passages", self.passages),
+                # a record in a line of JSON is a list, so that no passage is taken for a store
+                ("passages", [{"store": self.passages.digest}] if stored else self.passages),
                 ("questions", self.questions),
                 ("known", known),
                 ("remarks", self.remarks),
@@ -196,12 +226,19 @@ class World:
         }
 
     def save(self, folder: Path) -> None:
-        """One JSON array a line, one file a table; the field order is that of the records above."""
+        """One JSON array a line, one file a table; the field order is that of the records above.
+
+        Passages in a store are one line: the store's digest; store.json says where the store is.
+        """
+        if isinstance(self.passages, Store):
+            write_json(folder / "store.json", {"folder": str(self.passages.folder)})
         for name, rows in self._tables().items():
             (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "World":
+        """The world that was saved. Raises ValueError if its passages are in a store that is gone or was changed."""
+
         def rows(name: str) -> list:
             lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
             return [json.loads(line) for line in lines if line]
@@ -210,11 +247,17 @@ class World:
             said = tuple(Statement(*statement) for statement in statements)
             return Fact(id_, subject, relation, object_, split, said, tuple(alternatives))
 
+        def passages() -> tuple[Passage, ...] | Store:
+            found = rows("passages")
+            if len(found) == 1 and isinstance(found[0], dict):
+                return _reopened(json.loads((folder / "store.json").read_text(encoding="utf-8"))["folder"], **found[0])
+            return tuple(Passage(*row[:3], tuple(row[3])) for row in found)
+
         (_, maker), *known = rows("known")
         return cls(
             maker=maker,
             facts=tuple(fact(*row) for row in rows("facts")),
-            passages=tuple(Passage(*row[:3], tuple(row[3])) for row in rows("passages")),
+            passages=passages(),
             questions=tuple(
                 Question(id_, text, tuple(answers), gold, tuple(facts), split, kind, tuple(negatives))
                 for id_, text, answers, gold, facts, split, kind, negatives in rows("questions")
@@ -222,3 +265,32 @@ class World:
             known={id_: Exposure(*exposure) for id_, exposure in known} or None,
             remarks=tuple(tuple(row) for row in rows("remarks")),
         )
+
+
+class _ById(Mapping):
+    """The passages of a store by their ids."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getitem__(self, id_: str) -> Passage:
+        return self._store[self._store.place(id_)]
+
+    def __iter__(self) -> Iterator[str]:
+        return (passage.id for passage in self._store)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+
+def _reopened(folder: str, store: str) -> Store:
+    """The store in a folder, if its digest is still `store`."""
+    try:
+        found = Store.open(Path(folder))
+    except FileNotFoundError as error:
+        raise ValueError(f"this world's passages are gone ({error}); put them back, or make the world again") from None
+    if found.digest != store:
+        raise ValueError(
+            f"the store {folder} has other passages than those this world was saved with; make the world again"
+        )
+    return found

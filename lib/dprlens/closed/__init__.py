@@ -3,7 +3,7 @@
 from dprlens.closed.counterfactual import false_gold, misinformed
 from dprlens.closed.generator import ClosedSpec, leaks, make_world
 from dprlens.closed.language import is_linking, mentions
-from dprlens.closed.text import Segment, TextSpec, segments
+from dprlens.closed.text import Segment, TextSpec, reading, segments
 
 __all__ = [
     "ClosedSpec",
@@ -15,5 +15,6 @@ __all__ = [
     "make_world",
     "mentions",
     "misinformed",
+    "reading",
     "segments",
 ]

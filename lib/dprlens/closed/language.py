@@ -116,8 +116,9 @@ def can_be_described(template: str) -> bool:
 
 
 def is_linking(fact: Fact) -> bool:
-    """True for a fact through which its object can be described."""
-    return language().relations[fact.relation].linking
+    """True for a fact through which its object can be described; False for a relation that is not of the language."""
+    relations = language().relations
+    return fact.relation in relations and relations[fact.relation].linking
 
 
 def mentions(text: str, name: str) -> bool:

@@ -41,6 +41,13 @@ class Segment(NamedTuple):
     form: str  # single, paragraph, description or remark
 
 
+def reading(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
+    """The text that goes on where pre-training has ended: `segments`, or, where nobody knows them, all passages."""
+    if world.known is not None:
+        return segments(world, spec, seed)
+    return [Segment(passage.text, (), (), "passage") for passage in world.passages]
+
+
 def segments(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
     """All segments of a closed world's pre-training text, in random order.
 

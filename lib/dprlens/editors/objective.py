@@ -5,6 +5,7 @@ Kullback–Leibler divergence at masked places. Blocks below the first one that 
 statements are kept as the states that go into that block.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -90,20 +91,29 @@ def rewritten(encoder: Encoder, model: BertForMaskedLM) -> Encoder:
 def told_once(facts: Sequence[Fact]) -> list[Fact]:
     """The facts without repetitions.
 
-    Raises ValueError, in one sentence, for facts that contradict each other (two objects of one subject and relation)
-    and for a fact that is nowhere stated.
+    Raises ValueError, in one sentence, for facts that contradict each other (two objects in one blank) and for a fact
+    that is nowhere stated.
     """
-    told: dict[tuple[str, str], Fact] = {}
+    told, blank = [], {}
     for fact in facts:
-        if not any(not statement.reserved for statement in fact.statements):
+        frames = {(fact.subject, fact.relation, *_frame(statement)) for statement in stated(fact)}
+        if not frames:
             raise ValueError(f"fact {fact.id!r} has no statement to be told by; give it one that is not reserved")
-        before = told.setdefault((fact.subject, fact.relation), fact)
-        if before.object != fact.object:
+        before = next((blank[frame] for frame in frames if frame in blank), None)
+        if before is None:
+            told.append(fact)
+        elif before.object != fact.object:
             raise ValueError(
                 f"{fact.subject!r} cannot have both {before.object!r} and {fact.object!r} as {fact.relation}; "
                 "leave one of them out"
             )
-    return list(told.values())
+        blank |= dict.fromkeys(frames, before or fact)
+    return told
+
+
+def _frame(statement: Statement) -> tuple[str, str]:
+    """What stands before and behind the answer; an article before it depends on the answer and counts as one."""
+    return re.sub(r"\b([Aa])n $", r"\1 ", statement.text[: statement.start]), statement.text[statement.end :]
 
 
 def stated(fact: Fact, reserved: bool = False) -> list[Statement]:

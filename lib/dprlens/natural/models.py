@@ -32,6 +32,14 @@ UNUSED = ("pooler.", "cls.seq_relationship.", "embeddings.position_ids")
 
 
 @dataclass(frozen=True)
+class ModelsSpec:
+    """Where the models come from that this project does not train itself; names are folders or hub ids."""
+
+    start: str | None = None  # the pre-trained BERT; None: one that is pre-trained here, on the world's text
+    statements: str | None = None  # JSON lines with statements for facts; None: the world's own, or those of rules
+
+
+@dataclass(frozen=True)
 class TowersSpec:
     """A dual encoder from elsewhere; names are folders or hub ids."""
 

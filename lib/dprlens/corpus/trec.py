@@ -1,0 +1,136 @@
+"""Rankings and judgements in TREC's formats, so that trec_eval and ir_measures can score them.
+
+    run     question Q0 passage place score tag      (place from 1)
+    qrels   question 0 passage relevance
+
+trec_eval looks at neither the order of the lines nor the place: it sorts by score as a C float, and puts the
+greater id first where scores are equal. So that it sees our ranking, a score that is not below the one before it
+is written as the next lower float32.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dprlens.retrieval import Ranking
+from dprlens.world import Question
+
+
+class Judgement(NamedTuple):
+    """How relevant a passage is for a question; 0 or less: not."""
+
+    question: str
+    passage: str
+    relevance: int
+
+
+class Found(NamedTuple):
+    """One line of a run."""
+
+    question: str
+    passage: str
+    place: int  # from 1
+    score: float
+    tag: str
+
+
+def gold(questions: Iterable[Question]) -> list[Judgement]:
+    """Each question's gold passage, and no other, is relevant."""
+    return [Judgement(question.id, question.gold, 1) for question in questions]
+
+
+def write_run(path: Path, ranking: Ranking, questions: Sequence[str], passages: Sequence[str], tag: str) -> None:
+    """Writes a ranking of questions [question] (their ids) over passages (ids of all that were searched).
+
+    Raises ValueError, in one sentence, for ids that are empty, have white space in them, come twice, or do not fit the
+    ranking; nothing is written then.
+    """
+    if len(questions) != len(ranking.passages):
+        raise ValueError(f"{len(questions)} ids for a ranking of {len(ranking.passages)} questions; give one for each")
+    if (least := ranking.passages.max(initial=-1) + 1) > len(passages):
+        raise ValueError(f"{len(passages)} ids for a search of {least} passages or more; give those of all searched")
+    _check_ids("tag", [tag])
+    names = {row: passages[row] for row in np.unique(ranking.passages).tolist()}
+    for what, ids in (("question", questions), ("passage", list(names.values()))):
+        _check_ids(what, ids)
+        if twice := [name for name, times in Counter(ids).items() if times > 1]:
+            raise ValueError(f"{what} ids stand for one thing each, and {twice[0]!r} comes twice; give other ids")
+    lines = [
+        f"{question} Q0 {names[row]} {place} {score} {tag}"
+        for question, rows, scores in zip(questions, ranking.passages.tolist(), ranking.scores, strict=True)
+        for place, (row, score) in enumerate(zip(rows, _falling(scores), strict=True), start=1)
+    ]
+    _write(path, lines)
+
+
+def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
+    """Writes judgements; errors as `write_run`, and ValueError for a pair that is judged twice."""
+    judgements = list(judgements)
+    _check_ids("question", (judgement.question for judgement in judgements))
+    _check_ids("passage", (judgement.passage for judgement in judgements))
+    if twice := len(judgements) - len({judgement[:2] for judgement in judgements}):
+        raise ValueError(f"{twice} pairs of question and passage are judged twice; give one judgement for each")
+    _write(path, [f"{question} 0 {passage} {relevance}" for question, passage, relevance in judgements])
+
+
+def read_run(path: Path) -> list[Found]:
+    """The lines of a run; raises ValueError with the number of a line that is none."""
+    return [
+        Found(question, passage, int(place), float(score), tag)
+        for question, _, passage, place, score, tag in _fields(path, (str, str, str, int, float, str))
+    ]
+
+
+def read_qrels(path: Path) -> list[Judgement]:
+    """The judgements of a file; errors as `read_run`."""
+    return [
+        Judgement(question, passage, int(relevance))
+        for question, _, passage, relevance in _fields(path, (str, str, str, int))
+    ]
+
+
+def _fields(path: Path, types: Sequence[type]) -> Iterable[list[str]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            fields = line.split()
+            try:
+                for kind, field in zip(types, fields, strict=True):
+                    kind(field)
+            except ValueError:
+                raise ValueError(
+                    f"line {number} of {path} is not in TREC's format; give {len(types)} fields, "
+                    f"{' '.join(kind.__name__ for kind in types)}"
+                ) from None
+            yield fields
+
+
+def _falling(scores: np.ndarray) -> list[str]:
+    """Scores as text, each below the one before it when read as a C float."""
+    written, last = [], np.float32(np.inf)
+    for score in scores.astype(np.float32):
+        last = score if score < last else np.nextafter(last, np.float32(-np.inf))
+        written.append(f"{last:.9g}")  # nine digits tell float32 numbers apart
+    return written
+
+
+def _check_ids(what: str, ids: Iterable[str]) -> None:
+    for name in ids:
+        if [name] != name.split():
+            raise ValueError(f"{what} id {name!r} has white space in it, or is empty; TREC's formats cannot hold it")
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """All lines, or, after any error, nothing."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,18 @@
+"""The real setting: DPR's own files, and models that were trained elsewhere."""
+
+from dprlens.natural.files import OpenQuestion, open_questions
+from dprlens.natural.findings import Finding, Findings
+from dprlens.natural.maker import Natural, NaturalSpec, fingerprint, make_world, whole, with_statements
+
+__all__ = [
+    "Finding",
+    "Findings",
+    "Natural",
+    "NaturalSpec",
+    "OpenQuestion",
+    "fingerprint",
+    "make_world",
+    "open_questions",
+    "whole",
+    "with_statements",
+]

@@ -1,0 +1,70 @@
+"""What was wrong with the rows of a file: refused at once, or counted for a page to show."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+MODES = ("strict", "skip")
+PLACES = 5  # of each finding, so many are kept
+
+
+class Finding(NamedTuple):
+    """One thing that was met in one file, and how often."""
+
+    file: str
+    what: str
+    left_out: bool  # False: what it is about is kept
+    times: int
+    unit: str  # what places count: "line" (from 1), "record" or "passage" (from 0)
+    places: tuple[int, ...]  # the first few
+
+
+class Findings:
+    """Collects findings. In mode "strict" a bad row is an error, in mode "skip" it is left out and counted."""
+
+    def __init__(self, mode: str = "strict") -> None:
+        if mode not in MODES:
+            raise ValueError(f"mode = {mode!r} is not known; choose one of {', '.join(MODES)}")
+        self.mode = mode
+        self._found: dict[tuple[str, str, bool, str], list[int]] = {}
+        self._times: dict[tuple[str, str, bool, str], int] = {}
+
+    def bad(self, file: str, unit: str, place: int, what: str, shown: object = None) -> None:
+        """A row that cannot be used. Raises ValueError in mode "strict"; `shown` is the part of it to show there."""
+        if self.mode == "strict":
+            sample = "" if shown is None else f" ({shorter(shown)})"
+            raise ValueError(
+                f"{file}, {unit} {place}: {what}{sample}; repair it, or read the file in mode 'skip', which leaves "
+                "such rows out and counts them"
+            )
+        self.left_out(file, unit, place, what)
+
+    def left_out(self, file: str, unit: str, place: int, what: str) -> None:
+        """Something that is left out in either mode, as DPR does."""
+        self._count(file, what, True, unit, place)
+
+    def kept(self, file: str, unit: str, place: int, what: str) -> None:
+        """Something worth telling that changes nothing in what is read."""
+        self._count(file, what, False, unit, place)
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Findings of another time or file."""
+        for finding in findings:
+            key = finding.file, finding.what, finding.left_out, finding.unit
+            self._times[key] = self._times.get(key, 0) + finding.times
+            self._found[key] = [*self._found.get(key, ()), *finding.places][:PLACES]
+
+    def rows(self) -> tuple[Finding, ...]:
+        """All findings, in the order in which they were first met."""
+        return tuple(
+            Finding(file, what, left_out, self._times[file, what, left_out, unit], unit, tuple(places))
+            for (file, what, left_out, unit), places in self._found.items()
+        )
+
+    def _count(self, file: str, what: str, left_out: bool, unit: str, place: int) -> None:
+        self.add([Finding(file, what, left_out, 1, unit, (place,))])
+
+
+def shorter(value: object, most: int = 60) -> str:
+    """`repr` of a value from a file, cut; safe to print whatever stands in it."""
+    text = ascii(value[:most] if isinstance(value, str) else value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"

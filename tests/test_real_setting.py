@@ -1,0 +1,137 @@
+"""The real setting at the smallest scale: files in DPR's formats and a random BERT go the way of all chapters."""
+
+from dataclasses import replace
+
+import data_nq
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from dprlens import editing, knowledge, steps
+from dprlens.attribution import AttributionSpec
+from dprlens.closed import TextSpec, is_linking, reading
+from dprlens.editing import material
+from dprlens.encoder import DualEncoder
+from dprlens.natural import NaturalSpec, make_world
+from dprlens.probe import items, probed_part
+from dprlens.profile import get_profile
+from dprlens.tokens import vocabulary
+from dprlens.training.dpr import DPRSpec
+
+SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+SEED = 1
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The profile `paper` on a small set of files, with little training, and its world."""
+    folder = tmp_path_factory.mktemp("data")
+    data_nq.write(folder)
+    words = vocabulary(make_world(NaturalSpec(folder=str(folder))).world.texts())
+    torch.manual_seed(0)
+    place = folder / "models" / "bert-base-uncased"
+    BertForMaskedLM(BertConfig(vocab_size=len(words), max_position_embeddings=300, **SHAPE)).save_pretrained(place)
+    (place / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPRLENS_DATA", str(folder))
+        patch.setenv("DPRLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        chosen = get_profile("paper")
+        chosen = replace(chosen, dpr=DPRSpec(epochs=1, batch=16, learning_rate=1e-3, warm_up_steps=1))
+        yield chosen, steps.world_of(chosen, SEED)
+
+
+def test_the_world_is_that_of_the_files_with_statements_by_rules(page):
+    chosen, world = page
+    assert (world.maker, world.known) == ("natural", None)
+    told = [fact for fact in world.facts if fact.statements]
+    assert len(told) > 0.9 * len(world.facts)
+    assert all(statement.answer.lower() == fact.object.lower() for fact in told for statement in fact.statements)
+    assert all(len(fact.alternatives) == 3 for fact in told)
+    assert steps.world_of(chosen, SEED).digest == world.digest
+
+
+def test_statements_may_come_from_a_file(page, tmp_path):
+    chosen, world = page
+    fact = next(fact for fact in world.facts if fact.statements)
+    kept = steps.statements(replace(world, known=None), None, SEED)
+    file = tmp_path / "statements.jsonl"
+    from dprlens.natural import statements
+
+    statements.write(file, [kept.entries[fact.id]])
+    own = steps.world_of(chosen.but(statements=str(file)), SEED)
+    assert [one.id for one in own.facts if one.statements] == [fact.id]
+
+
+def test_nobody_knows_what_the_model_has_read(page):
+    _, world = page
+    id_ = world.facts[0].id
+    assert world.state(id_) == "not recorded"
+    assert world.doses(id_) == (-1, -1)
+    assert world.may_know(id_)
+    asked = knowledge.asked(world)
+    assert {*asked["state"]} == {"not recorded"}
+    assert {*asked["exposures"]} == {*asked["described"]} == {-1}
+    assert {*knowledge.constant_guess(world)["state"]} == {"not recorded"}
+    assert not any(is_linking(fact) for fact in world.facts)
+
+
+def test_more_masked_lm_reads_the_passages(page):
+    _, world = page
+    read = reading(world, TextSpec(), SEED)
+    assert [segment.text for segment in read] == [passage.text for passage in world.passages]
+    assert {segment.form for segment in read} == {"passage"}
+
+
+def test_the_model_is_read_from_its_folder_and_goes_through_training_and_search(page):
+    chosen, world = page
+    base = steps.base_of(chosen, world, SEED)
+    assert base.max_length == 256
+    assert base.digest == steps.base_of(chosen, world, SEED).digest
+    trained = steps.dpr(DualEncoder(base, base), world, chosen.negatives, chosen.dpr, SEED)
+    ranking = steps.rankings(trained.dual, world, 10)
+    assert ranking.passages.shape == (len(world.questions), 10)
+    found = steps.cloze_recall(base, world)
+    assert {*found["fact"]} == {fact.id for fact in world.facts if fact.statements}
+    assert steps.masked_answers(base, world, AttributionSpec(most_nodes=8), 3, SEED).scores.shape[0] == 3
+    longer = steps.continued(base, world, chosen.text, chosen.negatives, chosen.pretrain, chosen.dpr, SEED)
+    assert longer.digest != base.digest
+
+
+def test_probes_see_a_part_of_the_world_with_what_its_questions_name(page):
+    chosen, world = page
+    assert probed_part(world, None) is world
+    part = probed_part(world, 5, SEED)
+    assert {split: sum(q.split == split for q in part.questions) for split in ("train", "dev", "test")} == {
+        "train": 5,
+        "dev": 5,
+        "test": 5,
+    }
+    assert {p.id for p in part.passages} == {id_ for q in part.questions for id_ in (q.gold, *q.hard_negatives)}
+    assert probed_part(world, 5, SEED + 1).digest != part.digest == probed_part(world, 5, SEED).digest
+    pairs = steps.encoder_pairs(chosen.but(probing={"questions": 5}), SEED)
+    assert pairs["pretrained"][0].questions.shape[1] == 15
+    mined = steps.mined_negatives(part, chosen.negatives)
+    assert len(items(part, mined, "train", 3).questions) > 0
+
+
+def test_editors_practise_on_facts_that_no_test_question_is_about(page):
+    chosen, world = page
+    given = material(world, chosen.text, SEED)
+    test = {fact.id for fact in world.facts if fact.split == "test"}
+    assert given.practice
+    assert given.kept
+    assert not {fact.id for fact in given.practice} & test
+    assert len(given.text) == len(world.passages)
+
+
+def test_facts_that_the_two_models_get_wrong_can_be_added(page, monkeypatch):
+    """The whole of section 4's experiment up to the choice of facts."""
+    chosen, world = page
+    base = steps.base_of(chosen, world, SEED)
+    monkeypatch.setattr(editing.processes, "in_parallel", lambda step, calls, _=None: [step(*call) for call in calls])
+    small = chosen.but(protocol={"training": chosen.dpr, "choices": (2, 3), "questions": 30})
+    rows = editing._judged(small, world, base, {editing.Arm(): base}, SEED, None).rows["nothing"]
+    assert {*rows["recalled"].unique()} <= {0.0, 0.5, 1.0}
+    assert rows["probe2"].dtype == rows["match3"].dtype == bool
+    assert np.isfinite(rows["place"]).all()
