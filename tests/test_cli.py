@@ -185,3 +185,31 @@ def test_help_names_every_command(capsys):
     said = capsys.readouterr().out
     for command in ("book", "run", "train", "render", "check", "params", "serve", "clean"):
         assert f"    {command} " in said
+
+
+# the real setting
+
+
+@pytest.mark.usefixtures("repository")
+def test_doctor_and_fetch_are_commands_of_their_own_modules(monkeypatch, capsys):
+    from dprlens.natural import doctor, fetch
+
+    seen = []
+    monkeypatch.setattr(doctor, "main", lambda options: seen.append(options) or 1)
+    monkeypatch.setattr(fetch, "main", lambda options: seen.append(options) or 0)
+    assert cli.main(["doctor", "--profile", "tiny", "--hash"]) == 1
+    assert cli.main(["fetch", "nq-dev", "--profile", "tiny"]) == 0
+    assert (seen[0].hash, seen[1].names) == (True, ["nq-dev"])
+    assert "no profile 'papre'" in refused(capsys, "doctor", "--profile", "papre")
+
+
+@pytest.mark.usefixtures("repository")
+def test_what_fetch_refuses_is_one_sentence(capsys, tmp_path):
+    assert "'nq-trian'" in refused(capsys, "fetch", "nq-trian", "--profile", "tiny", "--data", str(tmp_path))
+
+
+@pytest.mark.usefixtures("repository")
+def test_other_commands_do_not_import_the_real_setting():
+    code = "import sys; from dprlens import cli; cli.main(['check']); print([m for m in sys.modules if 'natural' in m])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    assert found.stdout.strip().endswith("[]")

@@ -86,15 +86,19 @@ def _train(_: Path, options: argparse.Namespace) -> None:
 
 
 def _doctor(_: Path, options: argparse.Namespace) -> int:
-    from dprlens.natural import doctor
-
-    return doctor.main(options)
+    return _real("doctor", options)
 
 
 def _fetch(_: Path, options: argparse.Namespace) -> int:
-    from dprlens.natural import fetch
+    return _real("fetch", options)
 
-    return fetch.main(options)
+
+def _real(name: str, options: argparse.Namespace) -> int:
+    notebooks.check_profile(options.profile)
+    try:
+        return importlib.import_module(f"dprlens.natural.{name}").main(options)
+    except ValueError as error:
+        raise notebooks.Mistake(str(error)) from error
 
 
 def _render(root: Path, options: argparse.Namespace) -> None:
