@@ -224,10 +224,16 @@ def ctx(id_: str) -> Context:
 
 
 def test_a_record_is_read(tmp_path):
-    """Texts stand as they are, quotes included; a passage listed twice counts once."""
+    """Texts stand as they are, quotes included."""
     expected = Record(0, "who's at sea", ("Ada", "Ada B"), (ctx("1"), ctx("2")), (ctx("4"), ctx("5")), (ctx("3"),))
     assert asking(tmp_path, [record()], "strict", expected=1) == ([expected], [])
     assert asking(tmp_path, b"\xef\xbb\xbf" + json.dumps([record()], indent=4).encode(), "strict") == ([expected], [])
+
+
+def test_a_passage_listed_twice_counts_once_the_first_time(tmp_path):
+    listed = [context("4"), context("5"), context("4", text="other")]
+    (found,), _ = asking(tmp_path, [record(hard_negative_ctxs=listed)], "strict")
+    assert found.hard_negatives == (ctx("4"), ctx("5"))
 
 
 def test_a_passage_of_a_megabyte_and_strange_letters(tmp_path):

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import pickle
 import random
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -233,7 +235,9 @@ def test_two_builds_at_once_make_one_store(tmp_path):
     def passages():
         with reads.get_lock():
             reads.value += 1
-        yield from PASSAGES
+        for passage in PASSAGES:
+            time.sleep(0.02)  # so that all three are at it
+            yield passage
 
     processes = [context.Process(target=build, args=(tmp_path, passages())) for _ in range(3)]
     for process in processes:
@@ -258,3 +262,20 @@ def test_a_large_passage_among_small_ones(tmp_path):
     store = build(tmp_path, passages)
     assert tuple(store) == passages
     assert store[-1] == passages[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_was_read_does_not_stay_in_memory(tmp_path, monkeypatch):
+    def mapped() -> int:
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
+        return int(line.split()[1]) // 1024  # MB
+
+    monkeypatch.setattr(module, "ROWS", 100)
+    store = build(tmp_path, (Passage(str(i), "t", "word " * 4000) for i in range(3000)))
+    assert store[0].id == "0"
+    size, before = sum(len(passage.text) for passage in store) >> 20, mapped()
+    assert size > 50
+    assert sum(1 for _ in store) == 3000
+    assert mapped() - before < size // 2
+    assert [store[i].id for i in range(2999)] == [str(i) for i in range(2999)]
+    assert mapped() - before < size // 2
