@@ -16,6 +16,7 @@ from dprlens.encoder import DualEncoder
 from dprlens.natural import NaturalSpec, make_world
 from dprlens.probe import items, probed_part
 from dprlens.profile import get_profile
+from dprlens.retrieval import Retriever
 from dprlens.tokens import vocabulary
 from dprlens.training.dpr import DPRSpec
 
@@ -96,6 +97,28 @@ def test_the_model_is_read_from_its_folder_and_goes_through_training_and_search(
     assert steps.masked_answers(base, world, AttributionSpec(most_nodes=8), 3, SEED).scores.shape[0] == 3
     longer = steps.continued(base, world, chosen.text, chosen.negatives, chosen.pretrain, chosen.dpr, SEED)
     assert longer.digest != base.digest
+
+
+def test_passages_of_a_store_are_searched_in_shards_as_they_would_be_in_memory(page):
+    chosen, world = page
+    base = steps.base_of(chosen, world, SEED)
+    dual = steps.dpr(DualEncoder(base, base), world, chosen.negatives, chosen.dpr, SEED).dual
+    ranking = steps.rankings(dual, world, 7)
+    own = Retriever(dual, world.passages[:]).search([question.text for question in world.questions], 7)
+    np.testing.assert_allclose(ranking.scores, own.scores, rtol=1e-4, atol=1e-5)
+    assert (ranking.passages == own.passages).mean() > 0.9  # but for near ties
+    assert steps.vectors(dual, world).made == 0
+
+
+def test_vectors_are_made_by_trained_models_of_stored_worlds_alone(page, refused, monkeypatch):
+    chosen, world = page
+    done = steps.encode_in_group(chosen, SEED)
+    assert (done.made, done.missing, len(done.shards) > 0) == (0, 0, True)
+    with refused("not trained yet"):
+        steps.encode_in_group(chosen.but(dpr={"learning_rate": 0.5}), SEED)
+    monkeypatch.setattr(steps, "world_of", lambda *_: replace(world, passages=world.passages[:]))
+    with refused("in memory"):
+        steps.encode_in_group(chosen, SEED)
 
 
 def test_probes_see_a_part_of_the_world_with_what_its_questions_name(page):

@@ -52,6 +52,9 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
     train = command(_train, "train DPR into the cache; under torchrun, on all its processes together")
     profile(train)
     train.add_argument("--seed", type=int, default=0)
+    encode = command(_encode, "encode all passages of a profile with its DPR; torchrun's processes share them")
+    profile(encode)
+    encode.add_argument("--seed", type=int, default=0)
     profile(command(_render, "render the book from the notebooks that were run"))
     real = {
         "doctor": command(_doctor, "say what of the real setting is here, what is missing, what this machine can do"),
@@ -99,6 +102,17 @@ def _real(name: str, options: argparse.Namespace) -> int:
         return importlib.import_module(f"dprlens.natural.{name}").main(options)
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
+
+
+def _encode(_: Path, options: argparse.Namespace) -> None:
+    notebooks.check_profile(options.profile)
+    from dprlens import profile, steps
+
+    try:
+        done = steps.encode_in_group(profile.get_profile(options.profile), options.seed)
+    except ValueError as error:
+        raise notebooks.Mistake(str(error)) from error
+    print(f"{done.made} of {len(done.shards)} shards were made, {done.missing} are still to be made by other processes")
 
 
 def _render(root: Path, options: argparse.Namespace) -> None:

@@ -15,10 +15,13 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from dprlens import attribution, controls, interventions, knowledge, natural
-from dprlens.artifacts import step
+from dprlens.artifacts import default_root, digest, step
 from dprlens.attribution import Attribution, AttributionSpec
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinformed, reading, segments
 from dprlens.consistency import ACROSS, Results, selected, without_number
+from dprlens.corpus.encode import Encoded, Job, encode, make_plan
+from dprlens.corpus.plan import ShardSpec
+from dprlens.corpus.search import search
 from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, Text, untrained
 from dprlens.natural import Natural, NaturalSpec
 from dprlens.natural.models import load_encoder
@@ -41,6 +44,7 @@ from dprlens.probe import (
 )
 from dprlens.profile import Profile
 from dprlens.retrieval import Ranking, Retriever, gold_places
+from dprlens.store import Store
 from dprlens.tokens import make_tokenizer, vocabulary
 from dprlens.training import processes
 from dprlens.training.dpr import DPRSpec, Trained, examples, shuffled_pairs, train_dpr
@@ -149,9 +153,33 @@ def dpr_in_group(chosen: Profile, seed: int) -> None:
 @step(version=1)
 def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
     """The k best passages (all, if there are fewer) for every question of the world, in their order there."""
+    questions, k = [question.text for question in world.questions], min(k, len(world.passages))
     with processes.threads(1):
-        retriever = Retriever(dual, world.passages)
-        return retriever.search([question.text for question in world.questions], min(k, len(world.passages)))
+        if not isinstance(world.passages, Store):
+            return Retriever(dual, world.passages).search(questions, k)
+        return search(vectors(dual, world).shards, dual.questions(questions).numpy(), k)
+
+
+def vectors(dual: DualEncoder, world: World) -> Encoded:
+    """The vectors of all passages of a store, in shards below the cache; what is missing of them is made.
+
+    One of the processes that torchrun started makes its own share of them only.
+    """
+    spec = ShardSpec()
+    name = digest(make_plan(spec, dual, world.passages))[:16]
+    return encode(Job(default_root() / "vectors" / name, lambda: dual, lambda: world.passages, spec))
+
+
+def encode_in_group(chosen: Profile, seed: int) -> Encoded:
+    """`vectors` of the profile's DPR, which must have been trained, as one of torchrun's processes, or alone."""
+    world = world_of(chosen, seed)
+    base = base_of(chosen, world, seed)
+    call = DualEncoder(base, base), world, chosen.negatives, chosen.dpr, seed
+    if not isinstance(world.passages, Store):
+        raise ValueError(f"the passages of profile {chosen.name!r} are in memory and need no shards; nothing to do")
+    if dpr.record(*call) is None:
+        raise ValueError(f"the DPR of profile {chosen.name!r} is not trained yet; run `python -m dprlens train` first")
+    return vectors(dpr(*call).dual, world)
 
 
 @step(version=1)

@@ -72,7 +72,7 @@ def encode(job: Job, workers: int = 1, thorough: bool = False) -> Encoded:
 
 def make_plan(spec: ShardSpec, dual: DualEncoder, passages: Sequence[Passage]) -> Plan:
     """What a folder of these passages' vectors will hold."""
-    encoder = digest((dual.passage.digest, dual.pooling))
+    encoder = digest((dual.passage.digest, dual.pooling, dual.similarity))
     return Plan.of(spec, len(passages), dual.passage.bert.config.hidden_size, encoder, passages_digest(passages))
 
 
