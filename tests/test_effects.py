@@ -148,6 +148,25 @@ def test_what_there_is_to_win_are_known_links():
     assert effects.known_from_the_start(none) is None
 
 
+def test_what_is_on_record_is_shown_for_every_arm():
+    kept = {
+        "table3.mend.off_target_flips": exact(7),
+        "table3.mend.probing_added": Estimate(0.4, 0.3, 0.5, 9),
+        "added_found.mend.found_effect": Estimate(0.1, 0.0, 0.2, 9),
+        "table3.reseeded2.off_target_flips": exact(3),
+        "added_effects.reseeded2.dpr_effect": Estimate(0.2, 0.1, 0.3, 9),
+    }
+    found, frame = effects.on_record(kept, "added")
+    assert frame[""].tolist() == ["MEND", label("reseeded2")]
+    assert frame["probe"].tolist() == [kept["table3.mend.probing_added"].brief, "–"]
+    assert found == {
+        "added_on_record.mend.probing_added": kept["table3.mend.probing_added"],
+        "added_on_record.mend.found_effect": kept["added_found.mend.found_effect"],
+        "added_on_record.reseeded2.dpr_effect": kept["added_effects.reseeded2.dpr_effect"],
+    }
+    assert effects.on_record({}, "removed")[0] == {}
+
+
 def test_one_fact_as_a_reader_sees_it():
     view = pd.DataFrame({"arm": ["mend"], "said": ["oslo"], "probability": [0.123], "probe": [True], "match": [False]})
     frame = effects.through_every_arm(view.assign(place=[7]))

@@ -19,6 +19,7 @@ from dprlens.editors import EditorSpecs
 from dprlens.edits import ProtocolSpec
 from dprlens.encoder import DualEncoder, EncoderSpec, untrained
 from dprlens.late import LateSpec
+from dprlens.natural.models import ModelsSpec
 from dprlens.negatives import BM25, NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec, sample
 from dprlens.probe import Features, Items, ProbeSpec, ProbingSpec, items, make_probe, matching
@@ -308,7 +309,10 @@ NEURONAL = (
     EditorSpecs(),
     LateSpec(),
 )
-MICRO = Profile("micro", LINKED, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec(), ProbeSpec(), ProbingSpec(), *NEURONAL)
+GROUND = LINKED, ModelsSpec(), TEXT
+MICRO = Profile(
+    "micro", LINKED, OWN, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec(), ProbeSpec(), ProbingSpec(), *NEURONAL
+)
 
 
 class Recorder:

@@ -168,6 +168,29 @@ def known_from_the_start(x: Outcome) -> Estimate | None:
     return mean(mine["place"] < edits.TOP, mine["fact"]) if len(mine) else None
 
 
+def on_record(kept: Mapping[str, Estimate], direction: str) -> tuple[dict[str, Estimate], pd.DataFrame]:
+    """What is on record for every arm (`report.recorded`), by id, and as a table; empty if nothing is."""
+    table, exhibit = TABLES[direction], f"{direction}_on_record"
+    columns = {
+        "told wording": f"{direction}_cloze.{{}}.told",
+        "probe": f"{table}.{{}}.probing_{direction}",
+        "effect, probe": f"{direction}_effects.{{}}.probing_effect",
+        "effect, DPR": f"{direction}_effects.{{}}.dpr_effect",
+        f"effect, first {edits.TOP}": f"{direction}_found.{{}}.found_effect",
+    }
+    arms = [id_.split(".")[1] for id_ in kept if id_.startswith(f"{table}.") and id_.endswith(".off_target_flips")]
+    found = {
+        f"{exhibit}.{arm}.{id_.rpartition('.')[2]}": kept[id_.format(arm)]
+        for arm in arms
+        for id_ in columns.values()
+        if id_.format(arm) in kept
+    }
+    rows = [
+        {"": label(arm), **{title: _brief(kept.get(id_.format(arm))) for title, id_ in columns.items()}} for arm in arms
+    ]
+    return found, pd.DataFrame(rows)
+
+
 def through_every_arm(view: pd.DataFrame) -> pd.DataFrame:
     """`editing.followed` as a reader sees it."""
     ticks = {True: "✓", False: "–"}
