@@ -310,9 +310,7 @@ NEURONAL = (
     LateSpec(),
 )
 GROUND = LINKED, ModelsSpec(), TEXT
-MICRO = Profile(
-    "micro", LINKED, OWN, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec(), ProbeSpec(), ProbingSpec(), *NEURONAL
-)
+MICRO = Profile("micro", *GROUND, SHAPE, TRAIN, NEGATIVES, DPR, BoundSpec(), ProbeSpec(), ProbingSpec(), *NEURONAL)
 
 
 class Recorder:
