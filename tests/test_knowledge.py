@@ -194,10 +194,12 @@ def test_asked_of_a_whole_world(world):
     assert ((found["exposures"] == 0) == (found["state"] == "held out")).all()
 
 
-def test_nobody_can_say_what_questions_take_where_exposures_are_unknown(world, refused):
-    unknown = World("dpr", world.facts, world.passages, world.questions)
-    with refused("dpr", "unknown"):
-        asked(unknown)
+def test_where_exposures_are_unknown_every_question_says_so(world):
+    unknown = asked(World("dpr", world.facts, world.passages, world.questions))
+    assert set(unknown.state) == {"not recorded"}
+    assert (unknown[["exposures", "described"]] == -1).all().all()
+    told = ["state", "exposures", "described"]
+    assert unknown.drop(columns=told).equals(asked(world).drop(columns=told))
 
 
 # --- the old head on a trained tower ---
