@@ -149,7 +149,8 @@ def measured(n: int, models: Path, folder: Path, workers: int) -> dict:
     rate = n / (phases["encode"]["seconds"] - phases["begin"]["seconds"])
     per_core = n / (phases["encode"]["cpu_seconds"] - phases["begin"]["cpu_seconds"])
     print(
-        f"  {rate:,.0f} passages/s encoded, {per_core:,.0f} a CPU-second; {on_disk / 1e6:,.1f} MB of vectors in {len(shards)} shards, "
+        f"  {rate:,.0f} passages/s encoded, {per_core:,.0f} a CPU-second; "
+        f"{on_disk / 1e6:,.1f} MB of vectors in {len(shards)} shards, "
         f"{approximate.bytes / 1e6:,.1f} MB of IVF-PQ, recall@{K} {approximate.recall:.3f}; found by itself {found:.3f}"
     )
     return {
@@ -195,9 +196,7 @@ def main() -> int:
             f"{name} {more['phases'][name]['cpu_seconds'] / max(less['phases'][name]['cpu_seconds'], 0.01):.1f}"
             for name in ("encode", "verify", "search")
         )
-        print(
-            f"{more['passages']:,} passages are {times:g} times {less['passages']:,}; times the CPU-seconds took: {told}"
-        )
+        print(f"{more['passages']:,} passages are {times:g} times {less['passages']:,}; CPU-seconds, times: {told}")
     report = {
         "cores": os.cpu_count(),
         "workers": chosen.workers,

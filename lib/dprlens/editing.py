@@ -234,7 +234,7 @@ def experiment(chosen: Profile, direction: str, seed: int, workers: ProcessPoolE
         )
         for arm in arms(chosen)
     }
-    _ahead(chosen, world, calls, seed, workers)
+    _ahead(chosen, world, calls, _asked(world, base, told, picked)[0], seed, workers)
     encoders = dict(zip(calls, processes.in_parallel(edited, list(calls.values()), workers), strict=True))
     after = _judged(chosen, world, base, encoders, seed, workers)
     return Experiment(direction, seed, world, base, picked, told, before, after)
@@ -253,17 +253,23 @@ def _prepare(
 
 
 def _ahead(
-    chosen: Profile, world: World, edits_: Mapping[Arm, tuple], seed: int, workers: ProcessPoolExecutor | None
+    chosen: Profile,
+    world: World,
+    edits_: Mapping[Arm, tuple],
+    asked: Sequence[Fact],
+    seed: int,
+    workers: ProcessPoolExecutor | None,
 ) -> None:
     """Every arm's whole way, edit to retrieval, that is not in the cache; the slow editors first."""
     missing = [arm for arm, call in edits_.items() if arm.editor != "nothing" and edited.record(*call) is None]
     missing.sort(key=lambda arm: arm.editor in HYPERNETWORKS)
-    processes.ahead(_one_way, [(chosen, world, arm, edits_[arm], seed) for arm in missing], workers)
+    processes.ahead(_one_way, [(chosen, world, arm, edits_[arm], asked, seed) for arm in missing], workers)
 
 
-def _one_way(chosen: Profile, world: World, arm: Arm, edit: tuple, seed: int) -> None:
+def _one_way(chosen: Profile, world: World, arm: Arm, edit: tuple, asked: Sequence[Fact], seed: int) -> None:
     encoder = edited(*edit)
     last_features(encoder, world)
+    cloze_after(encoder, asked)
     (training,) = _trainings(chosen, world, {arm: encoder}, seed)
     retrieved(steps.dpr(*training).dual, world, chosen.negatives, max(chosen.protocol.choices), seed)
 
@@ -375,20 +381,7 @@ def said(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.DataFr
     true objects), neighbours (other facts with the name of an edited fact's subject or object, which the base model
     completes) and kept (known facts of the test split that are neither): in reserved wordings.
     """
-    world, recalled = x.world, _recalled(x.base, x.world)
-    names = {name for fact in x.told for name in (fact.subject, fact.object)}
-    known = [fact for fact in world.facts if recalled[fact.id] == 1 and fact.id not in x.chosen.edited]
-    near = [fact for fact in known if {fact.subject, fact.object} & names]
-    far = [fact for fact in known if fact not in near and fact.split == "test"]
-    bystanders = [world.fact[id_] for id_ in x.chosen.bystanders]
-    groups = {"bystanders": bystanders, "neighbours": near[:AT_MOST], "kept": far[:AT_MOST]}
-    reserved = [
-        fact._replace(statements=tuple(s for s in fact.statements if s.reserved))
-        for facts in groups.values()
-        for fact in facts
-    ]
-    group = {fact.id: name for name, facts in reversed(groups.items()) for fact in facts}
-    asked = (*x.told, *reserved)
+    asked, group = _asked(x.world, x.base, x.told, x.chosen)
     found = processes.in_parallel(cloze_after, [(e, asked) for e in x.after.encoders.values()], workers)
     edited_ids = set(x.chosen.edited)
     frames = []
@@ -397,6 +390,25 @@ def said(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.DataFr
         of = [own[i] if id_ in edited_ids else group[id_] for i, id_ in enumerate(rows["fact"])]
         frames.append(rows.assign(arm=arm, group=of))
     return pd.concat(frames, ignore_index=True)
+
+
+def _asked(
+    world: World, base: Encoder, told: Sequence[Fact], chosen: Chosen
+) -> tuple[tuple[Fact, ...], dict[str, str]]:
+    """The facts whose statements every model completes, and the group of each that was not told (see `said`)."""
+    recalled = _recalled(base, world)
+    names = {name for fact in told for name in (fact.subject, fact.object)}
+    known = [fact for fact in world.facts if recalled[fact.id] == 1 and fact.id not in chosen.edited]
+    near = [fact for fact in known if {fact.subject, fact.object} & names]
+    far = [fact for fact in known if fact not in near and fact.split == "test"]
+    bystanders = [world.fact[id_] for id_ in chosen.bystanders]
+    groups = {"bystanders": bystanders, "neighbours": near[:AT_MOST], "kept": far[:AT_MOST]}
+    reserved = [
+        fact._replace(statements=tuple(s for s in fact.statements if s.reserved))
+        for facts in groups.values()
+        for fact in facts
+    ]
+    return (*told, *reserved), {fact.id: name for name, facts in reversed(groups.items()) for fact in facts}
 
 
 def moved(x: Experiment) -> pd.DataFrame:
