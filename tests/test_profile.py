@@ -128,10 +128,16 @@ def test_every_profile_can_be_read_as_one_spec_a_module():
 def test_full_is_small_with_more_models():
     """What is on record for `full` is about the models that the book shows: the first of each are the same."""
     small, full = get_profile("small"), get_profile("full")
-    fewer = {name: getattr(small, name) for name in ("bound", "probing", "activity", "protocol", "late")}
+    fewer = {name: getattr(small, name) for name in ("bound", "probing", "activity", "protocol", "editors", "late")}
     assert dataclasses.replace(full, name="small", **fewer) == small
     assert dataclasses.replace(full.activity, worlds=1, dpr_seeds=1) == small.activity
     assert dataclasses.replace(full.probing, worlds=1) == small.probing
+    assert small.editors == dataclasses.replace(
+        full.editors,
+        finetuning=dataclasses.replace(full.editors.finetuning, learning_rate=6e-4, epochs=10),
+        malmen=dataclasses.replace(full.editors.malmen, steps=30),
+        mend=dataclasses.replace(full.editors.mend, steps=30),
+    )
     for arms in ("deep_arms", "shallow_arms"):
         fewer, more = dict(getattr(small.bound, arms)), dict(getattr(full.bound, arms))
         assert all(more[told] >= n for told, n in fewer.items())
