@@ -3,7 +3,7 @@
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinfo
 from dprlens.consistency import ACROSS, Results, selected, without_number
 from dprlens.corpus.encode import Encoded, Job, encode, make_plan
 from dprlens.corpus.plan import ShardSpec
-from dprlens.corpus.search import search
+from dprlens.corpus.search import placed, search
 from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, Text, untrained
 from dprlens.natural import Natural, NaturalSpec
 from dprlens.natural.models import load_encoder
@@ -209,10 +209,9 @@ def findings(
     recalled = cloze_recall(start, read).query("wording == 'reserved'").groupby("fact")["recalled"].mean()
     trained = dpr(DualEncoder(start, start), true, negatives, training, seed)
     ranking = rankings(trained.dual, true, k=len(true.passages))
-    number = {passage.id: i for i, passage in enumerate(true.passages)}
     other = false_gold(true, false)
-    gold = [number[question.gold] for question in true.questions]
-    wrong = [number.get(other.get(question.id), -1) for question in true.questions]
+    gold = [true.place(question.gold) for question in true.questions]
+    wrong = [true.place(other[question.id]) if question.id in other else -1 for question in true.questions]
     frame = knowledge.asked(true)
     frame["recalled"] = recalled.loc[frame["fact"]].to_numpy()
     frame["place"] = gold_places(ranking, gold)
@@ -610,14 +609,35 @@ class Judged(NamedTuple):
 
 def _judged(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[torch.Tensor]) -> Judged:
     """Each reading of the sample's questions [example, d_model], judged by the passages of `dual`."""
-    passages, candidates = dual.passages(texts_of(world, "passage", range(len(world.passages)))), drawn.candidates
-    found = []
-    for vectors in readings:
-        scores = vectors @ passages.T
-        shown = scores.gather(1, torch.tensor(candidates))
-        beaten = [(every > shown[:, :1]).sum(1).numpy() for every in (scores, shown)]
-        found.append((*beaten, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()))
+    place, found = _placing(dual, world), []
+    for asked in readings:
+        shown, places = place(asked, drawn.candidates)
+        among = (shown > shown[:, :1]).sum(1).numpy()
+        found.append((places, among, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()))
     return Judged(*(np.stack(part) for part in zip(*found, strict=True)))
+
+
+def _placing(dual: DualEncoder, world: World) -> Callable[[torch.Tensor, np.ndarray], tuple[torch.Tensor, np.ndarray]]:
+    """A function of question vectors [example, d_model] and places of passages [example, choice].
+
+    It gives these passages' scores [example, choice] and the first one's place among all passages [example].
+    """
+    if isinstance(world.passages, Store):
+        shards = vectors(dual, world).shards
+
+        def among_stored(asked: torch.Tensor, candidates: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+            found = placed(shards, asked.numpy(), candidates)
+            return torch.from_numpy(found.scores), found.places
+
+        return among_stored
+    passages = dual.passages(texts_of(world, "passage", range(len(world.passages))))
+
+    def among_all(asked: torch.Tensor, candidates: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        scores = asked @ passages.T
+        shown = scores.gather(1, torch.tensor(candidates))
+        return shown, (scores > shown[:, :1]).sum(1).numpy()
+
+    return among_all
 
 
 @step(version=1)
