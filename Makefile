@@ -5,7 +5,7 @@ BIN := .venv/bin
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
-.PHONY: book test lint lab serve run bench clean
+.PHONY: book test real lint lab serve run bench scale clean
 
 # install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
 book: .venv/installed
@@ -14,13 +14,17 @@ book: .venv/installed
 # lint, unit tests, every notebook at tiny from an empty cache, the book, and the book in a browser
 test: lint
 	$(call stage,unit tests)
-	@$(BIN)/python -m pytest -m "not book"
+	@$(BIN)/python -m pytest -m "not book and not real"
 	$(call stage,all notebooks at tiny from an empty cache and the book)
 	@rm -rf _build/test-cache _build/tiny
 	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m dprlens book --profile tiny
 	$(call stage,the book in a browser)
 	@$(BIN)/python -m pytest -m book
 	$(call stage,all passed)
+
+# every notebook in the real setting, on a small set of files and models in its formats; after `make test` it is quicker
+real: .venv/installed
+	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m pytest -m real
 
 # style, the direction of imports, the rules for notebooks
 lint: .venv/installed
@@ -46,6 +50,10 @@ run: .venv/installed
 bench: .venv/installed
 	@$(BIN)/python benchmarks/bench.py
 	@$(BIN)/python benchmarks/probes.py
+
+# encoding and searching 10,000 to 1,000,000 passages: time, memory, disk; an hour or so
+scale: .venv/installed
+	@$(BIN)/python benchmarks/scale.py --sizes 10000 100000 1000000 --out benchmarks/scale.json
 
 # remove what was built; artifacts/, the cache, stays
 clean:

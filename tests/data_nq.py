@@ -1,22 +1,30 @@
-"""A small set of questions and passages, our own sentences, in exactly the formats of DPR's files.
+"""A small set of questions and passages, our own sentences, in exactly the formats of DPR's files; and small models.
 
     python tests/data_nq.py FOLDER
 
-writes biencoder-nq-{train,dev}.json.gz, psgs_w100.tsv, nq-{train,dev,test}.qa.csv and the sizes of all three in
-sizes.json. The sentences are those of a closed world.
+writes biencoder-nq-{train,dev}.json.gz, psgs_w100.tsv, nq-{train,dev,test}.qa.csv, the sizes of all three in sizes.json
+(the sentences are those of a closed world), and below models/ folders of random weights as transformers saves them:
+BERT with its masked-LM head, DPR's question encoder and its passage encoder.
 """
 
 import csv
 import gzip
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import torch
+from transformers import BertConfig, BertForPreTraining, DPRConfig, DPRContextEncoder, DPRQuestionEncoder
 
 from dprlens.closed import ClosedSpec, make_world
 from dprlens.negatives import NegativesSpec, hard_negatives
+from dprlens.tokens import vocabulary
 from dprlens.world import Passage, Question, World
 
+SHAPE = {"hidden_size": 48, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 192}
+PIECES = 30_522  # of bert-base-uncased's vocabulary
+LONGEST = 11  # letters of a word that is one piece
 FIRST = 1001  # number of the first passage
 SPEC = ClosedSpec(people=24, cities=8, companies=8, films=10, exposures=40, low_doses=(), train=0.5, dev=0.2)
 
@@ -77,5 +85,40 @@ def _context(passage: Passage, ids: dict[str, str]) -> dict:
     }
 
 
+def write_models(folder: Path, spec: ClosedSpec = SPEC, seed: int = 3, says: str | None = None) -> None:
+    """BERT and DPR's two encoders below models/, with a vocabulary for the sentences of `write`.
+
+    Random weights know nothing, so that nothing could be taken from BERT; with `says` it gives this one word at every
+    mask, and knows what is true of it.
+    """
+    pieces = pieces_for(make_world(spec, seed).texts())
+    torch.manual_seed(seed)
+    bert = BertForPreTraining(BertConfig(vocab_size=len(pieces), **SHAPE))
+    if says is not None:
+        with torch.no_grad():
+            bert.cls.predictions.bias[pieces.index(says)] = 10.0
+    shape = DPRConfig(vocab_size=len(pieces), **SHAPE)
+    models = {
+        "bert-base-uncased": bert,
+        "dpr-question_encoder-single-nq-base": DPRQuestionEncoder(shape),
+        "dpr-ctx_encoder-single-nq-base": DPRContextEncoder(shape),
+    }
+    for name, model in models.items():
+        model.save_pretrained(folder / "models" / name)
+        (folder / "models" / name / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), encoding="utf-8")
+
+
+def pieces_for(texts: Iterable[str]) -> list[str]:
+    """A vocabulary of the size and in the order of bert-base-uncased's: unused pieces, signs, words, parts of words."""
+    special = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    special += [f"[unused{i}]" for i in range(99, 994)]
+    own = vocabulary(texts)[5:]  # without the special ones
+    cut = {word: (word[:LONGEST], f"##{word[LONGEST:]}") for word in own if len(word) > LONGEST and word.isalpha()}
+    parts = dict.fromkeys(part for word in own for part in cut.get(word, (word,)))
+    pieces = [*special, *parts]
+    return [*pieces, *(f"[filler{i}]" for i in range(PIECES - len(pieces)))]
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
+    write_models(Path(sys.argv[1]))

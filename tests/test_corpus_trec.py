@@ -5,9 +5,17 @@ import pytest
 
 from dprlens.corpus.trec import Found, Judgement, gold, read_qrels, read_run, write_qrels, write_run
 from dprlens.retrieval import Ranking
+from dprlens.world import Passage
 
 RANKING = Ranking(np.array([[2, 0, 1], [0, 1, 2]]), np.array([[3.5, 3.5, -1.25], [0.1, 0.1, 0.1]], np.float32))
-QUESTIONS, PASSAGES = ["q1", "q2"], ["a", "b", "Łódź/9"]
+QUESTIONS = ["q1", "q2"]
+
+
+def named(*ids: str) -> list[Passage]:
+    return [Passage(id_, "title", "text") for id_ in ids]
+
+
+PASSAGES = named("a", "b", "Łódź/9")
 
 
 def test_a_run_is_read_back_in_its_order_with_scores_that_fall(tmp_path):
@@ -30,7 +38,7 @@ def test_as_trec_eval_sorts_it_a_run_is_our_ranking(tmp_path):
     scores = -np.sort(-rng.integers(0, 4, size=(5, 40)).astype(np.float32) / 7)
     passages = np.stack([rng.permutation(40) for _ in range(5)])
     names = [f"p{i}" for i in range(40)]
-    write_run(tmp_path / "run", Ranking(passages, scores), [f"q{i}" for i in range(5)], names, "t")
+    write_run(tmp_path / "run", Ranking(passages, scores), [f"q{i}" for i in range(5)], named(*names), "t")
     for i, expected in enumerate(passages):
         lines = [line for line in read_run(tmp_path / "run") if line.question == f"q{i}"]
         lines.sort(key=lambda line: line.passage, reverse=True)
@@ -50,7 +58,7 @@ def test_ids_with_white_space_are_refused_and_nothing_is_written(name, tmp_path,
     with refused("question id", "white space"):
         write_run(tmp_path / "run", RANKING, ["q1", name], PASSAGES, "t")
     with refused("passage id", "white space"):
-        write_run(tmp_path / "run", RANKING, QUESTIONS, ["a", "b", name], "t")
+        write_run(tmp_path / "run", RANKING, QUESTIONS, named("a", "b", name), "t")
     with refused("tag", "white space"):
         write_run(tmp_path / "run", RANKING, QUESTIONS, PASSAGES, name)
     for judgement in (Judgement(name, "p", 1), Judgement("q", name, 1)):
@@ -62,12 +70,12 @@ def test_ids_with_white_space_are_refused_and_nothing_is_written(name, tmp_path,
 def test_what_does_not_fit_is_refused(tmp_path, refused):
     with refused("1 ids", "2 questions"):
         write_run(tmp_path / "run", RANKING, ["q1"], PASSAGES, "t")
-    with refused("2 ids", "3 passages"):
+    with refused("2 passages", "3 or more"):
         write_run(tmp_path / "run", RANKING, QUESTIONS, PASSAGES[:2], "t")
     with refused("question ids", "'q1'", "twice"):
         write_run(tmp_path / "run", RANKING, ["q1", "q1"], PASSAGES, "t")
     with refused("passage ids", "'a'", "twice"):
-        write_run(tmp_path / "run", RANKING, QUESTIONS, ["a", "b", "a"], "t")
+        write_run(tmp_path / "run", RANKING, QUESTIONS, named("a", "b", "a"), "t")
     with refused("1 pairs", "judged twice"):
         write_qrels(tmp_path / "qrels", [Judgement("q", "p", 1), Judgement("q", "p", 0)])
 

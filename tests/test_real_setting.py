@@ -11,12 +11,14 @@ from transformers import BertConfig, BertForMaskedLM
 from dprlens import editing, knowledge, steps
 from dprlens.attribution import AttributionSpec
 from dprlens.closed import TextSpec, is_linking, reading
+from dprlens.corpus import trec
 from dprlens.editing import material
 from dprlens.encoder import DualEncoder
-from dprlens.natural import NaturalSpec, make_world
+from dprlens.natural import NaturalSpec, asked_openly, make_world
+from dprlens.natural.models import TowersSpec
 from dprlens.probe import items, probed_part
 from dprlens.profile import get_profile
-from dprlens.retrieval import Retriever
+from dprlens.retrieval import Retriever, answer_places
 from dprlens.tokens import vocabulary
 from dprlens.training.dpr import DPRSpec
 
@@ -119,6 +121,69 @@ def test_vectors_are_made_by_trained_models_of_stored_worlds_alone(page, refused
     monkeypatch.setattr(steps, "world_of", lambda *_: replace(world, passages=world.passages[:]))
     with refused("in memory"):
         steps.encode_in_group(chosen, SEED)
+
+
+def test_the_ranking_is_written_for_trecs_tools(page, tmp_path, refused):
+    chosen, world = page
+    with refused("not trained yet"):
+        steps.write_trec(chosen.but(dpr={"learning_rate": 0.5}), SEED, tmp_path)
+    base = steps.base_of(chosen, world, SEED)
+    dual = steps.dpr(DualEncoder(base, base), world, chosen.negatives, chosen.dpr, SEED).dual
+    steps.write_trec(chosen, SEED, tmp_path)
+    run, judged = trec.read_run(tmp_path / "dpr.run"), trec.read_qrels(tmp_path / "gold.qrels")
+    asked = {question.id: question for question in world.questions if question.split == "test"}
+    assert {line.question for line in run} == {one.question for one in judged} == asked.keys()
+    assert all(one.passage == asked[one.question].gold for one in judged)
+    (number, question), *_ = ((i, q) for i, q in enumerate(world.questions) if q.split == "test")
+    first = steps.rankings(dual, world, min(100, len(world.passages))).passages[number]
+    assert [line.passage for line in run if line.question == question.id] == [world.passages[i].id for i in first]
+
+
+def test_published_towers_are_checked_on_questions_without_gold_passages(page):
+    chosen, world = page
+    base = steps.base_of(chosen, world, SEED)
+    dual = steps.dpr(DualEncoder(base, base), world, chosen.negatives, chosen.dpr, SEED).dual
+    assert steps.checked(chosen, world, dual) == {}
+    towers = TowersSpec(chosen.models.start)
+    found = steps.checked(chosen.but(check=True, published=towers), world, dual)
+    asked = asked_openly(chosen.world)
+    assert asked[0].id == "nq-test-0"
+    assert {name: len(places) for name, places in found.items()} == dict.fromkeys(("DPR", "published DPR"), len(asked))
+    passages = world.passages[:]
+    ranking = Retriever(dual, passages).search([question.text for question in asked], min(100, len(passages)))
+    own = answer_places(ranking, [question.answers for question in asked], passages)
+    assert (found["DPR"] == own).mean() > 0.9  # but for near ties
+    assert (found["DPR"] < len(passages)).any()
+
+
+def test_what_was_left_out_is_told_in_order(page):
+    chosen, world = page
+    told = dict(steps.noticed(chosen, SEED))
+    assert int(told.pop("facts with statements")) == sum(bool(fact.statements) for fact in world.facts)
+    assert all(":" in what for what in told)
+    turned = replace(chosen, turned=("dpr.epochs = 1",))
+    assert steps.noticed(turned, SEED)[-1] == ("turned by profile.toml", "dpr.epochs = 1")
+    assert steps.noticed(get_profile("tiny"), SEED) == []
+
+
+def test_places_among_stored_passages_are_those_among_passages_in_memory(page):
+    """Section 4 and the interventions of section 3, whose worlds in memory do without shards."""
+    chosen, world = page
+    base = steps.base_of(chosen, world, SEED)
+    dual = steps.dpr(DualEncoder(base, base), world, chosen.negatives, chosen.dpr, SEED).dual
+    part = probed_part(world, 30, SEED)
+    in_memory = replace(part, passages=tuple(p._replace(facts=()) for p in world.passages))
+    stored = editing.retrieved_in_store(dual, part, world, chosen.negatives, 3, SEED)
+    own = editing.retrieved(dual, in_memory, chosen.negatives, 3, SEED)
+    np.testing.assert_allclose(stored["products"], own["products"], rtol=1e-4, atol=1e-5)
+    assert (stored["place"] == own["place"]).mean() > 0.9  # but for near ties
+    asked = [question.text for question in part.questions[:9]]
+    rows = np.array([[world.place(id_) for id_ in (q.gold, *q.hard_negatives[:2])] for q in part.questions[:9]])
+    (shown, places), (own_shown, own_places) = (
+        steps._placing(dual, one)(dual.questions(asked), rows) for one in (world, in_memory)
+    )
+    np.testing.assert_allclose(shown, own_shown, rtol=1e-4, atol=1e-5)
+    assert (places == own_places).mean() > 0.7
 
 
 def test_probes_see_a_part_of_the_world_with_what_its_questions_name(page):

@@ -71,7 +71,7 @@ def test_a_shallow_search_is_the_head_of_a_deep_one():
 def test_no_questions_have_an_empty_ranking():
     ranking = Index(integers(5, 3)).search(np.empty((0, 3)), 2)
     assert ranking.passages.shape == ranking.scores.shape == (0, 2)
-    assert answer_places(ranking, [], ["Wick"] * 5).shape == gold_places(ranking, []).shape == (0,)
+    assert answer_places(ranking, [], [Passage("p", "", "Wick")] * 5).shape == gold_places(ranking, []).shape == (0,)
 
 
 def test_the_index_keeps_a_copy_and_changes_nothing():
@@ -203,7 +203,8 @@ def test_one_text_in_place_of_answers_is_refused(refused):
 
 #                       question 0    question 1    question 2
 RANKING = Ranking(np.array([[3, 1, 0], [0, 2, 1], [2, 0, 3]]), np.zeros((3, 3), dtype=np.float32))
-TEXTS = ["It lies on the Wend.", "WICK, a city.", "Ada sails.", "She was born in Wick."]
+TEXTS = ("It lies on the Wend.", "WICK, a city.", "Ada sails.", "She was born in Wick.")
+PASSAGES = [Passage(f"p{i}", "Wick", text) for i, text in enumerate(TEXTS)]
 
 
 def test_gold_places_on_fingers():
@@ -214,19 +215,19 @@ def test_gold_places_on_fingers():
 
 def test_answer_places_on_fingers():
     answers = [("Wick",), ("Holm", "wick"), ("Mere",)]
-    assert answer_places(RANKING, answers, TEXTS).tolist() == [0, 2, 3]
-    assert answer_places(RANKING, [("Holm",), ("",), ()], TEXTS).tolist() == [3, 0, 3]
+    assert answer_places(RANKING, answers, PASSAGES).tolist() == [0, 2, 3]
+    assert answer_places(RANKING, [("Holm",), ("",), ()], PASSAGES).tolist() == [3, 0, 3]
 
 
 def test_places_need_one_entry_a_question_and_all_texts(refused):
     with refused("2 gold passages", "3 questions"):
         gold_places(RANKING, [1, 0])
     with refused("1 lists of answers", "3 questions"):
-        answer_places(RANKING, [("Wick",)], TEXTS)
-    with refused("3 texts", "4 passages"):
-        answer_places(RANKING, [("Wick",)] * 3, TEXTS[:3])
+        answer_places(RANKING, [("Wick",)], PASSAGES)
+    with refused("3 passages", "4 or more"):
+        answer_places(RANKING, [("Wick",)] * 3, PASSAGES[:3])
     with refused("'Wick'", "list of answers"):
-        answer_places(RANKING, ["Wick"] * 3, TEXTS)
+        answer_places(RANKING, ["Wick"] * 3, PASSAGES)
 
 
 def test_accuracy_on_fingers_and_by_cluster():

@@ -55,6 +55,10 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
     encode = command(_encode, "encode all passages of a profile with its DPR; torchrun's processes share them")
     profile(encode)
     encode.add_argument("--seed", type=int, default=0)
+    trec = command(_trec, "write DPR's ranking of the test questions, and their gold passages, in TREC's formats")
+    profile(trec)
+    trec.add_argument("--seed", type=int, default=0)
+    trec.add_argument("--out", type=Path, help="the folder of dpr.run and gold.qrels (default: _build/<profile>/trec)")
     profile(command(_render, "render the book from the notebooks that were run"))
     real = {
         "doctor": command(_doctor, "say what of the real setting is here, what is missing, what this machine can do"),
@@ -113,6 +117,18 @@ def _encode(_: Path, options: argparse.Namespace) -> None:
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
     print(f"{done.made} of {len(done.shards)} shards were made, {done.missing} are still to be made by other processes")
+
+
+def _trec(root: Path, options: argparse.Namespace) -> None:
+    notebooks.check_profile(options.profile)
+    from dprlens import profile, steps
+
+    folder = options.out or root / "_build" / options.profile / "trec"
+    try:
+        steps.write_trec(profile.get_profile(options.profile), options.seed, folder)
+    except ValueError as error:
+        raise notebooks.Mistake(str(error)) from error
+    print(f"wrote {folder / 'dpr.run'} and {folder / 'gold.qrels'}")
 
 
 def _render(root: Path, options: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from dprlens.probe import Dot, Items, Matching, Probe, Tied
 from dprlens.retrieval import has_answer
 from dprlens.world import World
 
+MOST_WORDS = 10_000  # of a bag of words, the commonest; a closed world has fewer
 # shares of the questions after which to refit
 PARTS = 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0
 
@@ -129,7 +130,6 @@ def reversible(world: World, mined: Mapping[str, Sequence[str]], split: str, see
     q1, and A has no answer of q2 in it. Two passages make one pair. Whatever a passage looks like by itself is then as
     often right as wrong: no scorer that cannot see the question gets more than half. Empty where there are no pairs.
     """
-    place = {passage.id: i for i, passage in enumerate(world.passages)}
     asked = [i for i, question in enumerate(world.questions) if question.split == split]
     by_gold: dict[str, list[int]] = {}
     for i in asked:
@@ -144,11 +144,12 @@ def reversible(world: World, mined: Mapping[str, Sequence[str]], split: str, see
                 for j in by_gold.get(other, [])
                 if not has_answer(world.questions[j].answers, world.passage[first.gold].text)
             ]
-            pair = frozenset((first.gold, other))
-            if partners and pair not in seen:
-                seen.add(pair)
+            both = frozenset((first.gold, other))
+            if partners and both not in seen:
+                seen.add(both)
                 questions += [i, rng.choice(partners)]
-                choices += [[place[first.gold], place[other]], [place[other], place[first.gold]]]
+                pair = [world.place(first.gold), world.place(other)]
+                choices += [pair, pair[::-1]]
                 break
     return Items(np.array(questions, dtype=int), np.array(choices, dtype=int).reshape(-1, 2))
 
@@ -174,36 +175,40 @@ def surface_features(
     """
     texts = [f"{passage.title} {passage.text}" for passage in world.passages]
     asked = [question.text for question in world.questions]
-    counter = CountVectorizer(binary=True, dtype=np.float32, token_pattern=r"(?u)\w+")
+    counter = CountVectorizer(binary=True, dtype=np.float32, token_pattern=r"(?u)\w+", max_features=MOST_WORDS)
     counter.fit([*texts, *asked])
-    words = counter.transform(texts).toarray()
-    in_questions = counter.transform(asked).toarray()
+    words, in_questions = counter.transform(texts), counter.transform(asked)  # sparse: dense, they would not fit
     length = np.array([[len(text.split())] for text in texts], dtype=np.float32)
 
     def alone(features: ndarray, chosen: Items) -> Matching:
-        nothing = np.zeros((len(chosen.questions), features.shape[1]), dtype=np.float32)
-        return Matching(nothing, features[chosen.choices])
+        nothing = np.zeros((len(chosen.questions), features.shape[-1]), dtype=np.float32)
+        return Matching(nothing, features)
+
+    def words_of(chosen: Items) -> ndarray:
+        return words[chosen.choices.ravel()].toarray().reshape(*chosen.choices.shape, -1)
 
     def together(scores: ndarray) -> Matching:
         return Matching(np.ones((len(scores), 1), dtype=np.float32), scores[:, :, None].astype(np.float32))
 
-    ranked = BM25(world.passages, spec).search(asked, len(world.passages))
-    bm25 = np.empty_like(ranked.scores)
-    np.put_along_axis(bm25, ranked.passages, ranked.scores, axis=1)
+    bm25 = BM25(world.passages, spec)
     titles = [passage.title.lower() for passage in world.passages]
 
+    def by_words(chosen: Items) -> ndarray:
+        rows = zip(chosen.questions, chosen.choices, strict=True)
+        return np.stack([bm25.scores(asked[q])[choices] for q, choices in rows])
+
     def overlap(chosen: Items) -> ndarray:
-        shared = np.einsum("qw,qcw->qc", in_questions[chosen.questions], words[chosen.choices])
-        return shared / np.maximum(1, in_questions[chosen.questions].sum(1, keepdims=True))
+        own = in_questions[chosen.questions].toarray()
+        return np.einsum("qw,qcw->qc", own, words_of(chosen)) / np.maximum(1, own.sum(1, keepdims=True))
 
     def named(chosen: Items) -> ndarray:
         rows = zip(chosen.questions, chosen.choices, strict=True)
         return np.array([[titles[c] in asked[q].lower() for c in choices] for q, choices in rows])
 
     return {
-        "length": (Tied(), [alone(length, chosen) for chosen in splits]),
-        "bag_of_words": (Tied(), [alone(words, chosen) for chosen in splits]),
-        "bm25": (Dot(), [together(bm25[chosen.questions[:, None], chosen.choices]) for chosen in splits]),
+        "length": (Tied(), [alone(length[chosen.choices], chosen) for chosen in splits]),
+        "bag_of_words": (Tied(), [alone(words_of(chosen), chosen) for chosen in splits]),
+        "bm25": (Dot(), [together(by_words(chosen)) for chosen in splits]),
         "overlap": (Dot(), [together(overlap(chosen)) for chosen in splits]),
         "title": (Dot(), [together(named(chosen)) for chosen in splits]),
     }

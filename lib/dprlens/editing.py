@@ -17,15 +17,17 @@ from threadpoolctl import threadpool_limits
 from dprlens import edits, knowledge, steps
 from dprlens.artifacts import step
 from dprlens.closed import TextSpec, reading
+from dprlens.corpus.search import placed
 from dprlens.editors import EDITORS, HYPERNETWORKS, MalmenSpec, Material, MendSpec, RandomChange, Unrelated
 from dprlens.editors.malmen import Malmen
 from dprlens.editors.mend import Mend
 from dprlens.edits import Chosen, Outcome
 from dprlens.encoder import DualEncoder, Encoder
 from dprlens.negatives import NegativesSpec
-from dprlens.probe import Features, ProbeSpec, items, make_probe, matching
+from dprlens.probe import Features, ProbeSpec, items, make_probe, matching, probed_part
 from dprlens.profile import Profile
 from dprlens.retrieval import Retriever, gold_places
+from dprlens.store import Store
 from dprlens.training import processes
 from dprlens.world import Fact, World
 
@@ -184,6 +186,33 @@ def cloze_after(encoder: Encoder, facts: Sequence[Fact]) -> pd.DataFrame:
     )
 
 
+@step(version=1)
+def retrieved_in_store(
+    dual: DualEncoder, asking: World, world: World, negatives: NegativesSpec, most: int, seed: int
+) -> dict[str, np.ndarray]:
+    """`retrieved` for the test questions of `asking`, among the passages of a world that keeps them in a store."""
+    asked = items(asking, steps.mined_negatives(asking, negatives), "test", most, seed)
+    ids = [[asking.passages[i].id for i in choices] for choices in asked.choices]
+    rows = np.array([[world.place(id_) for id_ in choices] for choices in ids])
+    with processes.threads(1):
+        queries = dual.questions(steps.texts_of(asking, "query", asked.questions)).numpy()
+    found = placed(steps.vectors(dual, world).shards, queries, rows)
+    return {"products": found.scores, "place": found.places}
+
+
+def _search(chosen: Profile, world: World, dual: DualEncoder, seed: int) -> tuple:
+    """The step that says where DPR finds the test questions' passages, and its arguments."""
+    fixed, asking = (chosen.negatives, max(chosen.protocol.choices), seed), _probed(chosen, world, seed)
+    if isinstance(world.passages, Store):
+        return retrieved_in_store, (dual, asking, world, *fixed)
+    return retrieved, (dual, asking, *fixed)
+
+
+def _probed(chosen: Profile, world: World, seed: int) -> World:
+    """The questions that are probed and judged, and the passages that they choose from."""
+    return probed_part(world, chosen.probing.questions, seed)
+
+
 class Judged(NamedTuple):
     """Models that were edited, or not, and what became of them; each by the name of its arm."""
 
@@ -199,6 +228,7 @@ class Experiment(NamedTuple):
     direction: str
     seed: int
     world: World
+    part: World  # what of it is probed and judged
     base: Encoder
     chosen: Chosen
     told: tuple[Fact, ...]  # the edited facts as they were told
@@ -237,7 +267,7 @@ def experiment(chosen: Profile, direction: str, seed: int, workers: ProcessPoolE
     _ahead(chosen, world, calls, _asked(world, base, told, picked)[0], seed, workers)
     encoders = dict(zip(calls, processes.in_parallel(edited, list(calls.values()), workers), strict=True))
     after = _judged(chosen, world, base, encoders, seed, workers)
-    return Experiment(direction, seed, world, base, picked, told, before, after)
+    return Experiment(direction, seed, world, _probed(chosen, world, seed), base, picked, told, before, after)
 
 
 def _prepare(
@@ -268,10 +298,11 @@ def _ahead(
 
 def _one_way(chosen: Profile, world: World, arm: Arm, edit: tuple, asked: Sequence[Fact], seed: int) -> None:
     encoder = edited(*edit)
-    last_features(encoder, world)
+    last_features(encoder, _probed(chosen, world, seed))
     cloze_after(encoder, asked)
     (training,) = _trainings(chosen, world, {arm: encoder}, seed)
-    retrieved(steps.dpr(*training).dual, world, chosen.negatives, max(chosen.protocol.choices), seed)
+    search, call = _search(chosen, world, steps.dpr(*training).dual, seed)
+    search(*call)
 
 
 def _trainings(chosen: Profile, world: World, encoders: Mapping[Arm, Encoder], seed: int) -> list[tuple]:
@@ -290,19 +321,21 @@ def _judged(
     workers: ProcessPoolExecutor | None,
 ) -> Judged:
     """The arms' models probed, trained as DPR, and judged on the test questions."""
-    spec, mined = chosen.protocol, steps.mined_negatives(world, chosen.negatives)
+    spec, part = chosen.protocol, _probed(chosen, world, seed)
+    mined = steps.mined_negatives(part, chosen.negatives)
     names, most = [arm.name for arm in encoders], max(spec.choices)
     trainings = _trainings(chosen, world, encoders, seed)
     duals = [trained.dual for trained in processes.in_parallel(steps.dpr, trainings, workers)]
-    searches = [(dual, world, chosen.negatives, most, seed) for dual in duals]
-    found = processes.in_parallel(retrieved, searches, workers)
-    first, *features = processes.in_parallel(last_features, [(e, world) for e in (base, *encoders.values())], workers)
-    fixed = world, chosen.negatives, chosen.probe, spec.probe, spec.choices, seed
+    found = processes.side_by_side([_search(chosen, world, dual, seed) for dual in duals], workers)
+    first, *features = processes.in_parallel(last_features, [(e, part) for e in (base, *encoders.values())], workers)
+    fixed = part, chosen.negatives, chosen.probe, spec.probe, spec.choices, seed
     (frozen,) = processes.in_parallel(probe_verdicts, [(first, features, *fixed)], workers)
     own = [(one, [one], *fixed, arm.reseed) for arm, one in zip(encoders, features, strict=True)]
     retrained = processes.in_parallel(probe_verdicts, own, workers)
-    asked = items(world, mined, "test", most, seed)
-    common = knowledge.asked(world).iloc[asked.questions].reset_index(drop=True)
+    asked = items(part, mined, "test", most, seed)
+    number = {question.id: i for i, question in enumerate(world.questions)}
+    rows = [number[part.questions[i].id] for i in asked.questions]
+    common = knowledge.asked(world).iloc[rows].reset_index(drop=True)
     common["recalled"] = _recalled(base, world).loc[common["fact"]].to_numpy()
     rows, reseeds = {}, [arm.reseed for arm in encoders]
     for m, (name, one) in enumerate(zip(names, found, strict=True)):
@@ -316,9 +349,12 @@ def _judged(
 
 
 def _recalled(base: Encoder, world: World) -> pd.Series:
-    """The share of a fact's reserved statements that the base model completes, by fact."""
+    """The share of a fact's reserved statements that the base model completes, by fact; NaN if it has none.
+
+    So a fact that nobody could write statements about is never eligible, and never said to be known.
+    """
     found = steps.cloze_recall(base, world).query("wording == 'reserved'")
-    return found.groupby("fact")["recalled"].mean()
+    return found.groupby("fact")["recalled"].mean().reindex([fact.id for fact in world.facts])
 
 
 def _as_told(fact: Fact, direction: str) -> Fact:
@@ -416,9 +452,8 @@ def moved(x: Experiment) -> pd.DataFrame:
 
     edited and bystanders: questions about them; gold: the passages of the edited facts' questions; others: all else.
     """
-    world = x.world
+    world = x.part
     place = {question.id: i for i, question in enumerate(world.questions)}
-    number = {passage.id: i for i, passage in enumerate(world.passages)}
     asked = np.array([place[id_] for id_ in x.before["question"]])
     edited, bystander = x.chosen.among(x.before)
     group = np.select([edited, bystander], ["edited", "bystanders"], "others")
@@ -426,7 +461,7 @@ def moved(x: Experiment) -> pd.DataFrame:
     base, frames = x.after.features["nothing"], []
     for arm, features in x.after.features.items():
         questions = _share_moved(features.questions[0], base.questions[0])[asked]
-        passages = _share_moved(features.passages[0], base.passages[0])[[number[id_] for id_ in gold]]
+        passages = _share_moved(features.passages[0], base.passages[0])[[world.place(id_) for id_ in gold]]
         frames.append(pd.DataFrame({"arm": arm, "group": group, "fact": x.before["fact"], "far": questions}))
         frames.append(pd.DataFrame({"arm": arm, "group": "gold", "fact": gold, "far": passages}))
     return pd.concat(frames, ignore_index=True)

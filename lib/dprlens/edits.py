@@ -125,7 +125,7 @@ def choose(
 
     At most `spec.facts` are edited, and as many are bystanders. To match the two experiments (AMB-G1'), `lengths` gives
     each fact's number of answer pieces and `like` how many of each length to edit, as far as there are that many.
-    Raises ValueError if fewer than two facts are eligible.
+    Raises ValueError if fewer than two facts are eligible, or can be matched.
     """
     candidates = sorted({*rows["fact"][np.logical_or.reduce([eligible(rows, direction, n) for n in spec.choices])]})
     if len(candidates) < 2:
@@ -133,6 +133,11 @@ def choose(
     order = [candidates[i] for i in np.random.default_rng([seed, 0x64]).permutation(len(candidates))]
     if like is not None:
         order = _matched(order, like, lengths)
+    if len(order) < 2:
+        raise ValueError(
+            f"of {len(candidates)} facts that can be {direction}, {len(order)} have answers as long as those to match; "
+            "take a larger world"
+        )
     half = min(len(order) // 2, spec.facts)
     return Chosen(tuple(order[:half]), tuple(order[half : 2 * half]))
 

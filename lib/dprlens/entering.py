@@ -99,12 +99,11 @@ def found(base: Encoder, world: World, negatives: NegativesSpec, training: DPRSp
     """
     trained = steps.dpr(DualEncoder(base, base), world, negatives, training, seed)
     ranking = steps.rankings(trained.dual, world, k=len(world.passages))
-    number = {passage.id: i for i, passage in enumerate(world.passages)}
     frame = knowledge.asked(world)
     for column, encoder in (("recalled", base), ("kept", knowledge.with_head(trained.dual.query, base))):
         said = steps.cloze_recall(encoder, world).query("wording == 'reserved'").groupby("fact")["recalled"].mean()
         frame[column] = said.loc[frame["fact"]].to_numpy()
-    frame["place"] = gold_places(ranking, [number[question.gold] for question in world.questions])
+    frame["place"] = gold_places(ranking, [world.place(question.gold) for question in world.questions])
     through = (frame["kind"] == "knowledge_required") & (frame["split"] == "test") & ~frame["in_training"]
     return frame[through].drop(columns=["kind", "split", "in_training"]).reset_index(drop=True)
 

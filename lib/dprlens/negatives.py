@@ -14,6 +14,7 @@ import bm25s
 import numpy as np
 
 from dprlens.retrieval import Ranking, check_k, has_answer
+from dprlens.store import Store
 from dprlens.world import SPLITS, Passage, Question, World
 
 TOKENIZE = {"stopwords": "en", "show_progress": False}
@@ -57,11 +58,15 @@ class BM25:
             raise ValueError(f"{texts!r} is one text and not a list of texts; give [{texts!r}]")
         check_k(k, self.passages)
         ranking = Ranking(np.empty((len(texts), k), dtype=int), np.empty((len(texts), k), dtype=np.float32))
-        for row, words in enumerate(bm25s.tokenize(list(texts), return_ids=False, **TOKENIZE)):
-            scores = self._index.get_scores_from_ids(self._index.get_tokens_ids(words))
+        for row, scores in enumerate(map(self.scores, texts)):
             best = np.argsort(-scores, kind="stable")[:k]
             ranking.passages[row], ranking.scores[row] = best, scores[best]
         return ranking
+
+    def scores(self, text: str) -> np.ndarray:
+        """The score of every passage for one question [passage]."""
+        (words,) = bm25s.tokenize([text], return_ids=False, **TOKENIZE)
+        return self._index.get_scores_from_ids(self._index.get_tokens_ids(words))
 
 
 def hard_negatives(world: World, spec: NegativesSpec) -> dict[str, list[str]]:
@@ -70,15 +75,15 @@ def hard_negatives(world: World, spec: NegativesSpec) -> dict[str, list[str]]:
     They are the `spec.per_question` best passages of BM25 that share a word with the question, contain none of its
     answers (`has_answer`) and are not its gold passage: fewer, or none, where there are not so many. Passages under
     test stay out of training: a question is given only passages all of whose facts are of its own split or an earlier
-    one (train, dev, test). A question that brings its own hard negatives, as DPR's files do, keeps those.
+    one (train, dev, test). A question that brings its own hard negatives, as DPR's files do, keeps those; passages in a
+    store, which may be millions, are not searched for others.
 
     Raises ValueError for an answer without letters, digits or signs, which every passage would contain.
     """
     found = {question.id: list(question.hard_negatives) for question in world.questions}
     for split in SPLITS:
         asked = [question for question in world.questions if question.split == split and not question.hard_negatives]
-        passages = _passages_for(split, world)
-        if asked and passages:
+        if asked and not isinstance(world.passages, Store) and (passages := _passages_for(split, world)):
             bm25 = BM25(passages, spec)
             found |= {question.id: _negatives(question, passages, bm25, spec.per_question) for question in asked}
     return found

@@ -86,10 +86,9 @@ def sample(
     """
     if side not in SIDES:
         raise ValueError(f"side = {side!r} is not known; choose one of {', '.join(SIDES)}")
-    place = {passage.id: i for i, passage in enumerate(world.passages)}
     asked = [i for i, question in enumerate(world.questions) if question.split == "test"]
-    gold = {i: place[world.questions[i].gold] for i in asked}
-    hard = {i: [place[passage] for passage in mined[world.questions[i].id]] for i in asked}
+    gold = {i: world.place(world.questions[i].gold) for i in asked}
+    hard = {i: [world.place(passage) for passage in mined[world.questions[i].id]] for i in asked}
     order = np.random.default_rng([seed, 0xA77]).permutation(asked).tolist()
     if side == "query":
         right, difficult, others = {i: [gold[i]] for i in order}, hard, range(len(world.passages))

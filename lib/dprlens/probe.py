@@ -94,7 +94,6 @@ def items(world: World, mined: Mapping[str, Sequence[str]], split: str, most: in
     For fewer passages take the first columns: the questions stay the same, and the choices are nested (AMB-B7).
     Raises ValueError if no question has so many negatives.
     """
-    place = {passage.id: i for i, passage in enumerate(world.passages)}
     rng = np.random.default_rng([seed, 0xC401CE])
     chosen, choices = [], []
     for i, question in enumerate(world.questions):
@@ -102,7 +101,7 @@ def items(world: World, mined: Mapping[str, Sequence[str]], split: str, most: in
         if question.split == split and len(negatives) >= most - 1:
             drawn = rng.permutation(len(negatives))[: most - 1]
             chosen.append(i)
-            choices.append([place[question.gold], *(place[negatives[j]] for j in drawn)])
+            choices.append([world.place(id_) for id_ in (question.gold, *(negatives[j] for j in drawn))])
     if not chosen:
         raise ValueError(f"no {split} question has {most - 1} hard negatives; choose from fewer passages")
     return Items(np.array(chosen), np.array(choices))

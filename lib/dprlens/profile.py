@@ -1,10 +1,21 @@
 """Profiles: how large everything is. One frozen record of one spec a module; this file gathers, the modules explain.
 
 A library function takes *its* spec, never the profile, so that an unrelated knob does not invalidate its results.
+
+The real setting differs from reader to reader: other files, other models, less memory. So its data folder may have a
+`profile.toml` that turns knobs of profile `paper`, a table a spec, as `Profile` has them:
+
+    [world]
+    mode = "skip"
+    corpus = "all"
+    [protocol.training]
+    epochs = 4
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 
 from dprlens.artifacts import folder_for
 from dprlens.attribution import AttributionSpec
@@ -45,6 +56,7 @@ class Profile:
     editors: EditorSpecs
     late: LateSpec
     experiments: str | None = None  # the profile of the chapters that must say what a model has read; None: this one
+    turned: tuple[str, ...] = ()  # what the data folder's `profile.toml` says, "dpr.epochs = 4"
 
     @property
     def controlled(self) -> "Profile":
@@ -74,11 +86,12 @@ class Profile:
             raise ValueError(f"{knob!r} is not a knob of profile {self.name!r}: {reason}")
         if value is None:
             return self
-        value = tuple(value) if isinstance(value, list) else value  # papermill hands tuples on as lists
+        value = _frozen(value)  # papermill hands tuples on as lists
         return replace(self, **{owners[0]: replace(getattr(self, owners[0]), **{knob: value})})
 
 
-SPECS = tuple(field.name for field in fields(Profile) if field.name not in ("name", "experiments"))
+SPECS = tuple(field.name for field in fields(Profile) if field.name not in ("name", "experiments", "turned"))
+OWN = "profile.toml"
 
 TINY = Profile(
     name="tiny",  # tests and CI: every notebook end to end in seconds
@@ -187,13 +200,65 @@ PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL, PAPER_SCALE
 
 
 def get_profile(name: str) -> Profile:
-    """A profile; files of the natural world are below `$DPRLENS_DATA`, else in data/.
+    """A profile; files of the natural world, and `profile.toml`, are below `$DPRLENS_DATA`, else in data/.
 
-    Raises ValueError for a profile that does not exist.
+    Raises ValueError for a profile that does not exist, and for a `profile.toml` that says what no profile can be told.
     """
     if name not in PROFILES:
         raise ValueError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
     profile = PROFILES[name]
-    if isinstance(profile.world, NaturalSpec):
-        return replace(profile, world=replace(profile.world, folder=str(folder_for("DPRLENS_DATA", "data"))))
-    return profile
+    if not isinstance(profile.world, NaturalSpec):
+        return profile
+    folder = folder_for("DPRLENS_DATA", "data")
+    profile = _with_own(profile, folder / OWN)
+    return replace(profile, world=replace(profile.world, folder=str(folder)))
+
+
+def _with_own(profile: Profile, file: Path) -> Profile:
+    """The profile as a file turns it, if there is one."""
+    if not file.is_file():
+        return profile
+    try:
+        told = tomllib.loads(file.read_text(encoding="utf-8"))
+        chosen = _told(profile, told, {"experiments", *SPECS})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise ValueError(f"{file} cannot be used: {error}") from None
+    if chosen.experiments not in PROFILES:
+        raise ValueError(f"{file} cannot be used: experiments = {chosen.experiments!r}; give one of tiny, small, full")
+    return replace(chosen, turned=tuple(_lines(told)))
+
+
+def _told(record: object, told: Mapping, known: set[str] | None = None) -> object:
+    """A record with other values of its fields (those `known`, or all), tables being told to records within it."""
+    changed = {}
+    known = known or {field.name for field in fields(record)}
+    for name, value in told.items():
+        if name not in known:
+            raise ValueError(f"{type(record).__name__} has no {name!r}; it has {', '.join(sorted(known))}")
+        old = getattr(record, name)
+        if is_dataclass(old) != isinstance(value, Mapping):
+            raise ValueError(f"{name} = {value!r} is {'no' if is_dataclass(old) else 'a'} table of knobs")
+        changed[name] = _told(old, value) if is_dataclass(old) else _value(name, old, value)
+    return replace(record, **changed)
+
+
+def _value(name: str, old: object, value: object) -> object:
+    """A value from TOML, of the kind of the one that it replaces."""
+    value = float(value) if isinstance(old, float) and type(value) is int else _frozen(value)
+    if old is not None and type(value) is not type(old):
+        raise ValueError(f"{name} = {value!r} is not of the kind of {old!r}")
+    return value
+
+
+def _frozen(value: object) -> object:
+    """Lists as tuples, so that a profile can be a key."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _lines(told: Mapping, front: str = "") -> list[str]:
+    """What was told, one line a value: "dpr.epochs = 4"."""
+    found = []
+    for name, value in told.items():
+        at = f"{front}{name}"
+        found += _lines(value, f"{at}.") if isinstance(value, Mapping) else [f"{at} = {value}"]
+    return found

@@ -104,15 +104,16 @@ def gold_places(ranking: Ranking, gold: Sequence[int]) -> np.ndarray:
     return _first(ranking.passages == np.asarray(gold, dtype=int)[:, None])
 
 
-def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], texts: Sequence[str]) -> np.ndarray:
+def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], passages: Sequence[Passage]) -> np.ndarray:
     """Place of the first passage that has an answer, by `has_answer`: int [question]; k where none of the first k has.
 
-    `answers` [question]: each question's answers; `texts`: the texts (without titles, as DPR) of all passages searched.
+    `answers` [question]: each question's answers; `passages`: all that were searched, of which those found are read
+    (their texts, without titles, as DPR).
     """
     _check_questions(ranking, answers, "lists of answers")
-    if (least := ranking.passages.max(initial=-1) + 1) > len(texts):
-        raise ValueError(f"{len(texts)} texts for a search of {least} passages or more; give all texts searched")
-    spaced = {passage: _spaced(texts[passage]) for passage in np.unique(ranking.passages)}
+    if (least := ranking.passages.max(initial=-1) + 1) > len(passages):
+        raise ValueError(f"{len(passages)} passages for a search of {least} or more; give all that were searched")
+    spaced = {place: _spaced(passages[place].text) for place in np.unique(ranking.passages)}
     hits = np.zeros(ranking.passages.shape, dtype=bool)
     for row, found, wanted in zip(hits, ranking.passages, map(_all_spaced, answers), strict=True):
         row[:] = [any(answer in spaced[passage] for answer in wanted) for passage in found]

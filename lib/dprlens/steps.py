@@ -3,7 +3,7 @@
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +19,13 @@ from dprlens.artifacts import default_root, digest, step
 from dprlens.attribution import Attribution, AttributionSpec
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinformed, reading, segments
 from dprlens.consistency import ACROSS, Results, selected, without_number
+from dprlens.corpus import trec
 from dprlens.corpus.encode import Encoded, Job, encode, make_plan
 from dprlens.corpus.plan import ShardSpec
-from dprlens.corpus.search import search
+from dprlens.corpus.search import placed, search
 from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, Text, untrained
 from dprlens.natural import Natural, NaturalSpec
-from dprlens.natural.models import load_encoder
+from dprlens.natural.models import load_encoder, load_towers
 from dprlens.natural.statements import Pair, Written, written
 from dprlens.natural.statements import read as statements_of
 from dprlens.negatives import NegativesSpec, hard_negatives
@@ -43,7 +44,7 @@ from dprlens.probe import (
     probed_part,
 )
 from dprlens.profile import Profile
-from dprlens.retrieval import Ranking, Retriever, gold_places
+from dprlens.retrieval import Ranking, Retriever, answer_places, gold_places
 from dprlens.store import Store
 from dprlens.tokens import make_tokenizer, vocabulary
 from dprlens.training import processes
@@ -87,8 +88,28 @@ def world_of(chosen: Profile, seed: int) -> World:
     """The world of a profile; nobody needs to ask which maker made it."""
     if not isinstance(chosen.world, NaturalSpec):
         return closed_world(chosen.world, seed)
-    world = natural_world(chosen.world, natural.fingerprint(chosen.world), seed).world
-    return natural.with_statements(world, statements(world, chosen.models.statements, seed))
+    found, said = _natural(chosen, seed)
+    return natural.with_statements(found.world, said)
+
+
+def _natural(chosen: Profile, seed: int) -> tuple[Natural, Written]:
+    """What DPR's files make, and what is said about its facts."""
+    found = natural_world(chosen.world, natural.fingerprint(chosen.world), seed)
+    return found, statements(found.world, chosen.models.statements, seed)
+
+
+def noticed(chosen: Profile, seed: int) -> list[tuple[str, str]]:
+    """What a page should say of where its world comes from, each with its number or value; nothing of a generated one.
+
+    Rows that are bad or were left out, by file; facts without statements, by reason; and what a `profile.toml` turned.
+    """
+    if not isinstance(chosen.world, NaturalSpec):
+        return []
+    found, said = _natural(chosen, seed)
+    rows = [(f"{one.file}: {one.what}{' (left out)' * one.left_out}", f"{one.times:,}") for one in found.findings]
+    rows += [("facts with statements", f"{len(said.entries):,}")]
+    rows += [(f"facts without statements: {reason}", f"{times:,}") for reason, times in said.rejects.items()]
+    return rows + [("turned by profile.toml", line) for line in chosen.turned]
 
 
 def base_of(chosen: Profile, world: World, seed: int) -> Encoder:
@@ -160,6 +181,28 @@ def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
         return search(vectors(dual, world).shards, dual.questions(questions).numpy(), k)
 
 
+@step(version=1)
+def answered(dual: DualEncoder, world: World, questions: Sequence[natural.OpenQuestion], k: int) -> np.ndarray:
+    """Place of the first passage with an answer, by DPR's measure, to questions of no gold passage [question].
+
+    k where none of the first k has one.
+    """
+    with processes.threads(1):
+        queries = dual.questions([question.text for question in questions]).numpy()
+        ranking = search(vectors(dual, world).shards, queries, k)
+    return answer_places(ranking, [question.answers for question in questions], world.passages)
+
+
+def checked(chosen: Profile, world: World, dual: DualEncoder) -> dict[str, np.ndarray]:
+    """`answered` of this DPR and of the published towers, if the profile asks for the check (`ModelsSpec.check`)."""
+    if not chosen.models.check:
+        return {}
+    published = load_towers(chosen.models.published, Path(chosen.world.folder))
+    asked, k = natural.asked_openly(chosen.world), min(100, len(world.passages))
+    towers = {"DPR": dual, "published DPR": published}
+    return {name: answered(one, world, asked, k) for name, one in towers.items()}
+
+
 def vectors(dual: DualEncoder, world: World) -> Encoded:
     """The vectors of all passages of a store, in shards below the cache; what is missing of them is made.
 
@@ -173,13 +216,33 @@ def vectors(dual: DualEncoder, world: World) -> Encoded:
 def encode_in_group(chosen: Profile, seed: int) -> Encoded:
     """`vectors` of the profile's DPR, which must have been trained, as one of torchrun's processes, or alone."""
     world = world_of(chosen, seed)
-    base = base_of(chosen, world, seed)
-    call = DualEncoder(base, base), world, chosen.negatives, chosen.dpr, seed
     if not isinstance(world.passages, Store):
         raise ValueError(f"the passages of profile {chosen.name!r} are in memory and need no shards; nothing to do")
+    return vectors(_trained(chosen, world, seed), world)
+
+
+def write_trec(chosen: Profile, seed: int, folder: Path) -> None:
+    """dpr.run and gold.qrels: how the profile's DPR, which must have been trained, ranks passages for test questions.
+
+    Raises ValueError if it is not trained, and for ids that TREC's formats cannot hold.
+    """
+    world = world_of(chosen, seed)
+    ranking = rankings(_trained(chosen, world, seed), world, min(100, len(world.passages)))
+    places = [i for i, question in enumerate(world.questions) if question.split == "test"]
+    asked = [world.questions[i] for i in places]
+    folder.mkdir(parents=True, exist_ok=True)
+    of_test = Ranking(*(field[places] for field in ranking))
+    trec.write_run(folder / "dpr.run", of_test, [question.id for question in asked], world.passages, "dprlens")
+    trec.write_qrels(folder / "gold.qrels", trec.gold(asked))
+
+
+def _trained(chosen: Profile, world: World, seed: int) -> DualEncoder:
+    """The profile's DPR, from the cache."""
+    base = base_of(chosen, world, seed)
+    call = DualEncoder(base, base), world, chosen.negatives, chosen.dpr, seed
     if dpr.record(*call) is None:
         raise ValueError(f"the DPR of profile {chosen.name!r} is not trained yet; run `python -m dprlens train` first")
-    return vectors(dpr(*call).dual, world)
+    return dpr(*call).dual
 
 
 @step(version=1)
@@ -209,10 +272,9 @@ def findings(
     recalled = cloze_recall(start, read).query("wording == 'reserved'").groupby("fact")["recalled"].mean()
     trained = dpr(DualEncoder(start, start), true, negatives, training, seed)
     ranking = rankings(trained.dual, true, k=len(true.passages))
-    number = {passage.id: i for i, passage in enumerate(true.passages)}
     other = false_gold(true, false)
-    gold = [number[question.gold] for question in true.questions]
-    wrong = [number.get(other.get(question.id), -1) for question in true.questions]
+    gold = [true.place(question.gold) for question in true.questions]
+    wrong = [true.place(other[question.id]) if question.id in other else -1 for question in true.questions]
     frame = knowledge.asked(true)
     frame["recalled"] = recalled.loc[frame["fact"]].to_numpy()
     frame["place"] = gold_places(ranking, gold)
@@ -610,14 +672,35 @@ class Judged(NamedTuple):
 
 def _judged(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[torch.Tensor]) -> Judged:
     """Each reading of the sample's questions [example, d_model], judged by the passages of `dual`."""
-    passages, candidates = dual.passages(texts_of(world, "passage", range(len(world.passages)))), drawn.candidates
-    found = []
-    for vectors in readings:
-        scores = vectors @ passages.T
-        shown = scores.gather(1, torch.tensor(candidates))
-        beaten = [(every > shown[:, :1]).sum(1).numpy() for every in (scores, shown)]
-        found.append((*beaten, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()))
+    place, found = _placing(dual, world), []
+    for asked in readings:
+        shown, places = place(asked, drawn.candidates)
+        among = (shown > shown[:, :1]).sum(1).numpy()
+        found.append((places, among, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()))
     return Judged(*(np.stack(part) for part in zip(*found, strict=True)))
+
+
+def _placing(dual: DualEncoder, world: World) -> Callable[[torch.Tensor, np.ndarray], tuple[torch.Tensor, np.ndarray]]:
+    """A function of question vectors [example, d_model] and places of passages [example, choice].
+
+    It gives these passages' scores [example, choice] and the first one's place among all passages [example].
+    """
+    if isinstance(world.passages, Store):
+        shards = vectors(dual, world).shards
+
+        def among_stored(asked: torch.Tensor, candidates: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+            found = placed(shards, asked.numpy(), candidates)
+            return torch.from_numpy(found.scores), found.places
+
+        return among_stored
+    passages = dual.passages(texts_of(world, "passage", range(len(world.passages))))
+
+    def among_all(asked: torch.Tensor, candidates: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        scores = asked @ passages.T
+        shown = scores.gather(1, torch.tensor(candidates))
+        return shown, (scores > shown[:, :1]).sum(1).numpy()
+
+    return among_all
 
 
 @step(version=1)

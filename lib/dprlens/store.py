@@ -173,6 +173,23 @@ class Store(Sequence):
                     break
         return places
 
+    def titled(self, title: str) -> list[int]:
+        """The places of the passages under one title, in order."""
+        import pyarrow.compute as pc
+
+        found = pc.indices_nonzero(pc.equal(self._columns[1], title)).to_pylist()
+        self._forget()
+        return found
+
+    @property
+    def titles(self) -> int:
+        """How many different titles the passages have."""
+        import pyarrow.compute as pc
+
+        found = pc.count_distinct(self._columns[1]).as_py()
+        self._forget()
+        return found
+
     def __len__(self) -> int:
         return self.manifest["passages"]
 

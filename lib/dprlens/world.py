@@ -185,7 +185,16 @@ class World:
 
     def article(self, title: str) -> tuple[Passage, ...]:
         """All passages under one title, in order."""
+        if isinstance(self.passages, Store):
+            return tuple(self.passages[i] for i in self.passages.titled(title))
         return tuple(passage for passage in self.passages if passage.title == title)
+
+    @property
+    def titles(self) -> int:
+        """How many different titles the passages have."""
+        if isinstance(self.passages, Store):
+            return self.passages.titles
+        return len({passage.title for passage in self.passages})
 
     def texts(self) -> Iterator[str]:
         """Every text of the world: titles, passages, questions, statements, remarks."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dprlens.closed.language import can_be_described, described, language, statement, upper_first
 from dprlens.world import Fact, World, by_subject
 
+MOST_READ = 200_000  # passages, where a model goes on with passages
 Withheld = Container[frozenset[str]]  # pairs of names that must not meet
 
 
@@ -42,10 +43,14 @@ class Segment(NamedTuple):
 
 
 def reading(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
-    """The text that goes on where pre-training has ended: `segments`, or, where nobody knows them, all passages."""
+    """The text that goes on where pre-training has ended: `segments`, or, where nobody knows them, passages.
+
+    Of more than `MOST_READ` passages, at most so many, spread evenly over all.
+    """
     if world.known is not None:
         return segments(world, spec, seed)
-    return [Segment(passage.text, (), (), "passage") for passage in world.passages]
+    every = -(-len(world.passages) // MOST_READ)
+    return [Segment(passage.text, (), (), "passage") for passage in world.passages[::every]]
 
 
 def segments(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:

@@ -6,7 +6,7 @@ pair on its two vectors alone. So the ranking, ties and scores included, is that
 shards, the block, the threads and the device. As there, the lower row comes first where scores are equal.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import NamedTuple
 
@@ -136,6 +136,47 @@ def _rescored(vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray, k: int
 
 def _of_shard(shards: Shards, shard: int, queries: np.ndarray, k: int, device: str) -> Ranking:
     return best_of(shards.vectors(shard), queries, k, shards.plan.of_shard(shard).start, device)
+
+
+class Placed(NamedTuple):
+    """Given passages for each question, among all passages of the shards."""
+
+    scores: np.ndarray  # float32 [question, choice]
+    places: (
+        np.ndarray
+    )  # int [question]: of choice 0, from 0; as in a ranking, the lower row first where scores are equal
+
+
+def placed(shards: Shards, queries: np.ndarray, rows: np.ndarray, device: str = "auto") -> Placed:
+    """How the passages in `rows` [question, choice] score, and where the first of them would stand in a ranking of all.
+
+    The ranking itself, as long as the passages are many, is never made; the vectors are read twice, block by block.
+    Scores are those of a matrix product, whose last digits are not FAISS's.
+    """
+    place = pick_device(device)
+    asked = torch.from_numpy(as_queries(queries, shards.plan.width)).to(place)
+    wanted = torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(place)
+    block = max(1, MOST_SCORES // max(1, len(asked)))
+    scores, places = asked.new_zeros(wanted.shape), torch.zeros(len(asked), dtype=torch.int64, device=place)
+    for first, vectors in _blocks(shards, block, place):
+        inside = (wanted >= first) & (wanted < first + len(vectors))
+        if inside.any():
+            found = (asked @ vectors.T).gather(1, (wanted - first).clamp(0, len(vectors) - 1))
+            scores[inside] = found[inside]
+    gold, own = scores[:, :1], wanted[:, :1]
+    for first, vectors in _blocks(shards, block, place):
+        every, row = asked @ vectors.T, torch.arange(first, first + len(vectors), device=place)
+        places += ((every > gold) | ((every == gold) & (row < own))).sum(1)
+    return Placed(scores.cpu().numpy(), places.cpu().numpy())
+
+
+def _blocks(shards: Shards, block: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """The row at which each block of so many vectors starts, and the vectors [row, d_model]."""
+    for shard in range(len(shards)):
+        vectors, first = shards.vectors(shard), shards.plan.of_shard(shard).start
+        for start in range(0, len(vectors), block):
+            part = torch.from_numpy(np.array(vectors[start : start + block], dtype=np.float32))
+            yield first + start, part.to(device)
 
 
 def in_order(ranking: Ranking, k: int) -> Ranking:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dprlens.retrieval import Ranking
-from dprlens.world import Question
+from dprlens.world import Passage, Question
 
 
 class Judgement(NamedTuple):
@@ -43,8 +43,8 @@ def gold(questions: Iterable[Question]) -> list[Judgement]:
     return [Judgement(question.id, question.gold, 1) for question in questions]
 
 
-def write_run(path: Path, ranking: Ranking, questions: Sequence[str], passages: Sequence[str], tag: str) -> None:
-    """Writes a ranking of questions [question] (their ids) over passages (ids of all that were searched).
+def write_run(path: Path, ranking: Ranking, questions: Sequence[str], passages: Sequence[Passage], tag: str) -> None:
+    """Writes a ranking of questions [question] (their ids) over passages: all that were searched; those found are read.
 
     Raises ValueError, in one sentence, for ids that are empty, have white space in them, come twice, or do not fit the
     ranking; nothing is written then.
@@ -52,9 +52,9 @@ def write_run(path: Path, ranking: Ranking, questions: Sequence[str], passages: 
     if len(questions) != len(ranking.passages):
         raise ValueError(f"{len(questions)} ids for a ranking of {len(ranking.passages)} questions; give one for each")
     if (least := ranking.passages.max(initial=-1) + 1) > len(passages):
-        raise ValueError(f"{len(passages)} ids for a search of {least} passages or more; give those of all searched")
+        raise ValueError(f"{len(passages)} passages for a search of {least} or more; give all that were searched")
     _check_ids("tag", [tag])
-    names = {row: passages[row] for row in np.unique(ranking.passages).tolist()}
+    names = {row: passages[row].id for row in np.unique(ranking.passages).tolist()}
     for what, ids in (("question", questions), ("passage", list(names.values()))):
         _check_ids(what, ids)
         if twice := [name for name, times in Counter(ids).items() if times > 1]:

@@ -2,7 +2,7 @@
 
 from dprlens.natural.files import OpenQuestion, open_questions
 from dprlens.natural.findings import Finding, Findings
-from dprlens.natural.maker import Natural, NaturalSpec, fingerprint, make_world, whole, with_statements
+from dprlens.natural.maker import Natural, NaturalSpec, asked_openly, fingerprint, make_world, whole, with_statements
 
 __all__ = [
     "Finding",
@@ -10,6 +10,7 @@ __all__ = [
     "Natural",
     "NaturalSpec",
     "OpenQuestion",
+    "asked_openly",
     "fingerprint",
     "make_world",
     "open_questions",

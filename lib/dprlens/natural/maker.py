@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dprlens.artifacts import digest, write_json
-from dprlens.natural.files import Context, Record, lines_of, passages, records
+from dprlens.natural.files import Context, OpenQuestion, Record, lines_of, open_questions, passages, records
 from dprlens.natural.findings import MODES, Finding, Findings
 from dprlens.store import Passage, Store
 from dprlens.world import SPLITS, Fact, Question, Statement, World
@@ -37,6 +37,7 @@ class NaturalSpec:
     train_file: str = "biencoder-nq-train.json"
     dev_file: str = "biencoder-nq-dev.json"
     passages_file: str = "psgs_w100.tsv"  # needed for corpus "all", or a sample
+    open_file: str = "nq-test.qa.csv"  # questions with answers alone, to compare with published numbers
     train_rows: int | None = None  # DPR: 58,880
     dev_rows: int | None = None  # DPR: 6,515
     passages_rows: int | None = None  # DPR: 21,015,324
@@ -189,6 +190,11 @@ def whole(spec: NaturalSpec) -> Store:
         repeated,
         findings=lambda: [finding._asdict() for finding in met.rows()],
     )
+
+
+def asked_openly(spec: NaturalSpec) -> tuple[OpenQuestion, ...]:
+    """The questions of `open_file`. Raises FileNotFoundError."""
+    return tuple(open_questions(_path(spec, spec.open_file), Findings(spec.mode)))
 
 
 def fingerprint(spec: NaturalSpec) -> dict:

@@ -32,14 +32,6 @@ UNUSED = ("pooler.", "cls.seq_relationship.", "embeddings.position_ids")
 
 
 @dataclass(frozen=True)
-class ModelsSpec:
-    """Where the models come from that this project does not train itself; names are folders or hub ids."""
-
-    start: str | None = None  # the pre-trained BERT; None: one that is pre-trained here, on the world's text
-    statements: str | None = None  # JSON lines with statements for facts; None: the world's own, or those of rules
-
-
-@dataclass(frozen=True)
 class TowersSpec:
     """A dual encoder from elsewhere; names are folders or hub ids."""
 
@@ -53,6 +45,20 @@ class TowersSpec:
         for field, known in (("pooling", POOLINGS), ("similarity", SIMILARITIES)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(known)}")
+
+
+# DPR's towers, trained on Natural Questions alone, as `fetch` places them
+PUBLISHED = TowersSpec("models/dpr-question_encoder-single-nq-base", "models/dpr-ctx_encoder-single-nq-base")
+
+
+@dataclass(frozen=True)
+class ModelsSpec:
+    """Where the models come from that this project does not train itself; names are folders or hub ids."""
+
+    start: str | None = None  # the pre-trained BERT; None: one that is pre-trained here, on the world's text
+    statements: str | None = None  # JSON lines with statements for facts; None: the world's own, or those of rules
+    published: TowersSpec = PUBLISHED  # a dual encoder to set beside our DPR …
+    check: bool = False  # … on the questions of nq-test, for which answers are known and gold passages are not
 
 
 def load_towers(spec: TowersSpec, root: Path, device: str = "auto") -> DualEncoder:
