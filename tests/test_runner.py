@@ -51,7 +51,8 @@ RESULTS = """
 import json, os, pathlib
 out = pathlib.Path(os.environ["DPRLENS_RESULTS"]) / profile / "00_world.json"
 out.parent.mkdir(parents=True, exist_ok=True)
-done = out.write_text(json.dumps({"exhibits": {"world": {"numbers": {"world.n": {"ours": seed}}}}}))
+number = {"ours": seed, "low": None, "high": None, "n": None}
+done = out.write_text(json.dumps({"exhibits": {"world": {"numbers": {"world.n": number}}}}))
 """.strip()
 
 

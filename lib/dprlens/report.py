@@ -236,6 +236,11 @@ def recorded(notebook: str, profile: str) -> dict[str, Estimate]:
         )
     except FileNotFoundError:
         return {}
+    return estimates(results)
+
+
+def estimates(results: Mapping) -> dict[str, Estimate]:
+    """The numbers of a results file by id."""
     return {
         id_: Estimate(n["ours"], n["low"], n["high"], n["n"]) if n["n"] else exact(n["ours"])
         for exhibit in results["exhibits"].values()

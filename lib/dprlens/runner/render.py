@@ -70,7 +70,16 @@ def stage(root: Path, notebooks: list[Notebook], profile: str) -> None:
         if not executed.exists():
             raise Mistake(f"{notebook.name} has not been run in the profile {profile!r}: run `make book` first")
         shutil.copy(executed, source / "notebooks" / notebook.path.name)
-    (source / "book" / "parameters.md").write_text(parameters_page(notebooks), encoding="utf-8")
+    from dprlens.runner import scorecard  # it brings matplotlib along, for which no other command should wait
+
+    here, full = (scorecard.read_results(root / "results", name) for name in (profile, "full"))
+    pages = {
+        "parameters": parameters_page(notebooks),
+        "scorecard": scorecard.scorecard_page(notebooks, here, full),
+        "_glance": scorecard.glance(here),
+    }
+    for name, page in pages.items():
+        (source / "book" / f"{name}.md").write_text(page, encoding="utf-8")
 
 
 def tree_digest(paths: Iterable[Path], root: Path) -> str:

@@ -1,0 +1,131 @@
+"""The scorecard: every claim with its verdicts, from the results files; and its short form for the front page.
+
+Four voices may speak on a claim: this build's numbers, those on record for the profile `full`, the paper's own printed
+numbers, and, by a link, the independent replication. What a voice cannot say is left out, never guessed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dprlens.intervals import Estimate
+from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim, Verdict, own_reading
+from dprlens.report import SIGNS, estimates, plain
+from dprlens.runner.notebooks import Notebook
+
+SECTIONS = {  # of the paper, by the first that a claim names
+    "1": "The conclusion: what BERT knows bounds what DPR retrieves",
+    "6": "The conclusion: what BERT knows bounds what DPR retrieves",
+    "2": "Section 2: knowledge consistency",
+    "3": "Section 3: decentralisation",
+    "4.1": "Section 4.1: facts added",
+    "4.2": "Section 4.2: facts removed",
+    "A.1": "Appendix A.1: the context model",
+    "A.2": "Appendix A.2: other thresholds",
+}
+# for the front page: what a reader would tell a colleague, in the paper's order, then what only this book could ask
+GLANCE = ("S2.6", "S2.8", "P.6", "S3.1", "S3.5", "S4.2", "S4.4", "S4.8", "C.1", "L.2")
+INTRODUCTION = """# Scorecard
+
+Every claim that this book judges, with its verdict in this world (profile {profile}). A claim **holds** if every
+plausible value of the number that it is about lies on its side, **does not hold** if all lie on the other, and else it
+**cannot be told here** ({{doc}}`how_to_read`). Where the profile `full` is on record, with several worlds and networks,
+its verdict follows; then what the paper's own printed numbers say, taken at their face, where they can decide.
+Sentences are ours; sections are the paper's."""
+REPLICATION = """The independent replication with the real BERT {cite:p}`yao2025pretraining` stands beside these
+numbers in the [chapter on probes](../notebooks/02_knowledge_consistency.ipynb)."""
+OWN = "Claims of our own: controls that the paper lacks, and what only a world with known facts can decide."
+
+
+class Found(NamedTuple):
+    """The results files of one profile."""
+
+    profile: str
+    numbers: dict[str, Estimate]
+    exhibits: frozenset[str]
+
+    def verdict(self, claim: Claim) -> Verdict:
+        return claim.verdict(self.numbers, self.profile)
+
+    def decides(self, claim: Claim) -> bool:
+        """All numbers that the claim is about are there."""
+        return set(claim.check.needs) <= set(self.numbers)
+
+    def place(self, claim: Claim) -> str:
+        """A reference to the claim's exhibit, if there is one."""
+        return f"({{numref}}`{claim.exhibit}`)" if claim.exhibit in self.exhibits else ""
+
+
+def read_results(root: Path, profile: str) -> Found:
+    """The results files in `<root>/<profile>`; nothing if the profile was never run."""
+    files = [json.loads(path.read_text("utf-8")) for path in sorted((root / profile).glob("*.json"))]
+    numbers = {id_: value for results in files for id_, value in estimates(results).items()}
+    return Found(profile, numbers, frozenset(name for results in files for name in results["exhibits"]))
+
+
+def scorecard_page(notebooks: Sequence[Notebook], here: Found, full: Found) -> str:
+    """The whole scorecard as MyST Markdown, of this build's results and of those on record for `full`."""
+    printed = {reading.id: reading.verdict for reading in own_reading()}
+    parts = [INTRODUCTION.format(profile=plain(here.profile)), _counts(here), "## What the paper claims"]
+    for title in dict.fromkeys(SECTIONS.values()):
+        claims = [claim for claim in CLAIMS if SECTIONS[claim.section.partition(",")[0]] == title]
+        parts += [f"### {title}", *(_entry(claim, here, full, printed.get(claim.id)) for claim in claims)]
+        if title == SECTIONS["2"]:
+            parts.append(REPLICATION)
+    parts += ["## What we ask beyond it", OWN]
+    for notebook in notebooks:
+        if claims := [claim for claim in OWN_CLAIMS if claim.exhibit in notebook.exhibits]:
+            parts += [f"### {plain(notebook.title)}", *(_entry(claim, here, full, None) for claim in claims)]
+    return "\n\n".join(parts) + "\n"
+
+
+def glance(here: Found) -> str:
+    """Ten claims in a table, for the front page, as MyST Markdown."""
+    claims = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
+    rows = ["| Claim | In this world |", "| :--- | :--- |"]
+    for claim in map(claims.__getitem__, GLANCE):
+        verdict = here.verdict(claim)
+        said = f"{_sign(verdict)} {plain(_briefly(claim, verdict, here))} {here.place(claim)}"
+        rows.append(f"| {plain(claim.text)} | {said.strip()} |")
+    return "\n".join(rows) + "\n"
+
+
+def _entry(claim: Claim, here: Found, full: Found, printed: Verdict | None) -> str:
+    own = here.verdict(claim)
+    lines = [f"{_sign(own)} {plain(claim.id)} · {plain(claim.text)} {here.place(claim)}".strip(), plain(own.why)]
+    if full.decides(claim) and here.profile != full.profile:
+        lines.append(_other("On record", full.verdict(claim)))
+    if printed:
+        lines.append(_other("The paper's own numbers", printed))
+    return f":::{{container}} verdict {SIGNS[own.verdict][1]}\n{_paragraphs(lines)}\n:::"
+
+
+def _paragraphs(lines: Iterable[str]) -> str:
+    return "\n\n".join(lines)
+
+
+def _other(voice: str, verdict: Verdict) -> str:
+    return f"{voice}: *{plain(verdict.verdict)}*. {plain(verdict.why)}"
+
+
+def _counts(here: Found) -> str:
+    def row(name: str, claims: Iterable[Claim]) -> str:
+        told = Counter(here.verdict(claim).verdict for claim in claims)
+        return f"| {name} | {' | '.join(str(told[word]) for word in SIGNS)} |"
+
+    head = [f"| Claims | {' | '.join(SIGNS)} |", f"| :--- | {' | '.join('---:' for _ in SIGNS)} |"]
+    return "\n".join([*head, row("of the paper", CLAIMS), row("our own", OWN_CLAIMS)])
+
+
+def _sign(verdict: Verdict) -> str:
+    return f"**{SIGNS[verdict.verdict][0]} {plain(verdict.verdict)}**"
+
+
+def _briefly(claim: Claim, verdict: Verdict, here: Found) -> str:
+    """The one or two numbers that decide a claim; of more, how many comparisons hold."""
+    needs = claim.check.needs
+    if len(needs) <= 2 and here.decides(claim):
+        return " and ".join(str(here.numbers[name]) for name in needs)
+    return verdict.why.partition(";")[0]

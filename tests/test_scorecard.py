@@ -1,0 +1,69 @@
+"""The scorecard: verdicts come from results files, and from nowhere else."""
+
+import json
+
+import pytest
+
+from dprlens.paper import CLAIMS, OWN_CLAIMS
+from dprlens.runner.scorecard import GLANCE, SECTIONS, glance, read_results, scorecard_page
+
+CLAIM = next(claim for claim in CLAIMS if claim.id == "C.1")
+
+
+def results(folder, profile, value, exhibit="bound"):
+    """Results with the one number that decides `CLAIM`."""
+    number = {"ours": value, "low": value - 0.05, "high": value + 0.05, "n": 100, "paper": None}
+    content = {"profile": profile, "exhibits": {exhibit: {"numbers": {CLAIM.check.needs[0]: number}, "claims": []}}}
+    (folder / profile).mkdir(exist_ok=True)
+    (folder / profile / "B_1_knowledge_bound.json").write_text(json.dumps(content))
+    return read_results(folder, profile)
+
+
+def block(page, id_):
+    """What the page says on one claim."""
+    (found,) = [part for part in page.split(":::{container} ") if f" {id_.replace('.', '&#46;')} · " in part]
+    return found.partition("\n:::")[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "css", "word"),
+    [(0.5, "holds", "holds"), (-0.5, "fails", "does not hold"), (0.0, "unclear", "cannot tell")],
+)
+def test_a_verdict_is_that_of_the_number(tmp_path, value, css, word):
+    here = results(tmp_path, "small", value)
+    said = block(scorecard_page([], here, read_results(tmp_path, "full")), "C.1")
+    assert said.startswith(f"verdict {css}\n")
+    assert word in said
+    assert "{numref}`bound`" in said
+    assert word in next(line for line in glance(here).splitlines() if "{numref}`bound`" in line)
+
+
+def test_what_is_on_record_speaks_where_it_can(tmp_path):
+    here, full = results(tmp_path, "small", -0.5), results(tmp_path, "full", 0.5)
+    assert "On record: *holds*" in block(scorecard_page([], here, full), "C.1")
+    assert "On record" not in block(scorecard_page([], here, full), "C.2")
+    assert "On record" not in scorecard_page([], full, full)
+
+
+def test_the_papers_own_numbers_speak_where_they_can(tmp_path):
+    nothing = read_results(tmp_path, "small")
+    page = scorecard_page([], nothing, nothing)
+    assert "The paper's own numbers: *holds*" in block(page, "S2.1")
+    assert "The paper's own numbers" not in block(page, "C.1")
+
+
+def test_without_results_nothing_is_decided_and_nothing_is_referred_to(tmp_path):
+    nothing = read_results(tmp_path, "small")
+    page = scorecard_page([], nothing, nothing) + glance(nothing)
+    assert "numref" not in page
+    assert "verdict holds" not in page
+    assert "verdict fails" not in page
+    assert page.count(":::{container} verdict unclear") == len(CLAIMS)
+    assert f"| of the paper | 0 | 0 | {len(CLAIMS)} |" in page
+    assert f"| our own | 0 | 0 | {len(OWN_CLAIMS)} |" in page
+
+
+def test_every_claim_has_a_section_and_the_front_page_ten():
+    assert {claim.section.partition(",")[0] for claim in CLAIMS} <= set(SECTIONS)
+    assert len(set(GLANCE)) == 10
+    assert set(GLANCE) <= {claim.id for claim in (*CLAIMS, *OWN_CLAIMS)}
