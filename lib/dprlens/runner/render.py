@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dprlens.runner.notebooks import Mistake, Notebook, Parameter
+from dprlens.runner.scale import measured_costs
 
 SHOWN_COMPLAINTS = 20
 
@@ -71,6 +72,9 @@ def stage(root: Path, notebooks: list[Notebook], profile: str) -> None:
             raise Mistake(f"{notebook.name} has not been run in the profile {profile!r}: run `make book` first")
         shutil.copy(executed, source / "notebooks" / notebook.path.name)
     (source / "book" / "parameters.md").write_text(parameters_page(notebooks), encoding="utf-8")
+    # not .md, which would make it a page of its own
+    costs = measured_costs(root / "benchmarks" / "scale.json")
+    (source / "book" / "scale.txt").write_text(costs, encoding="utf-8")
 
 
 def tree_digest(paths: Iterable[Path], root: Path) -> str:
