@@ -9,7 +9,7 @@ import torch
 from dprlens.corpus import search as module
 from dprlens.corpus.compressed import IVFPQSpec, build_ivfpq, recall, search_ivfpq
 from dprlens.corpus.plan import Plan, ShardSpec
-from dprlens.corpus.search import best_of, merge, search
+from dprlens.corpus.search import best_of, merge, placed, search
 from dprlens.corpus.shards import Block, Shards
 from dprlens.retrieval import Index, Ranking
 
@@ -67,6 +67,21 @@ def test_a_ranking_is_that_of_the_index_whatever_the_shards_and_blocks(case, sco
         expected = Index(vectors).search(queries, k)
         for shards in made:
             assert_same(search(shards, queries, k), expected)
+
+
+@pytest.mark.parametrize("case", ["ties", "all equal", "zeros", "wide"])
+@pytest.mark.parametrize("scores", [2**24, 400])
+def test_passages_are_placed_where_a_ranking_of_all_has_them(case, scores, tmp_path, monkeypatch):
+    """Without the ranking; of equal scores the lower row comes first."""
+    monkeypatch.setattr(module, "MOST_SCORES", scores)
+    vectors, queries = CASES[case]
+    rows = np.random.default_rng(3).integers(len(vectors), size=(len(queries), 4))
+    every = Index(vectors).search(queries, len(vectors))
+    expected = [ranked.tolist().index(row[0]) for ranked, row in zip(every.passages, rows, strict=True)]
+    for n in (1, 7):
+        found = placed(sharded(tmp_path / str(n), vectors, n), queries, rows, "cpu")
+        np.testing.assert_allclose(found.scores, np.einsum("qd,qcd->qc", queries, vectors[rows]), rtol=1e-4, atol=1e-4)
+        assert found.places.tolist() == expected
 
 
 def test_half_precision_is_searched_as_the_numbers_that_are_kept(tmp_path):

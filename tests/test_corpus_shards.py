@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dprlens.artifacts import CacheError
+from dprlens.artifacts import CacheError, sha256
 from dprlens.corpus import shards as module
 from dprlens.corpus.plan import Plan, ShardSpec
 from dprlens.corpus.shards import MISSING, WHOLE, Block, Shards
@@ -97,7 +97,7 @@ def test_the_entry_tells_rows_bytes_and_hash(tmp_path):
     entry = json.loads((tmp_path / "00001.json").read_text())
     assert (entry["first"], entry["rows"], entry["at_once"]) == (16, 16, 4)
     assert entry["bytes"] == (tmp_path / "00001.npy").stat().st_size == shards.plan.bytes(1)
-    assert entry["sha256"] == module._sha256(tmp_path / "00001.npy")
+    assert entry["sha256"] == sha256(tmp_path / "00001.npy")
 
 
 def test_what_is_whole_is_not_made_again(tmp_path):

@@ -167,6 +167,18 @@ def test_fewer_than_two_eligible_facts_are_refused(refused):
         choose(before.iloc[:4], "removed", ProtocolSpec(choices=(2,)), 0)
 
 
+def test_a_fact_without_statements_is_never_eligible():
+    table = rows([(f"f{i}", "lexical", float("nan"), wrong, wrong, 0) for i, wrong in enumerate((True, False))])
+    assert not any(eligible(table, direction, 2).any() for direction in ("added", "removed"))
+
+
+def test_facts_that_cannot_be_matched_are_refused(refused):
+    table = [(f"f{i}", "lexical", 1.0, R, R, 0) for i in range(9)]
+    lengths = {f"f{i}": 1 for i in range(9)}
+    with refused("9 facts", "0 have answers as long"):
+        choose(rows(table), "removed", ProtocolSpec(choices=(2,)), 0, like={2: 5}, lengths=lengths)
+
+
 def test_matched_facts_have_answers_as_long_in_the_same_shares():
     table = [(f"f{i:03}", "lexical", 1.0, R, R, 0) for i in range(90)]
     lengths = {f"f{i:03}": 1 + (i >= 60) for i in range(90)}  # 60 of one piece, 30 of two

@@ -170,3 +170,68 @@ def test_the_causal_test_of_a_profile_has_all_that_its_page_compares(profile):
     smaller = {profile.bound.shallow_size, *(size for size, _ in profile.bound.grid if size < 1)}
     for size in smaller:  # small worlds may have too few facts for all doses
         assert make_world(profile.world.scaled(size), 0).questions
+
+
+OWN = """
+experiments = "tiny"
+[world]
+mode = "skip"
+[bound]
+grid = [[1.0, 0.5]]
+[attribution]
+tolerance = 1
+[protocol]
+choices = [2, 3]
+training = {epochs = 4}
+[models]
+published = {query = "other", pooling = "mean"}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """`own(text)` puts a profile.toml into the data folder."""
+    monkeypatch.setenv("DPRLENS_DATA", str(tmp_path))
+    return (tmp_path / "profile.toml").write_text
+
+
+def test_the_data_folder_turns_knobs_of_the_real_setting_alone(own):
+    before = get_profile("paper")
+    own(OWN)
+    after = get_profile("paper")
+    expected = before.but(mode="skip", grid=((1.0, 0.5),), tolerance=1.0, choices=(2, 3))
+    expected = dataclasses.replace(
+        expected,
+        experiments="tiny",
+        protocol=dataclasses.replace(expected.protocol, training=dataclasses.replace(PAPER, epochs=4)),
+        models=dataclasses.replace(
+            expected.models, published=dataclasses.replace(expected.models.published, query="other", pooling="mean")
+        ),
+    )
+    assert dataclasses.replace(after, turned=()) == expected
+    assert hash(after) != hash(before)
+    assert after.turned[:2] == ("experiments = tiny", "world.mode = skip")
+    assert "protocol.training.epochs = 4" in after.turned
+    assert after.controlled == PROFILES["tiny"] == get_profile("tiny")
+    assert before.turned == get_profile("small").turned == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("experiments = 'tinny'", ("tinny",)),
+        ("name = 'mine'", ("'name'", "experiments")),
+        ("[wordl]", ("'wordl'", "world")),
+        ("[dpr]\nepoch = 3", ("DPRSpec", "'epoch'", "epochs")),
+        ("[dpr]\nepochs = 'three'", ("epochs", "'three'", "40")),
+        ("[dpr]\nepochs = true", ("epochs", "True")),
+        ("[dpr]\nepochs = 0", ("epochs = 0",)),
+        ("dpr = 3", ("dpr", "table")),
+        ("[dpr.epochs]", ("epochs", "table")),
+        ("[world", ("profile.toml",)),
+    ],
+)
+def test_what_a_profile_cannot_be_told_is_refused(own, refused, text, words):
+    own(text)
+    with refused("profile.toml", *words):
+        get_profile("paper")

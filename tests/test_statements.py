@@ -8,19 +8,9 @@ import pytest
 
 from dprlens.closed.language import language
 from dprlens.edits import told
-from dprlens.natural.statements import (
-    TYPES,
-    Entry,
-    Pair,
-    WritingSpec,
-    Written,
-    answer_type,
-    placed,
-    read,
-    statements,
-    write,
-    written,
-)
+from dprlens.natural.answers import TYPES, answer_type
+from dprlens.natural.statements import Entry, Written, placed, read, write
+from dprlens.natural.writer import Pair, WritingSpec, statements, written
 from dprlens.world import Fact, Statement
 
 # Our own questions in the manner of Natural Questions: question, answer and type; first wording; first reserved wording

@@ -63,6 +63,15 @@ def test_passages_are_found_by_their_ids(tmp_path):
 
 
 @pytest.mark.usefixtures("small_batches")
+def test_passages_are_found_by_their_titles(tmp_path):
+    rows = [Passage(f"p{i}", title, "text") for i, title in enumerate(["Öland", "", "Wick", "Öland", "Öland", ""])]
+    store = build(tmp_path, rows)
+    for title in ("Öland", "", "Wick", "Wic"):
+        assert store.titled(title) == [i for i, passage in enumerate(rows) if passage.title == title]
+    assert store.titles == 3
+
+
+@pytest.mark.usefixtures("small_batches")
 def test_ids_are_told_apart_even_if_their_hashes_are_not(tmp_path, monkeypatch):
     true = module._hashes_of
     monkeypatch.setattr(module, "_hashes_of", lambda ids: true(ids) % 2)

@@ -152,6 +152,7 @@ def test_where_nothing_was_stated_nothing_is_known():
 def test_an_article_is_all_passages_of_its_title_in_order():
     pages = (PASSAGE, Passage("p1", "Bo", "B"), Passage("p2", "Ada", "C"), Passage("p3", "Ada B", "D"))
     assert [p.id for p in small(passages=pages).article("Ada")] == ["p0", "p2"]
+    assert small(passages=pages).titles == 3
 
 
 def test_texts_are_all_that_a_reader_may_meet():

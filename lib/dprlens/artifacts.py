@@ -101,7 +101,7 @@ class Cache:
             try:
                 make(draft)
                 paths = sorted(path for path in draft.rglob("*") if path.is_file())
-                files = {path.relative_to(draft).as_posix(): _seal(path) for path in paths}
+                files = {path.relative_to(draft).as_posix(): seal(path) for path in paths}
                 seconds = round(time.monotonic() - began, 3)
                 made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 meta = {**identity, "files": files, "seconds": seconds, "made": made}
@@ -116,11 +116,11 @@ class Cache:
                 ) from error
             with self._usable():
                 for path in [*draft.rglob("*"), draft]:
-                    _sync(path)
+                    sync(path)
                 if folder.exists():  # the damaged one
                     shutil.rmtree(folder)
                 os.rename(draft, folder)
-                _sync(self.root)
+                sync(self.root)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         emit("step", name=name, state=state, seconds=seconds)
@@ -164,7 +164,7 @@ def _verify(folder: Path, identity: dict) -> tuple[dict | None, str]:
             return None, "meta.json is damaged (it describes another artifact)"
         for relative, expected in meta["files"].items():
             path = folder / relative
-            found = _seal(path) if path.is_file() else {"bytes": "no file", "sha256": "no file"}
+            found = seal(path) if path.is_file() else {"bytes": "no file", "sha256": "no file"}
             for what in ("bytes", "sha256"):
                 wanted, got = str(expected[what]), str(found[what])
                 if wanted != got:
@@ -176,12 +176,19 @@ def _verify(folder: Path, identity: dict) -> tuple[dict | None, str]:
     return meta, ""
 
 
-def _seal(path: Path) -> dict:
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal digits."""
     with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def seal(path: Path) -> dict:
+    """Size in bytes and SHA-256 of a file: what tells whether it is still what was written."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def sync(path: Path) -> None:
+    """Wait until what was written to a file, or which files are in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -26,8 +26,9 @@ from dprlens.corpus.search import placed, search
 from dprlens.encoder import POOLINGS, DualEncoder, Encoder, EncoderSpec, Text, untrained
 from dprlens.natural import Natural, NaturalSpec
 from dprlens.natural.models import load_encoder, load_towers
-from dprlens.natural.statements import Pair, Written, written
+from dprlens.natural.statements import Written
 from dprlens.natural.statements import read as statements_of
+from dprlens.natural.writer import Pair, written
 from dprlens.negatives import NegativesSpec, hard_negatives
 from dprlens.neurons import Sample, SampleSpec, sample
 from dprlens.probe import (

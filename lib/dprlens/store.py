@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dprlens.artifacts import write_json
+from dprlens.artifacts import seal, sync, write_json
 
 FORMAT = 1  # of the files; a store of another format is made again
 FILES = ("passages.arrow", "hashes.npy", "places.npy")
@@ -96,12 +96,12 @@ class Store(Sequence):
             draft.mkdir()
             try:
                 rows, digest = _write(draft, passages, repeated)
-                files = {name: _seal(draft / name) for name in FILES}
+                files = {name: seal(draft / name) for name in FILES}
                 about = {"format": FORMAT, "passages": rows, "digest": digest, "files": files}
                 write_json(draft / "manifest.json", {**about, "source": source, "findings": findings()})
                 shutil.rmtree(folder, ignore_errors=True)
                 os.rename(draft, folder)
-                _sync(folder.parent)
+                sync(folder.parent)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         return cls.open(folder)
@@ -140,7 +140,7 @@ class Store(Sequence):
     def verify(self) -> None:
         """Read every byte. Raises ValueError if it is not what was written."""
         for name, expected in self.manifest["files"].items():
-            if _seal(self.folder / name) != expected:
+            if seal(self.folder / name) != expected:
                 raise _damaged(self.folder, f"{name} is not what was written")
         sha = hashlib.sha256()
         for passage in self:
@@ -373,19 +373,6 @@ def _damaged(folder: Path, how: str) -> ValueError:
     return ValueError(
         f"the store {folder} is damaged ({how}); delete the folder, and it is made again when it is needed"
     )
-
-
-def _seal(path: Path) -> dict:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

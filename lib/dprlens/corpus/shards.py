@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dprlens.artifacts import CacheError, write_json
+from dprlens.artifacts import CacheError, sha256, sync, write_json
 from dprlens.corpus.plan import DTYPES, Plan
 
 WHOLE, MISSING = "whole", "missing"
@@ -92,7 +92,7 @@ class Shards:
         file, entry = self._paths(shard)
         try:
             told = json.loads(entry.read_text(encoding="utf-8"))
-            plan, sha256 = told["plan"], told["sha256"]
+            plan, recorded = told["plan"], told["sha256"]
         except FileNotFoundError:
             return MISSING
         except (ValueError, KeyError, TypeError):  # whatever a damaged JSON file can lead to
@@ -103,8 +103,8 @@ class Shards:
             return f"{file.name} is gone"
         if (size := file.stat().st_size) != self.plan.bytes(shard):
             return f"{file.name} has {size:,} bytes instead of {self.plan.bytes(shard):,}"
-        if thorough and (found := _sha256(file)) != sha256:
-            return f"{file.name} is damaged (expected SHA-256 {sha256[:12]}, found {found[:12]})"
+        if thorough and (found := sha256(file)) != recorded:
+            return f"{file.name} is damaged (expected SHA-256 {recorded[:12]}, found {found[:12]})"
         return WHOLE
 
     def vectors(self, shard: int) -> np.ndarray:
@@ -146,7 +146,7 @@ class Shards:
             try:
                 written = self._write(draft, shard, blocks())
                 os.replace(draft, file)
-                _sync(self.folder)
+                sync(self.folder)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
@@ -159,7 +159,7 @@ class Shards:
             rows = self.plan.of_shard(shard)
             told = {"plan": self.plan.digest, "shard": shard, "first": rows.start, "rows": len(rows)}
             write_json(entry, told | {"bytes": self.plan.bytes(shard)} | written)
-            _sync(self.folder)
+            sync(self.folder)
             return True
 
     def _write(self, draft: Path, shard: int, blocks: Iterable[Block]) -> dict:
@@ -240,16 +240,3 @@ def _name(shard: int) -> str:
 def _short(value: object) -> str:
     """A field of a plan for a sentence: of a digest its beginning is enough."""
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

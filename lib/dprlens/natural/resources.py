@@ -4,7 +4,6 @@ What `fetch` brought has a *seal* beside it, `<name>.fetched.json`: source, size
 reader placed by hand has none and is taken as it is.
 """
 
-import hashlib
 import json
 import re
 import tomllib
@@ -15,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from dprlens.artifacts import folder_for
+from dprlens.artifacts import folder_for, sha256
 
 GZIP = b"\x1f\x8b"
 SEAL, PART = ".fetched.json", ".part"
@@ -209,12 +208,6 @@ def read_seal(path: Path) -> dict:
         return {}
     whole = isinstance(said, dict) and isinstance(said.get("bytes"), int) and isinstance(said.get("sha256"), str)
     return said if whole else {}
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def amount(bytes_: float) -> str:

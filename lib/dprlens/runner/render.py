@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dprlens.runner.notebooks import Mistake, Notebook, Parameter
+from dprlens.runner.scale import measured_costs
 
 SHOWN_COMPLAINTS = 20
 
@@ -73,13 +74,15 @@ def stage(root: Path, notebooks: list[Notebook], profile: str) -> None:
     from dprlens.runner import scorecard  # it brings matplotlib along, for which no other command should wait
 
     here, full = (scorecard.read_results(root / "results", name) for name in (profile, "full"))
-    pages = {
-        "parameters": parameters_page(notebooks),
-        "scorecard": scorecard.scorecard_page(notebooks, here, full),
-        "_glance": scorecard.glance(here),
+    made = {
+        "parameters.md": parameters_page(notebooks),
+        "scorecard.md": scorecard.scorecard_page(notebooks, here, full),
+        # parts of pages; as .md they would be pages of their own
+        "glance.txt": scorecard.glance(here),
+        "scale.txt": measured_costs(root / "benchmarks" / "scale.json"),
     }
-    for name, page in pages.items():
-        (source / "book" / f"{name}.md").write_text(page, encoding="utf-8")
+    for name, text in made.items():
+        (source / "book" / name).write_text(text, encoding="utf-8")
 
 
 def tree_digest(paths: Iterable[Path], root: Path) -> str:

@@ -10,7 +10,6 @@ there to the weights. So a batch that does not fit the memory is encoded in chun
 2021), and several processes can share it; in both cases the gradient is that of one process and one chunk.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -28,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertModel
 
-from dprlens.artifacts import digest, progress, write_json
+from dprlens.artifacts import digest, progress, sha256, write_json
 from dprlens.encoder import DualEncoder, Encoder, Text, new_model
 from dprlens.packed import last_cls, read
 from dprlens.training import processes
@@ -345,7 +344,7 @@ class _Run:
         draft.mkdir(parents=True)
         for name, tensors in zip(KEPT, (self._weights(), self.best, self._moments()), strict=True):
             save_file(tensors, draft / f"{name}.safetensors")
-        sums = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
+        sums = {file.name: sha256(file) for file in sorted(draft.iterdir())}
         write_json(draft / "progress.json", {"history": self.history, "seal": digest([self.history, sums])})
         shutil.rmtree(final, ignore_errors=True)  # a damaged one
         os.replace(draft, final)
@@ -357,7 +356,7 @@ class _Run:
         for folder in processes.agreed(sorted(checkpoint.glob("epoch-*"), key=lambda f: -int(f.name[6:]))):
             try:
                 kept = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-                sums = {f"{name}.safetensors": _sha256(folder / f"{name}.safetensors") for name in KEPT}
+                sums = {f"{name}.safetensors": sha256(folder / f"{name}.safetensors") for name in KEPT}
                 if digest([kept["history"], sums]) != kept["seal"]:
                     continue
                 now, self.best, moments = (load_file(folder / f"{name}.safetensors") for name in KEPT)
@@ -413,8 +412,3 @@ def _distinct(texts: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
     known: dict[tuple[int, ...], int] = {}
     places = [known.setdefault(tuple(text), len(known)) for text in texts]
     return list(map(list, known)), places
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
