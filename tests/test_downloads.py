@@ -66,6 +66,13 @@ def test_a_table_offers_itself_and_no_numbers_where_there_are_none(notebook, tmp
     assert (tmp_path / "downloads" / "00_world" / "recall.table.csv").read_bytes() == b"x\n1\n"
 
 
+def test_a_figure_of_numbers_from_elsewhere_offers_its_points(notebook, tmp_path):
+    data = {"text/markdown": FIGURE.replace("dose", "recall"), "text/csv": "place,value\n0,1\n"}
+    (page,) = pages(with_downloads(executed(data), notebook, "small", RESULTS, tmp_path))
+    assert re.findall(r"\{download\}`([^`]+) <", page) == ["points (CSV)", "SVG"]
+    assert (tmp_path / "downloads" / "00_world" / "recall.points.csv").read_bytes() == b"place,value\n0,1\n"
+
+
 def test_what_is_no_exhibit_stays_as_it_was(notebook, tmp_path):
     others = ["**✓ holds** S2.1 · :name: dose", ":::{table} T\n:name: elsewhere\n:::", ""]
     content = with_downloads(

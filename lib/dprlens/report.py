@@ -110,7 +110,7 @@ class Report:
             f"<table>\n<caption>{html.escape(title)}</caption>\n<thead>{_html_row('th', names, right)}</thead>\n"
             f"<tbody>\n{''.join(_html_row('td', row, right) for row in rows)}</tbody>\n</table>",
             f":::{{table}} {plain(title)}\n:name: {exhibit}\n\n{page}\n:::",
-            {"text/csv": _csv(names, rows)},
+            {"text/csv": _csv(pd.DataFrame(rows, columns=names))},
         )
 
     def nothing(self, exhibit: str, title: str, why: str) -> None:
@@ -124,10 +124,12 @@ class Report:
         title: str,
         alt: str,
         numbers: Mapping[str, Estimate | float | None] | None = None,
+        points: pd.DataFrame | None = None,
     ) -> None:
         """Show a matplotlib figure (closed afterwards) as a numbered figure and report the `numbers` behind it.
 
-        `alt` says in words what the picture shows, for those who cannot see it.
+        `alt` says in words what the picture shows, for those who cannot see it. `points` is what is drawn, for a figure
+        of numbers that are reported elsewhere.
         """
         self._exhibit(exhibit, "figure", title, numbers)
         source, pixels = svg(figure), png(figure)
@@ -138,7 +140,10 @@ class Report:
             f'<figure><img src="{uri}" alt="{html.escape(alt)}"><figcaption>{html.escape(title)}</figcaption></figure>',
             f":::{{figure}} {uri}\n:name: {exhibit}\n:alt: {json.dumps(_line(alt), ensure_ascii=False)}\n\n"
             f"{plain(title)}\n:::",
-            {"image/png": base64.b64encode(pixels).decode()},
+            {
+                "image/png": base64.b64encode(pixels).decode(),
+                **({} if points is None else {"text/csv": _csv(points)}),
+            },
         )
 
     def claims(self, exhibit: str) -> None:
@@ -293,8 +298,8 @@ def _cell(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float | np.floating) else str(value)
 
 
-def _csv(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return pd.DataFrame(rows, columns=names).to_csv(index=False, lineterminator="\n").replace(NO_BREAK, " ")
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.6g").replace(NO_BREAK, " ")
 
 
 def _html_row(tag: str, cells: Sequence[str], right: Sequence[bool]) -> str:

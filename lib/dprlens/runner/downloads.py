@@ -1,8 +1,8 @@
 """What a reader can take away from an exhibit: its numbers, its table or picture, the command that makes it again.
 
 An executed notebook holds all but the numbers: the output of an exhibit has a MyST face whose `:name:` is the exhibit's
-id, and beside it a table as CSV or a picture as PNG (`report.Report`). Here these move to files in the staged source, and
-one line under that face leads to them. JupyterLab shows the other face and never sees the line.
+id, and beside it a table as CSV or a picture as PNG (`report.Report`). Here these move to files in the staged source,
+and one line under that face leads to them. JupyterLab shows the other face and never sees the line.
 """
 
 import base64
@@ -44,7 +44,7 @@ def with_downloads(content: dict, notebook: Notebook, profile: str, results: dic
 
 
 def commands(notebook: Notebook, profile: str) -> str:
-    """Shell lines that run the notebook with the values of the book's page in `profile`: checked, and papermill alone."""
+    """Shell lines that run the notebook with the values of its page: with our checks, and by papermill alone."""
     values = {p.name: p.default for p in notebook.parameters if p.name != "profile" and p.default is not None}
     given = [f"-p {name} {shlex.quote(_typed(value))}" for name, value in values.items()]
     listed = {name: value for name, value in values.items() if isinstance(value, list | tuple)}
@@ -69,9 +69,11 @@ def _files(data: dict, numbers: dict[str, dict]) -> Iterator[tuple[str, str, byt
         file = io.StringIO()
         csv.writer(file, lineterminator="\n").writerows([("id", *COLUMNS), *rows])
         yield "numbers (CSV)", ".csv", file.getvalue().encode()
-    if table := data.pop("text/csv", None):  # a page does not know this type
-        yield "table (CSV)", ".table.csv", "".join(table).encode()
-    if drawn := SVG.search("".join(data["text/markdown"])):
+    drawn = SVG.search("".join(data["text/markdown"]))
+    if shown := data.pop("text/csv", None):  # a page does not know this type
+        name = "points" if drawn else "table"
+        yield f"{name} (CSV)", f".{name}.csv", "".join(shown).encode()
+    if drawn:
         yield "SVG", ".svg", base64.b64decode(drawn[1])
     if pixels := data.pop("image/png", None):
         yield "PNG", ".png", base64.b64decode("".join(pixels))
