@@ -16,6 +16,7 @@ from dprlens.figures import (
     dose_response,
     exposure_bars,
     learning_curves,
+    points,
     rows_of_estimates,
     strips,
     surface,
@@ -327,3 +328,15 @@ def test_figures_are_five_inches_wide_and_see_through(make):
     figure = make()
     assert figure.get_size_inches()[0] == 5
     assert figure.get_facecolor()[3] == 0
+
+
+def test_points_are_what_is_drawn_a_row_each():
+    found = points({"BERT": {"two": {0: Estimate(0.5, 0.4, 0.6, 9), 12: 0.75}}, "DPR": {"two": {12: 1.0}}})
+    assert list(found.columns) == ["panel", "line", "place", "value", "low", "high", "n"]
+    assert found.fillna(-1).to_numpy().tolist() == [
+        ["BERT", "two", 0, 0.5, 0.4, 0.6, 9],
+        ["BERT", "two", 12, 0.75, -1, -1, -1],
+        ["DPR", "two", 12, 1.0, -1, -1, -1],
+    ]
+    assert list(points({"two": {25: 1.0}}).columns) == ["line", "place", "value", "low", "high", "n"]
+    assert points({"two": {}}).empty

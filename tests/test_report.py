@@ -1,6 +1,9 @@
 """The results file and what a notebook shows: the same bytes each run, nothing lost, text from data only ever text."""
 
+import base64
+import csv
 import html.parser
+import io
 import json
 import os
 import re
@@ -450,6 +453,22 @@ def test_a_figure_is_closed_and_the_same_bytes_each_time():
     assert "<dc:date>" not in svg(first)
     assert svg(line_figure((0, 2))) != svg(first)
     plt.close("all")
+
+
+def test_a_figure_comes_as_a_png_too_and_its_bytes_are_the_same_each_time(shown):
+    for _ in range(2):
+        make().figure("dose", line_figure(), "F", "a line")
+    first, second = (base64.b64decode(data["image/png"]) for data, _ in shown)
+    assert first == second
+    assert first.startswith(b"\x89PNG\r\n\x1a\n")
+    assert b"Software" not in first
+
+
+def test_a_table_comes_as_csv_too_as_it_is_shown(shown):
+    frame = pd.DataFrame({CANARY: [CANARY, 'a "b", c'], "e": [share(1, 2), None]})
+    make().table("recall", frame, "T")
+    rows = list(csv.reader(io.StringIO(shown[-1][0]["text/csv"])))
+    assert rows == [[CANARY, "e"], [CANARY, "0.50 [0.09, 0.91], n = 2"], ['a "b", c', "–"]]
 
 
 def test_the_outputs_are_valid_in_a_notebook(shown):

@@ -4,7 +4,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart; shape or
 Figures are five inches wide, so that their letters can still be read at the width of a phone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import matplotlib as mpl
@@ -191,6 +191,21 @@ def by_layer(
         axes.set_xlabel(across)
         _legend_over(figure, several[0, 0])
         return figure
+
+
+def points(drawn: Mapping) -> pd.DataFrame:
+    """What a figure above draws, a row a point: the keys that lead to it (panel, line, place), value, interval, n."""
+
+    def rows(of: Mapping, way: tuple) -> Iterator[tuple]:
+        for key, value in of.items():
+            if isinstance(value, Mapping):
+                yield from rows(value, (*way, key))
+            else:
+                yield (*way, key, *(value if isinstance(value, Estimate) else (value, None, None, None)))
+
+    found = list(rows(drawn, ()))
+    keys = ("panel", "line", "place")[-(len(found[0]) - 4) :] if found else ()
+    return pd.DataFrame(found, columns=[*keys, "value", "low", "high", "n"])
 
 
 def surface(panels: Mapping[str, Mapping[tuple[str, int], Estimate]], rows: str, columns: str) -> Figure:

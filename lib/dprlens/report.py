@@ -3,7 +3,8 @@
 Tables, figures and claims are shown by one output with two faces: HTML, which JupyterLab shows, and MyST Markdown, from
 which the book makes a numbered table or figure whose label is the exhibit's id (`nb_mime_priority_overrides` and
 `nb_render_markdown_format` in `_config.yml` choose it). `number` and `text` leave an invisible record for
-`{glue:text}` in the prose. All text is shown as text: whatever could be markup, in either face, is escaped.
+`{glue:text}` in the prose. All text is shown as text: whatever could be markup, in either face, is escaped. A table's
+output also holds its cells as CSV, a figure's a PNG: no page shows them, the renderer makes downloads of them.
 """
 
 import base64
@@ -32,6 +33,7 @@ SVG = {"svg.hashsalt": "dprlens", "svg.fonttype": "path"}  # the same bytes each
 LIBRARIES = ("dprlens", "torch", "transformers")
 SIGNS = {"holds": ("✓", "holds"), "does not hold": ("✗", "fails"), "cannot tell here": ("?", "unclear")}  # sign, CSS
 NO_BREAK = "\u00a0"
+PIXELS = 150  # an inch, of a figure as PNG
 EXHIBIT = re.compile(r"[a-z][a-z0-9_]*")
 NUMBER = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
@@ -108,6 +110,7 @@ class Report:
             f"<table>\n<caption>{html.escape(title)}</caption>\n<thead>{_html_row('th', names, right)}</thead>\n"
             f"<tbody>\n{''.join(_html_row('td', row, right) for row in rows)}</tbody>\n</table>",
             f":::{{table}} {plain(title)}\n:name: {exhibit}\n\n{page}\n:::",
+            {"text/csv": _csv(pd.DataFrame(rows, columns=names))},
         )
 
     def nothing(self, exhibit: str, title: str, why: str) -> None:
@@ -121,13 +124,15 @@ class Report:
         title: str,
         alt: str,
         numbers: Mapping[str, Estimate | float | None] | None = None,
+        points: pd.DataFrame | None = None,
     ) -> None:
         """Show a matplotlib figure (closed afterwards) as a numbered figure and report the `numbers` behind it.
 
-        `alt` says in words what the picture shows, for those who cannot see it.
+        `alt` says in words what the picture shows, for those who cannot see it. `points` is what is drawn, for a figure
+        of numbers that are reported elsewhere.
         """
         self._exhibit(exhibit, "figure", title, numbers)
-        source = svg(figure)
+        source, pixels = svg(figure), png(figure)
         plt.close(figure)
         uri = data_uri(source)
         self._show(
@@ -135,6 +140,10 @@ class Report:
             f'<figure><img src="{uri}" alt="{html.escape(alt)}"><figcaption>{html.escape(title)}</figcaption></figure>',
             f":::{{figure}} {uri}\n:name: {exhibit}\n:alt: {json.dumps(_line(alt), ensure_ascii=False)}\n\n"
             f"{plain(title)}\n:::",
+            {
+                "image/png": base64.b64encode(pixels).decode(),
+                **({} if points is None else {"text/csv": _csv(points)}),
+            },
         )
 
     def claims(self, exhibit: str) -> None:
@@ -217,9 +226,9 @@ class Report:
             ours = int(value) if n == 0 and value == int(value) else value  # a count keeps all its digits
             kept[name] = {"ours": ours, **interval, "paper": paper.numbers().get(name)}
 
-    def _show(self, text: str, lab: str, page: str) -> None:
+    def _show(self, text: str, lab: str, page: str, files: Mapping[str, str] | None = None) -> None:
         ignored = f'<div class="tex2jax_ignore mathjax_ignore">{lab}</div>'  # dollars in the text are no formulas
-        display({"text/plain": text, "text/html": ignored, "text/markdown": page}, raw=True)
+        display({"text/plain": text, "text/html": ignored, "text/markdown": page, **(files or {})}, raw=True)
 
     def _write(self) -> None:
         write_json(self.path, _rounded(self._results))
@@ -261,6 +270,13 @@ def svg(figure: Figure) -> str:
     return file.getvalue()
 
 
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, fine enough for a slide: the same figure gives the same bytes on the same machine."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=PIXELS, bbox_inches="tight", metadata={"Software": None})
+    return file.getvalue()
+
+
 def data_uri(source: str) -> str:
     """An SVG picture as the address of an image, so that no file is needed beside the page."""
     return "data:image/svg+xml;base64," + base64.b64encode(source.encode()).decode()
@@ -285,6 +301,10 @@ def _cell(value: object) -> str:
     if pd.isna(value):
         return "–"
     return f"{value:.2f}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.6g").replace(NO_BREAK, " ")
 
 
 def _html_row(tag: str, cells: Sequence[str], right: Sequence[bool]) -> str:

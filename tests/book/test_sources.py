@@ -9,24 +9,25 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-VENDOR = REPOSITORY / "book" / "_assets" / "vendor"
+VENDORS = [REPOSITORY / "book" / "_assets" / "vendor", REPOSITORY / "tests" / "book" / "vendor"]
 BY_HAND = {"lock.json", "refresh.py", "licences/README.md", "licences/requirejs.txt"}
 AMBIGUITIES = [
     f"AMB-{part}{i}" for part, last in (("B", 10), ("C", 12), ("D", 3), ("E", 3)) for i in range(1, last + 1)
 ]
 
 
-def test_vendored_files_are_the_locked_ones() -> None:
-    lock = json.loads((VENDOR / "lock.json").read_text())
+@pytest.mark.parametrize("vendor", VENDORS, ids=["book", "tests"])
+def test_vendored_files_are_the_locked_ones(vendor: Path) -> None:
+    lock = json.loads((vendor / "lock.json").read_text())
     locked = {path: sha256 for package in lock.values() for path, sha256 in package["files"].items()}
     there = {
-        path.relative_to(VENDOR).as_posix()
-        for path in VENDOR.rglob("*")
+        path.relative_to(vendor).as_posix()
+        for path in vendor.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert there - BY_HAND == set(locked)
     changed = [
-        path for path, sha256 in locked.items() if hashlib.sha256((VENDOR / path).read_bytes()).hexdigest() != sha256
+        path for path, sha256 in locked.items() if hashlib.sha256((vendor / path).read_bytes()).hexdigest() != sha256
     ]
     assert changed == []
 

@@ -1,9 +1,10 @@
-"""Fetch the third-party files that the book serves itself, so that no reader's browser asks another host.
+"""Fetch the third-party files that the book serves itself, so that no reader's browser asks another host; and those of
+the book's tests, which are in no book.
 
     python book/_assets/vendor/refresh.py        # needs npm and the network; `make book` needs neither
 
 `lock.json` records package, version, the tarball's sha512 and the sha256 of every file taken. A tarball of a locked
-version must have the locked sha512. To move to a new version, change PACKAGES, run this, and read the difference.
+version must have the locked sha512. To move to a new version, change its line below, run this, and read the difference.
 """
 
 import base64
@@ -16,10 +17,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+TESTS = HERE.parents[2] / "tests" / "book" / "vendor"
 
-# package -> version, {pattern in the tarball: folders or files here that receive it}. The widget manager asks for its
+# package -> version, {pattern in the tarball: folders or files that receive it}. The widget manager asks for its
 # fonts in one of two folders, depending on which of its two loaders is faster; so both have them.
-PACKAGES = {
+BOOK_PACKAGES = {
     "requirejs": ("2.3.8", {"package/require.js": ["require.js"]}),
     "@jupyter-widgets/html-manager": (
         "1.0.14",
@@ -47,15 +49,25 @@ PACKAGES = {
         },
     ),
 }
+TEST_PACKAGES = {
+    "axe-core": (
+        "4.14.1",
+        {
+            "package/axe.min.js": ["axe.min.js"],
+            "package/LICENSE": ["licences/axe-core.txt"],
+            "package/LICENSE-3RD-PARTY.txt": ["licences/axe-core-bundled.txt"],
+        },
+    ),
+}
 
 
-def fetch(package: str, version: str, wanted: dict[str, list[str]], locked: dict) -> dict:
-    """Write the wanted files of one package and return its entry for lock.json."""
-    with tempfile.TemporaryDirectory() as folder:
+def fetch(package: str, version: str, wanted: dict[str, list[str]], folder: Path, locked: dict) -> dict:
+    """Write the wanted files of one package below `folder` and return its entry for the lock.json there."""
+    with tempfile.TemporaryDirectory() as empty:
         packed = subprocess.run(
-            ["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True, capture_output=True, text=True
+            ["npm", "pack", "--silent", f"{package}@{version}"], cwd=empty, check=True, capture_output=True, text=True
         )
-        tarball = Path(folder, packed.stdout.strip().splitlines()[-1])
+        tarball = Path(empty, packed.stdout.strip().splitlines()[-1])
         sha512 = "sha512-" + base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
         if locked.get("version") == version and locked["sha512"] != sha512:
             raise SystemExit(
@@ -69,14 +81,20 @@ def fetch(package: str, version: str, wanted: dict[str, list[str]], locked: dict
                         content = archive.extractfile(member).read()
                         for place in places:
                             path = place + Path(member.name).name if place.endswith("/") else place
-                            (HERE / path).parent.mkdir(parents=True, exist_ok=True)
-                            (HERE / path).write_bytes(content)
+                            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                            (folder / path).write_bytes(content)
                             files[path] = hashlib.sha256(content).hexdigest()
     return {"version": version, "sha512": sha512, "files": dict(sorted(files.items()))}
 
 
-if __name__ == "__main__":
-    lock = HERE / "lock.json"
+def refresh(folder: Path, packages: dict) -> None:
+    """Fetch packages into `folder` and write its lock.json."""
+    lock = folder / "lock.json"
     old = json.loads(lock.read_text()) if lock.exists() else {}
-    new = {name: fetch(name, version, wanted, old.get(name, {})) for name, (version, wanted) in PACKAGES.items()}
+    new = {name: fetch(name, *wanted, folder, old.get(name, {})) for name, wanted in packages.items()}
     lock.write_text(json.dumps(new, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    refresh(HERE, BOOK_PACKAGES)
+    refresh(TESTS, TEST_PACKAGES)

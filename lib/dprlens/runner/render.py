@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import json
 import os
 import re
 import shutil
@@ -16,8 +17,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from dprlens.runner.notebooks import Mistake, Notebook, Parameter
+from dprlens.artifacts import write_json
+from dprlens.runner.downloads import with_downloads
+from dprlens.runner.notebooks import Mistake, Notebook, Parameter, load
 from dprlens.runner.scale import measured_costs
+from dprlens.runner.stamp import stamps
 
 SHOWN_COMPLAINTS = 20
 
@@ -65,12 +69,20 @@ def stage(root: Path, notebooks: list[Notebook], profile: str) -> None:
     results = Path("results") / profile
     if (root / results).is_dir():
         shutil.copytree(root / results, source / results)
-    (source / "notebooks").mkdir()
+    found = {}
     for notebook in notebooks:
         executed = build / "notebooks" / notebook.path.name
         if not executed.exists():
             raise Mistake(f"{notebook.name} has not been run in the profile {profile!r}: run `make book` first")
-        shutil.copy(executed, source / "notebooks" / notebook.path.name)
+        content = load(executed)
+        reported = root / results / f"{notebook.name}.json"
+        if reported.exists():  # not of a notebook that reports nothing
+            found[notebook.name] = json.loads(reported.read_text(encoding="utf-8"))
+            content = with_downloads(content, notebook, profile, found[notebook.name], source)
+        write_json(source / "notebooks" / notebook.path.name, content)
+    templates = source / "book" / "_templates"
+    templates.mkdir(exist_ok=True)
+    (templates / "stamps.jinja").write_text(stamps(root, profile, found), encoding="utf-8")
     from dprlens.runner import scorecard  # it brings matplotlib along, for which no other command should wait
 
     here, full = (scorecard.read_results(root / "results", name) for name in (profile, "full"))
