@@ -545,6 +545,7 @@ def test_only_what_is_stale_is_run_again(light, change, rerun):
 
 def test_in_the_real_setting_what_is_in_the_data_folder_counts(light, tmp_path, monkeypatch):
     root, ran, _ = light
+    monkeypatch.setattr(book_module, "REAL", "full")  # of the profiles that are here
     monkeypatch.setenv("DPRLENS_DATA", str(data := tmp_path / "data"))
     (data / "stores" / "pool").mkdir(parents=True)
     (data / "psgs_w100.tsv").write_text("id\ttext\ttitle\n")
@@ -552,7 +553,7 @@ def test_in_the_real_setting_what_is_in_the_data_folder_counts(light, tmp_path, 
         if place is not None:
             (data / place).write_text("x")
         ran.clear()
-        book(root, "paper")
+        book(root, "full")
         assert len(ran) == rerun, place
 
 

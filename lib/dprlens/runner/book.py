@@ -1,7 +1,7 @@
 """The whole book of a profile: what is stale is run, two notebooks at a time, and shown while it runs; then rendered.
 
-A notebook is up to date if its source, its values, the library, constraints.txt, in the real setting the data folder, its
-executed copy and its results are what they were after its last run (`_build/<profile>/stamps`).
+A notebook is up to date if its source, its values, the library, constraints.txt, its executed copy, its results and, in
+the real setting, the data folder are what they were after its last run (`_build/<profile>/stamps`).
 """
 
 import concurrent.futures
