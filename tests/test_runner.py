@@ -543,6 +543,20 @@ def test_only_what_is_stale_is_run_again(light, change, rerun):
     assert len(ran) == 2, "another profile is another book"
 
 
+def test_in_the_real_setting_what_is_in_the_data_folder_counts(light, tmp_path, monkeypatch):
+    root, ran, _ = light
+    monkeypatch.setattr(book_module, "REAL", "full")  # of the profiles that are here
+    monkeypatch.setenv("DPRLENS_DATA", str(data := tmp_path / "data"))
+    (data / "stores" / "pool").mkdir(parents=True)
+    (data / "psgs_w100.tsv").write_text("id\ttext\ttitle\n")
+    for place, rerun in ((None, 2), (None, 0), ("profile.toml", 2), ("stores/pool/made.json", 0), (None, 0)):
+        if place is not None:
+            (data / place).write_text("x")
+        ran.clear()
+        book(root, "full")
+        assert len(ran) == rerun, place
+
+
 def test_results_are_compared_with_what_was_there(light, capsys):
     root, _, behaviour = light
     results = root / "results" / "tiny" / "00_world.json"

@@ -1,7 +1,7 @@
 """The whole book of a profile: what is stale is run, two notebooks at a time, and shown while it runs; then rendered.
 
-A notebook is up to date if its source, its values, the library, constraints.txt, its executed copy and its results are
-what they were after its last run (`_build/<profile>/stamps`).
+A notebook is up to date if its source, its values, the library, constraints.txt, its executed copy, its results and, in
+the real setting, the data folder are what they were after its last run (`_build/<profile>/stamps`).
 """
 
 import concurrent.futures
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import psutil
 
-from dprlens.artifacts import digest, write_json
+from dprlens.artifacts import digest, folder_for, write_json
 from dprlens.runner.execution import CELL_SECONDS, OTHER_CELL_SECONDS, RunFailed, execute, kill
 from dprlens.runner.notebooks import Notebook, check, check_profile, discover, parse
 from dprlens.runner.render import render, tree_digest
@@ -30,6 +30,7 @@ from dprlens.runner.results import compare_results
 
 AT_ONCE = 2  # notebooks
 SHOWN_DIFFERENCES = 12
+REAL = "paper"  # the profile that reads files which a reader places
 
 
 class Job(NamedTuple):
@@ -71,7 +72,7 @@ def book(root: Path, profile: str) -> None:
     with _alone(build / ".lock"):
         # pages show the numbers on record for `full` beside their own; to `full` itself they are output
         records = [root / "results" / "full"] if profile != "full" else []
-        inputs = tree_digest([root / "lib" / "dprlens", root / "constraints.txt", *records], root)
+        inputs = tree_digest([root / "lib" / "dprlens", root / "constraints.txt", *records], root) + _placed(profile)
         stale, made_from = {}, {}
         for notebook in notebooks:
             values = check(notebook, {"profile": profile})
@@ -113,6 +114,16 @@ def run_one(root: Path, notebook: Notebook, texts: Mapping[str, str], out: Path 
     print(f"the notebook is {job.out}")
     if job.results_file.exists():
         print(f"its results are {job.results_file}")
+
+
+def _placed(profile: str) -> str:
+    """What tells the files of the data folder from others, for the profile that reads them: name, size and time."""
+    if profile != REAL:
+        return ""
+    folder = folder_for("DPRLENS_DATA", "data")
+    made_here = folder / "stores"
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and made_here not in path.parents)
+    return digest([(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
 
 
 def _stamp(job: Job, made_from: str) -> dict:
