@@ -9,7 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from browsing import FLAGS, Visit, open_page
+from browsing import FLAGS, Look, Visit, look, open_page
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -71,5 +71,16 @@ def visits(site: Path, pages: list[str], browser: Browser) -> list[Visit]:
     for page in pages:
         tab, visit = open_page(phone, site.as_uri(), page)
         seen.append(visit)
+        tab.close()
+    return seen
+
+
+@pytest.fixture(scope="session")
+def looks(address: str, pages: list[str], desk: BrowserContext) -> list[Look]:
+    """Every page once over http, in the light and in the dark."""
+    seen = []
+    for page in pages:
+        tab, visit = open_page(desk, address, page)
+        seen += [look(tab, visit, page, theme) for theme in ("light", "dark")]
         tab.close()
     return seen
