@@ -26,7 +26,7 @@ SECTIONS = {  # of the paper, by the first that a claim names
     "A.2": "Appendix A.2: other thresholds",
 }
 # for the front page: what a reader would tell a colleague, in the paper's order, then what only this book could ask
-GLANCE = ("S2.6", "S2.8", "P.6", "S3.1", "S3.5", "S4.2", "S4.4", "S4.8", "C.1", "L.2")
+GLANCE = ("S2.6", "S2.8", "P.5", "S3.1", "S3.5", "S4.2", "S4.4", "S4.8", "C.1", "L.2")
 INTRODUCTION = """# Scorecard
 
 Every claim that this book judges, with its verdict in this world (profile {profile}). A claim **holds** if every
@@ -126,6 +126,8 @@ def _sign(verdict: Verdict) -> str:
 def _briefly(claim: Claim, verdict: Verdict, here: Found) -> str:
     """The one or two numbers that decide a claim; of more, how many comparisons hold."""
     needs = claim.check.needs
-    if len(needs) <= 2 and here.decides(claim):
+    if not here.decides(claim):
+        return "not measured"
+    if len(needs) <= 2:
         return " and ".join(str(here.numbers[name]) for name in needs)
     return verdict.why.partition(";")[0]
