@@ -1,4 +1,4 @@
-"""What the rendered book hands out: files of exhibits, executed notebooks, stamp, card; and what it is without scripts."""
+"""What the book hands out: files of exhibits, executed notebooks, stamp, card; and what it is without scripts."""
 
 import csv
 import json
