@@ -2,10 +2,12 @@
 PYTHON ?= python3
 PROFILE ?= small
 BIN := .venv/bin
+# FROM_NOTHING=1: also train the models that come with the package (an hour or so)
+export DPRLENS_FROM_NOTHING := $(FROM_NOTHING)
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
-.PHONY: book test real lint lab serve run bench scale clean
+.PHONY: book test real lint lab serve run bench scale ship clean
 
 # install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
 book: .venv/installed
@@ -34,9 +36,10 @@ lint: .venv/installed
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dprlens check
 
-# JupyterLab on the notebooks
+# JupyterLab, with the explorer open; it asks nobody for news, updates or extensions
 lab: .venv/installed
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab notebooks/explorer.ipynb --LabApp.news_url=None \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
 
 # the rendered book at a local address
 serve: .venv/installed
@@ -54,6 +57,11 @@ bench: .venv/installed
 # encoding and searching 10,000 to 1,000,000 passages: time, memory, disk; an hour or so
 scale: .venv/installed
 	@$(BIN)/python benchmarks/scale.py --sizes 10000 100000 1000000 --out benchmarks/scale.json
+
+# train the models that come with the package anew, and put them there; an hour or so
+ship: .venv/installed
+	@DPRLENS_FROM_NOTHING=1 DPRLENS_CACHE=_build/ship-cache $(BIN)/python -m dprlens book
+	@DPRLENS_CACHE=_build/ship-cache $(BIN)/python -m dprlens ship
 
 # remove what was built; artifacts/, the cache, stays
 clean:

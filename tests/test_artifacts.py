@@ -74,6 +74,38 @@ def test_is_made_once_and_meta_is_readable(tmp_path):
     assert set(first.meta["libraries"]) == {"torch", "transformers", "numpy"}
 
 
+def test_what_is_shipped_is_read_where_it_is(tmp_path):
+    shipped = Cache(tmp_path / "package").get("demo", 1, {"seed": 3}, write_value).folder
+    cache = Cache(tmp_path / "cache", shipped=tmp_path / "package")
+    assert cache.look("demo", 1, {"seed": 3})["files"]
+    found = cache.get("demo", 1, {"seed": 3}, never)
+    assert (found.folder, found.fresh) == (shipped, False)
+    assert not (tmp_path / "cache").exists()
+    assert cache.get("demo", 1, {"seed": 4}, write_value).folder.parent == tmp_path / "cache"
+
+
+def test_what_is_shipped_and_damaged_is_made_again_elsewhere(tmp_path):
+    shipped = Cache(tmp_path / "package").get("demo", 1, {}, write_value).folder
+    (shipped / "value.txt").write_text("other text")
+    notices = []
+    cache = Cache(tmp_path / "cache", notices.append, shipped=tmp_path / "package")
+    assert cache.look("demo", 1, {}) is None
+    found = cache.get("demo", 1, {}, write_value)
+    assert found.fresh
+    assert is_whole(found.folder)
+    assert (shipped / "value.txt").read_text() == "other text"
+    assert notices == [notices[0]]
+    assert notices[0].startswith("demo: of what came with the package, value.txt is damaged")
+    assert not cache.get("demo", 1, {}, never).fresh
+
+
+def test_a_switch_makes_everything_from_nothing(monkeypatch):
+    monkeypatch.delenv("DPRLENS_FROM_NOTHING", raising=False)
+    assert artifacts.shipped_root() == Path(artifacts.__file__).parent / "shipped"
+    monkeypatch.setenv("DPRLENS_FROM_NOTHING", "1")
+    assert artifacts.default_cache().shipped is None
+
+
 class Upstream(NamedTuple):
     digest: str
 

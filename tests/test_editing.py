@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dprlens import editing, edits, steps
+from dprlens import editing, edits, exploring, steps
 from dprlens.closed import ClosedSpec, TextSpec
 from dprlens.editing import Arm, arms, asked_about, experiment, followed, material, said
 from dprlens.editors import EditorSpecs, FinetuningSpec, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
 from dprlens.edits import ProtocolSpec
+from dprlens.effects import label
 from dprlens.encoder import EncoderSpec
 from dprlens.negatives import NegativesSpec
 from dprlens.probe import items
@@ -296,3 +297,41 @@ def test_the_frozen_probe_is_fitted_once_and_a_reseeded_one_learns_from_other_sl
     assert (both[1] == editing.probe_verdicts(base, [other], *fixed)[0]).all()
     assert (both[0] == editing.probe_verdicts(base, [base], *fixed)[0]).all()
     assert (both[0] != editing.probe_verdicts(base, [base], *fixed, 1)[0]).any()
+
+
+def test_what_is_on_record_is_what_the_experiment_made(page):
+    _, _, found = page
+    x = found["added"]
+    kept = editing.on_record(MICRO, "added", SEED)
+    plain = [arm.name for arm in arms(MICRO) if not arm.null and not arm.reseed]
+    assert kept.told == x.told
+    assert list(kept.encoders) == list(kept.duals) == plain
+    assert all(kept.encoders[name].digest == x.after.encoders[name].digest for name in plain)
+    assert all(kept.duals[name].digest == x.after.duals[name].digest for name in plain)
+
+
+def test_nothing_is_edited_or_trained_to_see_what_is_on_record(page, monkeypatch, tmp_path):
+    world, base, _ = page
+    monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
+    monkeypatch.setattr(steps, "world_of", lambda *_: world)
+    monkeypatch.setattr(steps, "base_of", lambda *_: base)
+    assert editing.on_record(MICRO, "added", SEED) == ((), {}, {})
+    assert not [*tmp_path.glob("edited-*"), *tmp_path.glob("dpr-*")]
+
+
+def test_an_edit_without_its_retriever_is_left_out(page, monkeypatch):
+    record = steps.dpr.record
+    unedited = editing._trainings(MICRO, page[0], {Arm(): page[1]}, SEED)[0][0].digest
+    monkeypatch.setattr(
+        editing.steps.dpr, "record", lambda *call: record(*call) if call[0].digest == unedited else None
+    )
+    assert list(editing.on_record(MICRO, "added", SEED).encoders) == ["nothing"]
+
+
+def test_the_explorer_offers_the_edited_models(page):
+    ground = exploring.ground(MICRO, SEED)
+    plain = [arm.name for arm in arms(MICRO) if not arm.null and not arm.reseed]
+    assert list(ground.models) == [exploring.PRETRAINED, exploring.DPR, *(f"DPR, {label(arm)}" for arm in plain)]
+    assert {fact.id for fact in ground.told} == set(page[2]["added"].chosen.edited)
+    asked = exploring.Asked(ground, ground.models["DPR, MALMEN"], exploring.default_question(ground.world))
+    assert len(asked.active(0.1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from dprlens import editing, knowledge, steps
+from dprlens import editing, exploring, knowledge, live, steps
 from dprlens.attribution import AttributionSpec
 from dprlens.closed import TextSpec, is_linking, reading
 from dprlens.corpus import trec
@@ -223,3 +223,18 @@ def test_facts_that_the_two_models_get_wrong_can_be_added(page, monkeypatch):
     assert {*rows["recalled"].unique()} <= {0.0, 0.5, 1.0}
     assert rows["probe2"].dtype == rows["match3"].dtype == bool
     assert np.isfinite(rows["place"]).all()
+
+
+def test_the_explorer_answers_there_too(page):
+    chosen, world = page
+    ground = exploring.ground(chosen, SEED)
+    assert list(ground.models) == [exploring.PRETRAINED, exploring.DPR]
+    assert "make run NB=04_1" in live.about_edited(ground)
+    first = next(q.text for q in world.questions if q.split == "test" and world.fact[q.target].statements)
+    explorer = live.Explorer(ground, first, threshold=0.1, top=3)
+    found, believed, layers, neurons, silenced = (shown.value for shown, _ in explorer.pages)
+    assert f"of {len(world.passages)}" in found
+    assert "not recorded" in believed
+    assert "gold passage" in layers
+    assert "neurons</b> are active" in neurons
+    assert "No neuron is silent" in silenced

@@ -7,6 +7,7 @@ import pytest
 
 from dprlens.runner.stamp import stamps
 
+RUNS = {"00_world": {"steps": {"dpr": {"state": "shipped"}, "world": {"state": "made"}, "base": {"state": "shipped"}}}}
 RESULTS = {"00_world": {"seed": 3, "world": {"maker": "closed", "digest": "3f6c0d9a"}}}
 
 
@@ -26,8 +27,8 @@ def committed(tmp_path):
     return root
 
 
-def read(root, page):
-    module = jinja2.Template(stamps(root, "small", RESULTS)).module
+def read(root, page, runs=()):
+    module = jinja2.Template(stamps(root, "small", RESULTS, dict(runs))).module
     return module.pages.get(page, module.other)
 
 
@@ -38,6 +39,12 @@ def test_a_chapter_has_its_own_seed_and_world_and_other_pages_have_none(committe
         assert " · torch " in page
     assert "seed 3 · closed world 3f6c0d9a" in chapter
     assert "seed" not in prose
+
+
+def test_what_came_with_the_package_is_said(committed):
+    assert " · as shipped: base, dpr · " in read(committed, "notebooks/00_world", RUNS)
+    assert "shipped" not in read(committed, "notebooks/00_world")
+    assert "shipped" not in read(committed, "book/index", RUNS)
 
 
 def test_the_commit_is_named_and_so_is_a_change_since(committed):

@@ -159,7 +159,7 @@ def test_an_explorer_works_in_the_browser_alone(monkeypatch):
     links, link = [], ipywidgets.jslink
     monkeypatch.setattr(ipywidgets, "jslink", lambda a, b: links.append((a, b)) or link(a, b))
     shown = world()
-    box = explorer({CANARY: article(shown, CANARY), "B": "<p>b</p>"}, label=CANARY)
+    box = explorer({CANARY: article(shown, CANARY), "B": "<p>b</p>"}, CANARY)
     selector, stack = box.children
     assert isinstance(stack, ipywidgets.Stack)
     assert [page.value for page in stack.children] == [article(shown, CANARY), "<p>b</p>"]
@@ -168,6 +168,29 @@ def test_an_explorer_works_in_the_browser_alone(monkeypatch):
     assert not selector.description_allow_html
     assert links == [((selector, "index"), (stack, "selected_index"))]
     safe("".join(page.value for page in stack.children))
+
+
+def test_selectors_of_several_kinds_lead_to_the_page_of_their_combination():
+    models, sizes = ("BERT", "DPR"), ("2", "3", "5")
+    box = explorer({(model, size): f"<p>{model} {size}</p>" for model in models for size in sizes}, "model", "N")
+    *selectors, stack = box.children
+    assert [[name for name, _ in selector.options] for selector in selectors] == [list(models), list(sizes)]
+    inner = stack.children[1].children[2]
+    assert inner.value == "<p>DPR 5</p>"
+    assert [stack.selected_index, *(child.selected_index for child in stack.children)] == [0, 0, 0]
+
+
+def test_each_selector_moves_every_stack_of_its_kind(monkeypatch):
+    links = []
+    monkeypatch.setattr(ipywidgets, "jslink", lambda a, b: links.append((a[0], b[0])))
+    model, size, stack = explorer({(a, b): "" for a in "AB" for b in "123"}, "model", "N").children
+    assert {id(target) for source, target in links if source is model} == {id(stack)}
+    assert {id(target) for source, target in links if source is size} == {id(child) for child in stack.children}
+
+
+def test_a_combination_without_a_page_is_named():
+    with pytest.raises(ValueError, match=r"each combination of model, N needs a page; without one: \('DPR', '3'\)"):
+        explorer({("BERT", "2"): "", ("BERT", "3"): "", ("DPR", "2"): ""}, "model", "N")
 
 
 def test_a_slider_works_in_the_browser_alone_and_starts_where_asked(monkeypatch):

@@ -9,6 +9,9 @@ covers the step's name and version, all its arguments (an upstream artifact thro
 versions of `LIBRARIES`; it does not cover the step's code: whoever changes what a step computes raises its
 `version`. Checksums are verified at every read. One file lock a key keeps two runs from making the same thing
 twice; the system frees it when its owner dies.
+
+Some artifacts that take long come with the package, in `shipped/` (its README says how they were made): they are read
+there, with the same checks, unless `$DPRLENS_FROM_NOTHING` is set.
 """
 
 import contextlib
@@ -49,11 +52,15 @@ class Artifact(NamedTuple):
 
 
 class Cache:
-    """Artifacts below `root`, which is made when first needed; `notice` is told of damage and of waiting."""
+    """Artifacts below `root`, which is made when first needed; `notice` is told of damage and of waiting.
 
-    def __init__(self, root: Path, notice: Callable[[str], None] | None = None):
+    What is in `shipped`, a folder of the same kind that is only read, need not be made.
+    """
+
+    def __init__(self, root: Path, notice: Callable[[str], None] | None = None, shipped: Path | None = None):
         self.root = Path(root)
         self.notice = notice or _notice
+        self.shipped = shipped
 
     def get(self, name: str, version: int, arguments: Mapping, make: Callable[[Path], None]) -> Artifact:
         """The artifact of this name, version and arguments; if it is not there whole, `make(folder)` fills one.
@@ -64,6 +71,13 @@ class Cache:
         identity, folder = self._place(name, version, arguments)
         with self._usable():
             meta, _ = _verify(folder, identity)
+        if meta is None and self.shipped is not None:
+            meta, damage = _verify(self.shipped / folder.name, identity)
+            if meta is not None:
+                emit("step", name=name, state="shipped", seconds=0.0)
+                return Artifact(self.shipped / folder.name, meta, fresh=False)
+            if damage:
+                self.notice(f"{name}: of what came with the package, {damage}; making it")
         if meta is None:
             with self._locked(folder.name, name):
                 meta, damage = _verify(folder, identity)  # another run may have made it while this one waited
@@ -78,7 +92,10 @@ class Cache:
         """The meta data of this artifact if it is there whole; nothing is made."""
         identity, folder = self._place(name, version, arguments)
         with self._usable():
-            return _verify(folder, identity)[0]
+            meta, _ = _verify(folder, identity)
+        if meta is None and self.shipped is not None:
+            meta, _ = _verify(self.shipped / folder.name, identity)
+        return meta
 
     def _place(self, name: str, version: int, arguments: Mapping) -> tuple[dict, Path]:
         """What identifies an artifact, and its folder."""
@@ -272,6 +289,16 @@ def default_root() -> Path:
     return folder_for("DPRLENS_CACHE", "artifacts")
 
 
+def shipped_root() -> Path | None:
+    """What came with the package; None if `$DPRLENS_FROM_NOTHING` is set."""
+    return None if os.environ.get("DPRLENS_FROM_NOTHING") else Path(__file__).parent / "shipped"
+
+
+def default_cache() -> Cache:
+    """The cache of the steps: `default_root` and `shipped_root`."""
+    return Cache(default_root(), shipped=shipped_root())
+
+
 def step(version: int) -> Callable:
     """Decorator: `f(…) -> T` is computed once per name, version and bound arguments, defaults included.
 
@@ -302,12 +329,12 @@ def step(version: int) -> Callable:
                 own = {"checkpoint": unfinished / folder.name.removeprefix(".tmp-")}
                 save(function(*args, **kwargs, **(own if "checkpoint" in signature.parameters else {})), folder)
 
-            artifact = Cache(default_root()).get(function.__name__, version, arguments(args, kwargs), make)
+            artifact = default_cache().get(function.__name__, version, arguments(args, kwargs), make)
             shutil.rmtree(unfinished / artifact.folder.name, ignore_errors=True)
             return load(artifact.folder)
 
         def record(*args, **kwargs) -> dict | None:
-            return Cache(default_root()).look(function.__name__, version, arguments(args, kwargs))
+            return default_cache().look(function.__name__, version, arguments(args, kwargs))
 
         cached.record = record
         return cached

@@ -59,6 +59,9 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
     profile(trec)
     trec.add_argument("--seed", type=int, default=0)
     trec.add_argument("--out", type=Path, help="the folder of dpr.run and gold.qrels (default: _build/<profile>/trec)")
+    ship = command(_ship, "copy trained models out of the cache into the package, to come with it")
+    profile(ship)
+    ship.add_argument("--seed", type=int, default=0)
     profile(command(_render, "render the book from the notebooks that were run"))
     real = {
         "doctor": command(_doctor, "say what of the real setting is here, what is missing, what this machine can do"),
@@ -129,6 +132,15 @@ def _trec(root: Path, options: argparse.Namespace) -> None:
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
     print(f"wrote {folder / 'dpr.run'} and {folder / 'gold.qrels'}")
+
+
+def _ship(root: Path, options: argparse.Namespace) -> None:
+    notebooks.check_profile(options.profile)
+    from dprlens import profile
+    from dprlens.runner import shipping
+
+    for folder in shipping.ship(root, profile.get_profile(options.profile), options.seed):
+        print(folder)
 
 
 def _render(root: Path, options: argparse.Namespace) -> None:

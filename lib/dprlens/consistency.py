@@ -38,6 +38,17 @@ LABELS = {  # of encoder pairs
     "dpr_paired": "DPR, both towers",
     "random": "random weights",
 }
+PROBE_TITLES = {  # as a menu offers them
+    "linear": "the paper's: linear on [q; p1; …; pN]",
+    "shuffled_query": "the paper's, tested with other questions",
+    "no_query": "the paper's, without the question",
+    "untrained": "the paper's, not trained",
+    "tied": "one scorer for all slots, no question",
+    "bilinear": "bilinear: question and passage meet",
+    "low_rank": "bilinear of low rank",
+    "dot": "dot product, nothing trained",
+    "cosine": "cosine, nothing trained",
+}
 PRINTED_ROWS = {  # of the paper's Table 1; short, so that a phone shows them side by side
     "untrained": "untrained",
     "pretrained": "BERT",
@@ -150,6 +161,45 @@ def beside_the_paper(numbers: Mapping[str, Estimate], choices: Sequence[int], la
         for n in choices
         for layer in layers
     )
+
+
+def by_probe(
+    numbers: Mapping[str, Estimate], choices: Sequence[int], layers: Sequence[int]
+) -> dict[tuple[str, int], dict[str, dict[str, dict[int, Estimate | float]]]]:
+    """Curves over layers of every probe and number of passages: {(probe, n): {panel: {encoder: {layer: accuracy}}}}.
+
+    A probe goes by its name of `PROBE_TITLES`. The panel "this page" has `numbers`, the panel "the paper" what its
+    Table 1 prints.
+    """
+    found = {}
+    for probe, title in PROBE_TITLES.items():
+        for n in choices:
+            sources = {"this page": numbers, "the paper": paper.numbers()}
+            panels = {source: _lines(known, probe, n, layers) for source, known in sources.items()}
+            if panels["this page"]:
+                found[title, n] = {source: lines for source, lines in panels.items() if lines}
+    return found
+
+
+def _lines(numbers: Mapping, probe: str, n: int, layers: Sequence[int]) -> dict[str, dict[int, Estimate | float]]:
+    """Curves of one probe over layers, by the encoder's label; without those that `numbers` does not have."""
+    if probe == "untrained":
+        names = {"untrained": LABELS["pretrained"]}
+    else:
+        names = {who if probe == "linear" else f"{who}.{probe}": label for who, label in LABELS.items()}
+    ids = {label: {layer: f"table1.n{n}.{name}.layer{layer}" for layer in layers} for name, label in names.items()}
+    lines = {label: {x: numbers[id_] for x, id_ in line.items() if id_ in numbers} for label, line in ids.items()}
+    return {label: line for label, line in lines.items() if line}
+
+
+def in_words(panels: Mapping[str, Mapping[str, Mapping[int, Estimate | float]]], n: int) -> str:
+    """The ends of the curves of `by_probe`, for those who cannot see them."""
+    said = []
+    for source, lines in panels.items():
+        last = max(layer for line in lines.values() for layer in line)
+        ends = [f"{label} {float(getattr(line[last], 'value', line[last])):.2f}" for label, line in lines.items()]
+        said.append(f"{source}, layer {last}: {', '.join(ends)}")
+    return f"Accuracy by layer, {n} passages. {'; '.join(said)}; chance {1 / n:.2f}."
 
 
 def half_width(numbers: Mapping[str, Estimate]) -> float:

@@ -208,3 +208,17 @@ def across(exhibit: str, worlds: Sequence[Mapping[str, Attribution]], threshold:
             logs = [np.log2(a / b) for a, b in pairs]
             found[f"{exhibit}.{model}_over_pretrained.{what}"] = _power(over_runs(logs))
     return found
+
+
+def strip_in_words(share: ndarray, what: str) -> str:
+    """A strip of `figures.strips` for those who cannot see it; share of the examples [block, neuron]."""
+    counts = ", ".join(f"{block}: {n}" for block, n in enumerate((share > 0).sum(1)))
+    return f"{what}. Neurons active for any question, by block: {counts}."
+
+
+def followed(world: World, examples: Sequence[int], most: int) -> list[int]:
+    """Places among the examples of `most` questions to be shown one by one: of each kind as many, in their order."""
+    kinds = dict.fromkeys(world.questions[q].kind for q in examples)
+    each = -(-most // max(1, len(kinds)))
+    of_kind = {kind: [i for i, q in enumerate(examples) if world.questions[q].kind == kind][:each] for kind in kinds}
+    return [i for places in of_kind.values() for i in places][:most]

@@ -254,6 +254,17 @@ def experiment(chosen: Profile, direction: str, seed: int, workers: ProcessPoolE
     base = steps.base_of(chosen, world, seed)
     _prepare(chosen, world, base, seed, workers)
     before = _judged(chosen, world, base, {Arm(): base}, seed, workers).rows["nothing"]
+    picked, told, calls = _edits(chosen, world, base, before, direction, seed)
+    _ahead(chosen, world, calls, _asked(world, base, told, picked)[0], seed, workers)
+    encoders = dict(zip(calls, processes.in_parallel(edited, list(calls.values()), workers), strict=True))
+    after = _judged(chosen, world, base, encoders, seed, workers)
+    return Experiment(direction, seed, world, _probed(chosen, world, seed), base, picked, told, before, after)
+
+
+def _edits(
+    chosen: Profile, world: World, base: Encoder, before: pd.DataFrame, direction: str, seed: int
+) -> tuple[Chosen, tuple[Fact, ...], dict[Arm, tuple]]:
+    """The facts that are chosen, those edited as they are told, and every arm's arguments of `edited`."""
     picked = _chosen_facts(chosen, base, world, before, direction, seed)
     told = tuple(_as_told(world.fact[id_], direction) for id_ in picked.edited)
     others = tuple(_as_told(fact, direction) for fact in _unrelated(world, base, picked, direction, seed))
@@ -264,10 +275,41 @@ def experiment(chosen: Profile, direction: str, seed: int, workers: ProcessPoolE
         )
         for arm in arms(chosen)
     }
-    _ahead(chosen, world, calls, _asked(world, base, told, picked)[0], seed, workers)
-    encoders = dict(zip(calls, processes.in_parallel(edited, list(calls.values()), workers), strict=True))
-    after = _judged(chosen, world, base, encoders, seed, workers)
-    return Experiment(direction, seed, world, _probed(chosen, world, seed), base, picked, told, before, after)
+    return picked, told, calls
+
+
+class OnRecord(NamedTuple):
+    """What of `experiment` is in the cache: the facts as they were told, and models by the names of their arms."""
+
+    told: tuple[Fact, ...]
+    encoders: Mapping[str, Encoder]
+    duals: Mapping[str, DualEncoder]  # DPR trained from them
+
+
+def on_record(chosen: Profile, direction: str, seed: int) -> OnRecord:
+    """The edited models of the paper's editors and the baselines, and the unedited one, as far as they are cached.
+
+    Nothing is edited or trained: what is not there is left out.
+    """
+    world = steps.world_of(chosen, seed)
+    base = steps.base_of(chosen, world, seed)
+    found = OnRecord((), {}, {})
+    (unedited,) = _trainings(chosen, world, {Arm(): base}, seed)
+    if steps.dpr.record(*unedited) is None:
+        return found
+    search, call = _search(chosen, world, steps.dpr(*unedited).dual, seed)
+    if search.record(*call) is None:  # which facts are chosen hangs on it
+        return found
+    before = _judged(chosen, world, base, {Arm(): base}, seed, None).rows["nothing"]
+    _, told, calls = _edits(chosen, world, base, before, direction, seed)
+    for arm, call in calls.items():
+        if arm.null or arm.reseed or edited.record(*call) is None:
+            continue
+        encoder = edited(*call)
+        (training,) = _trainings(chosen, world, {arm: encoder}, seed)
+        if steps.dpr.record(*training) is not None:
+            found.encoders[arm.name], found.duals[arm.name] = encoder, steps.dpr(*training).dual
+    return found._replace(told=told)
 
 
 def _prepare(
@@ -279,6 +321,7 @@ def _prepare(
         _practice(base, world, chosen.text, editor, getattr(chosen.editors, editor), seed) for editor in HYPERNETWORKS
     ]
     calls += [(steps.dpr, call) for call in _trainings(chosen, world, unedited, seed)]
+    calls.append((last_features, (base, _probed(chosen, world, seed))))
     processes.side_by_side(calls, workers)
 
 

@@ -4,7 +4,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart; shape or
 Figures are five inches wide, so that their letters can still be read at the width of a phone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import matplotlib as mpl
@@ -149,12 +149,14 @@ def by_layer(
     chance: Mapping[str, Sequence[float]] = MappingProxyType({}),
     across: str = "layer (0: embeddings)",
     ticks: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Curves over layers 0, 1, … (or what `across` says), one panel below the other: {panel: {line: {layer: value}}}.
 
     A line whose name ends in "(DPR)" is dashed and has the colour of the one before it. Estimates get a band, 95 %;
-    `ticks` are names for the places on the axis, which else are numbered;
-    `chance` are the levels to mark in a panel. Without panels there is an empty one, which says so.
+    `ticks` are names for the places on the axis, which else are numbered; `chance` are the levels to mark in a panel;
+    `limits` the ends of the upright axis, for pictures to be compared. Without panels there is an empty one, which says
+    so.
     """
     panels = panels or {"nothing of this was asked for": {}}
     with mpl.rc_context(STYLE):
@@ -184,6 +186,8 @@ def by_layer(
             axes.set_title(title, fontweight="bold")
             axes.set_ylabel(label)
             axes.grid(axis="y", alpha=0.25)
+            if limits is not None:
+                axes.set_ylim(limits)
         if ticks is None:
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         else:
@@ -232,11 +236,12 @@ def surface(panels: Mapping[str, Mapping[tuple[str, int], Estimate]], rows: str,
         return figure
 
 
-def strips(panels: Mapping[str, Mapping[str, ndarray]]) -> Figure:
+def strips(panels: Mapping[str, Mapping[str, ndarray]], cut: int | None = None) -> Figure:
     """How often each neuron is active: {row title: {column title: share of the examples [block, neuron]}}.
 
-    A strip a block, its neurons from the most frequent to the least, cut where nobody in the row of panels has any
-    left. The number in brackets counts the neurons that are active in one example or more, as in the paper.
+    A strip a block, its neurons from the most frequent to the least, cut after so many, or where nobody in the row of
+    panels has any left. The number in brackets counts the neurons that are active in one example or more, as in the
+    paper.
     """
     columns = list(next(iter(panels.values())))
     with mpl.rc_context(STYLE):
@@ -244,7 +249,7 @@ def strips(panels: Mapping[str, Mapping[str, ndarray]]) -> Figure:
         size = (5, len(panels) * (0.19 * blocks + 0.75) + 0.5)
         figure, several = plt.subplots(len(panels), len(columns), figsize=size, squeeze=False)
         for row, (title, models) in zip(several, panels.items(), strict=True):
-            most = max(1, max(int((share > 0).sum(1).max()) for share in models.values()))
+            most = cut or longest(models.values())
             for axes, (name, share) in zip(row, models.items(), strict=True):
                 shown = -np.sort(-share, axis=1)[:, :most]
                 scale = mpl.colors.PowerNorm(0.5, 0, 1)  # most neurons are active in few examples
@@ -261,6 +266,11 @@ def strips(panels: Mapping[str, Mapping[str, ndarray]]) -> Figure:
         bar = figure.colorbar(picture, ax=several, orientation="horizontal", fraction=0.03, pad=0.09)
         bar.set_label("share of the examples in which it is active", size=9)
         return figure
+
+
+def longest(shares: Iterable[ndarray]) -> int:
+    """The length of the longest strip among several pictures' shares [block, neuron]; 1 or more."""
+    return max(1, max(int((share > 0).sum(1).max()) for share in shares))
 
 
 def _errors(

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy import ndarray
 
+from dprlens.attribution import SITES, Attribution
 from dprlens.intervals import Estimate, jackknife, mean
 from dprlens.world import World
 
@@ -137,6 +139,26 @@ def activity(active: ndarray, clusters: Sequence[Hashable]) -> Activity:
     )
     unions, shared, by_chance = (jackknife(found[0], found[1:], len(active)) for found in values)
     return Activity(unions, mean(per_block.sum(1), clusters), shared, by_chance)
+
+
+def strongest(attribution: Attribution, example: int, threshold: float) -> pd.DataFrame:
+    """One example's active neurons, strongest first: block, site, neuron, share of the greatest, unit.
+
+    The neuron is its number in the site, the unit the place on the last axis of `Attribution.scores`. Errors as `Attribution.active`.
+    """
+    scores, active = attribution.scores[example], attribution.active(threshold)[example]
+    blocks, units = np.nonzero(active)
+    order = np.argsort(-scores[blocks, units], kind="stable")
+    blocks, units, d_ff = blocks[order], units[order], attribution.intermediate.shape[2]
+    return pd.DataFrame(
+        {
+            "block": blocks,
+            "site": np.where(units < d_ff, *SITES),
+            "neuron": np.where(units < d_ff, units, units - d_ff),
+            "share": scores[blocks, units] / scores.max(initial=0),
+            "unit": units,
+        }
+    )
 
 
 def union_gain(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate:

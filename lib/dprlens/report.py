@@ -270,6 +270,19 @@ def svg(figure: Figure) -> str:
     return file.getvalue()
 
 
+def light_svg(figure: Figure) -> str:
+    """The figure as SVG of a third of the size, for pages that hold many: text is text, points are at tenths of one."""
+    file = io.StringIO()
+    with mpl.rc_context(SVG | {"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    light = re.sub(r"<!--.*?-->|<\?.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.S)
+    light = re.sub(r'(?<=base64,)[^"]+', lambda pixels: re.sub(r"\s", "", pixels[0]), light)
+    light = re.sub(r' (d|x|y|points)="[^"]*"', lambda numbers: re.sub(r"(\.\d)\d+", r"\1", numbers[0]), light)
+    light = re.sub(r'<g id="[^"]*"', "<g", light)  # nothing refers to groups
+    light = re.sub(r"font-family: [^;\"]*", "font-family: sans-serif", light)
+    return re.sub(r"\s*\n\s*", " ", light).replace("> <", "><").strip()
+
+
 def png(figure: Figure) -> bytes:
     """The figure as PNG, fine enough for a slide: the same figure gives the same bytes on the same machine."""
     file = io.BytesIO()

@@ -5,17 +5,23 @@ book, offline and without a kernel. Never `interact` or `Output` in a notebook t
 """
 
 import html
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import shorten
 
 import ipywidgets
+import matplotlib.pyplot as plt
+import pandas as pd
 from IPython.display import HTML
+from matplotlib.figure import Figure
 
 from dprlens.figures import COLOURS
-from dprlens.report import data_uri
+from dprlens.report import light_svg
 from dprlens.world import Passage, Question, Statement, World
 
+Key = str | tuple[str, ...]  # of a page of an explorer: what its selectors stand at
 AS_TEXT = "tex2jax_ignore mathjax_ignore"  # dollars in data are no formulas
 SNIPPET = 70  # characters of a passage that stand behind its title
 ROW = "display:flex;align-items:center;gap:0.5em"
@@ -44,12 +50,6 @@ def questions(world: World, chosen: Sequence[Question]) -> HTML:
     blocks = []
     for question in chosen:
         passage = world.passage[question.gold]
-        parts = re.split("|".join(f"({re.escape(answer)})" for answer in question.answers), passage.text)
-        text = "".join(
-            f'<mark class="answer">{html.escape(part)}</mark>' if part in question.answers else html.escape(part)
-            for part in parts
-            if part
-        )
         if question.link is None:
             note = "lexical"
         else:
@@ -58,10 +58,20 @@ def questions(world: World, chosen: Sequence[Question]) -> HTML:
             note = f"knowledge-required; link: {link.subject} – {name} – {link.object} ({state})"
         blocks.append(
             f'<div class="question {AS_TEXT}"><p class="asked">{html.escape(question.text)}</p>'
-            f"<p><b>{html.escape(passage.title)}</b> · {text}</p>"
+            f"<p><b>{html.escape(passage.title)}</b> · {marked(passage.text, question.answers)}</p>"
             f'<p class="fine">{html.escape(note)}</p></div>'
         )
     return HTML("".join(blocks))
+
+
+def marked(text: str, answers: Sequence[str]) -> str:
+    """A text as HTML in which the answers are marked."""
+    parts = re.split("|".join(f"({re.escape(answer)})" for answer in answers), text)
+    return "".join(
+        f'<mark class="answer">{html.escape(part)}</mark>' if part in answers else html.escape(part)
+        for part in parts
+        if part
+    )
 
 
 def rankings(world: World, question: Question, lists: Mapping[str, Sequence[int]], note: str = "") -> str:
@@ -103,36 +113,90 @@ def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
     )
 
 
+def strongest(models: Mapping[str, pd.DataFrame], most: int = 8) -> str:
+    """The strongest neurons of one question, side by side by model, from the rows of `neurons.strongest`."""
+    columns = []
+    for model, active in models.items():
+        bars = []
+        for neuron in active[:most].itertuples():
+            name = html.escape(f"block {neuron.block}, {neuron.site} {neuron.neuron}")
+            bar = BAR.format(colour=COLOURS["blue"], width=45 * neuron.share)
+            bars.append(
+                f'<div style="{ROW}"><span style="flex:0 0 45%">{name}</span>'
+                f'<span style="{bar}"></span><span>{neuron.share:.0%}</span></div>'
+            )
+        said = f"{html.escape(model)}: {len(active):,} active neurons" + (", the strongest:" if bars else "")
+        columns.append(f"<div><p>{said}</p>{''.join(bars)}</div>")
+    return f'<div class="question {AS_TEXT}"><div class="article-grid">{"".join(columns)}</div></div>'
+
+
 def picture(source: str, alt: str) -> str:
     """An SVG picture (as `report.svg` gives it) as HTML, with words for those who cannot see it."""
-    return f'<img src="{data_uri(source)}" alt="{html.escape(alt)}" style="max-width:100%">'
+    # a page of many pictures is a fifth lighter than in base 64
+    address = "data:image/svg+xml," + urllib.parse.quote(source.replace('"', "'"), safe=" !$'()*+,-./:;=?@[]^_`{|}~")
+    return f'<img src="{address}" alt="{html.escape(alt)}" style="max-width:100%">'
+
+
+def drawn(figure: Figure, alt: str) -> str:
+    """A figure as HTML for a page of an explorer, with words for those who cannot see it; the figure is closed."""
+    source = light_svg(figure)
+    plt.close(figure)
+    return picture(source, alt)
+
+
+def still(pages: Mapping[Key, str], start: Key | None = None) -> HTML:
+    """A page of an explorer for browsers without JavaScript, which would show nothing there; all others hide it."""
+    key = next(iter(pages)) if start is None else start
+    name = html.escape(key if isinstance(key, str) else ", ".join(key))
+    return HTML(f'<noscript><p class="fine">{name} (the others need JavaScript)</p>{pages[key]}</noscript>')
 
 
 def slider(pages: Mapping[str, str], label: str, first: str | None = None) -> ipywidgets.VBox:
     """A slider over prepared HTML pages, that works without a kernel; it starts at the page `first`."""
     start = list(pages).index(first) if first is not None else 0
-    selector = ipywidgets.SelectionSlider(
-        options=[(name, i) for i, name in enumerate(pages)],
-        index=start,
-        description=label,
-        layout={"width": "100%", "max_width": "36em"},
-        style={"description_width": "initial"},
-    )
-    return _linked(selector, pages, start)
+    selector = ipywidgets.SelectionSlider(**_choice(pages, label), index=start)
+    return ipywidgets.VBox([selector, _stack([ipywidgets.HTML(page) for page in pages.values()], selector)])
 
 
-def explorer(pages: Mapping[str, str], label: str) -> ipywidgets.VBox:
-    """A drop-down over prepared HTML pages, that works without a kernel."""
-    selector = ipywidgets.Dropdown(
-        options=[(name, i) for i, name in enumerate(pages)],
-        description=label,
-        layout={"width": "100%", "max_width": "36em"},
-        style={"description_width": "initial"},
-    )
-    return _linked(selector, pages, 0)
+def explorer(pages: Mapping[Key, str], *labels: str, start: Key | None = None) -> ipywidgets.VBox:
+    """Drop-downs over prepared HTML pages, that work without a kernel; they start at the key `start`, or the first.
+
+    One label: the keys are names. Several: the keys are tuples, a name for each label, and every combination has a page
+    (else ValueError); names keep the order in which they first come.
+    """
+    by_key = {(key,) if isinstance(key, str) else key: page for key, page in pages.items()}
+    names = [list(dict.fromkeys(key[i] for key in by_key)) for i in range(len(labels))]
+    lacking = sorted(set(itertools.product(*names)) - set(by_key))
+    if lacking:
+        raise ValueError(f"each combination of {', '.join(labels)} needs a page; without one: {lacking[0]}")
+    first = next(iter(by_key)) if start is None else (start,) if isinstance(start, str) else start
+    selectors = [
+        ipywidgets.Dropdown(**_choice(chosen, label), index=chosen.index(name))
+        for chosen, label, name in zip(names, labels, first, strict=True)
+    ]
+
+    def pictures(*chosen: str) -> ipywidgets.DOMWidget:
+        """What is seen once the first selectors stand at `chosen`: a stack of stacks, down to the pages."""
+        depth = len(chosen)
+        if depth == len(labels):
+            return ipywidgets.HTML(by_key[chosen])
+        return _stack([pictures(*chosen, name) for name in names[depth]], selectors[depth])
+
+    return ipywidgets.VBox([*selectors, pictures()])
 
 
-def _linked(selector: ipywidgets.DOMWidget, pages: Mapping[str, str], start: int) -> ipywidgets.VBox:
-    stack = ipywidgets.Stack([ipywidgets.HTML(page) for page in pages.values()], selected_index=start)
+def _choice(names: Iterable[str], label: str) -> dict:
+    """The traits that a drop-down and a slider over names have in common."""
+    return {
+        "options": [(name, i) for i, name in enumerate(names)],
+        "description": label,
+        "layout": {"width": "100%", "max_width": "36em"},
+        "style": {"description_width": "initial"},
+    }
+
+
+def _stack(children: Sequence[ipywidgets.DOMWidget], selector: ipywidgets.DOMWidget) -> ipywidgets.Stack:
+    """Of the children, the one that the selector stands at is seen; the browser sees to that, without a kernel."""
+    stack = ipywidgets.Stack(children, selected_index=selector.index)
     ipywidgets.jslink((selector, "index"), (stack, "selected_index"))
-    return ipywidgets.VBox([selector, stack])
+    return stack

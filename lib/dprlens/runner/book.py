@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import psutil
 
-from dprlens.artifacts import digest, folder_for, write_json
+from dprlens.artifacts import digest, folder_for, shipped_root, write_json
 from dprlens.runner.execution import CELL_SECONDS, OTHER_CELL_SECONDS, RunFailed, execute, kill
 from dprlens.runner.notebooks import Notebook, check, check_profile, discover, parse
 from dprlens.runner.render import render, tree_digest
@@ -73,6 +73,7 @@ def book(root: Path, profile: str) -> None:
         # pages show the numbers on record for `full` beside their own; to `full` itself they are output
         records = [root / "results" / "full"] if profile != "full" else []
         inputs = tree_digest([root / "lib" / "dprlens", root / "constraints.txt", *records], root) + _placed(profile)
+        inputs += "" if shipped_root() else " from nothing"
         stale, made_from = {}, {}
         for notebook in notebooks:
             values = check(notebook, {"profile": profile})
@@ -292,16 +293,16 @@ def _follow(watch: Watch, began: float) -> None:
                 watch.doing = "running"
                 if watch.steps.get(step, {}).get("state") not in ("made", "remade"):
                     watch.steps[step] = {"state": state, "seconds": seconds}
-                if state != "cached":
+                if state not in ("cached", "shipped"):
                     _say(began, f"{name}: {step} {state} in {seconds:.1f} s")
 
 
 def _summary(steps: Mapping[str, dict]) -> str:
-    cached = [step for step, event in steps.items() if event["state"] == "cached"]
-    made = [step for step in steps if step not in cached]
-    parts = [f"made {', '.join(made)}"] if made else []
-    parts += [f"from the cache {', '.join(cached)}"] if cached else []
-    return "".join(f"; {part}" for part in parts)
+    words = {"made": "made", "remade": "made", "cached": "from the cache", "shipped": "as shipped"}
+    of_a_kind = {word: [] for word in words.values()}
+    for step, event in steps.items():
+        of_a_kind[words[event["state"]]].append(step)
+    return "".join(f"; {word} {', '.join(names)}" for word, names in of_a_kind.items() if names)
 
 
 def _say(began: float, text: str) -> None:

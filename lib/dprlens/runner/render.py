@@ -82,7 +82,9 @@ def stage(root: Path, notebooks: list[Notebook], profile: str) -> None:
         write_json(source / "notebooks" / notebook.path.name, content)
     templates = source / "book" / "_templates"
     templates.mkdir(exist_ok=True)
-    (templates / "stamps.jinja").write_text(stamps(root, profile, found), encoding="utf-8")
+    runs = build / "runs.json"
+    made_by = json.loads(runs.read_text(encoding="utf-8")) if runs.exists() else {}
+    (templates / "stamps.jinja").write_text(stamps(root, profile, found, made_by), encoding="utf-8")
     from dprlens.runner import scorecard  # it brings matplotlib along, for which no other command should wait
 
     here, full = (scorecard.read_results(root / "results", name) for name in (profile, "full"))

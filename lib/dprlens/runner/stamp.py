@@ -14,15 +14,18 @@ from pathlib import Path
 LIBRARIES = ("dprlens", "torch", "transformers", "numpy")
 
 
-def stamps(root: Path, profile: str, results: Mapping[str, dict]) -> str:
+def stamps(root: Path, profile: str, results: Mapping[str, dict], runs: Mapping[str, dict]) -> str:
     """A Jinja file for the book's `stamp.html`: `pages`, the stamp of each chapter by page, and `other`, of all others.
 
-    `results` are the chapters' results files, by the notebooks' names.
+    `results` are the chapters' results files, `runs` what is on record of their runs, both by the notebooks' names.
     """
     versions = [f"{library} {importlib.metadata.version(library)}" for library in LIBRARIES]
     ends = [*versions, f"Python {platform.python_version()}"]
-    begins = [_commit(root), f"profile {profile}"]
-    pages = {f"notebooks/{name}": " · ".join([*begins, *_world(result), *ends]) for name, result in results.items()}
+    begins = [commit(root), f"profile {profile}"]
+    pages = {
+        f"notebooks/{name}": " · ".join([*begins, *_world(result), *_shipped(runs.get(name, {})), *ends])
+        for name, result in results.items()
+    }
     return f"{{% set pages = {json.dumps(pages)} %}}\n{{% set other = {json.dumps(' · '.join([*begins, *ends]))} %}}\n"
 
 
@@ -31,7 +34,13 @@ def _world(result: dict) -> list[str]:
     return [f"seed {result['seed']}", f"{world['maker']} world {world['digest']}"]
 
 
-def _commit(root: Path) -> str:
+def _shipped(run: dict) -> list[str]:
+    """The steps of which something was taken as it came with the package, if there are any."""
+    names = sorted(step for step, last in run.get("steps", {}).items() if last["state"] == "shipped")
+    return [f"as shipped: {', '.join(names)}"] if names else []
+
+
+def commit(root: Path) -> str:
     """The commit of the working tree, and whether it was changed since; what is above `root` is not asked."""
     found = _git(root, "rev-parse", "--short=10", "HEAD")
     if found is None:

@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+SLOW_IMPORTS = ["torch", "transformers.models.bert.modeling_bert", "pandas", "scipy.stats", "sklearn.linear_model"]
 
 
 @contextlib.contextmanager
@@ -32,10 +35,15 @@ def threads(n: int) -> Iterator[None]:
 def pool(n: int | None = None) -> ProcessPoolExecutor:
     """Up to n (None: one a core) processes of one thread each, which several `in_parallel` can share.
 
-    Each takes some seconds to start. They end with `shutdown`, or with the process that made them, however that ends.
+    The first of a process take some seconds to start. They end with `shutdown`, or with the process that made them,
+    however that ends.
     """
-    # spawned, not forked: a copy of a process in which torch has threads can hang
-    return ProcessPoolExecutor(n or os.cpu_count() or 1, multiprocessing.get_context("spawn"), _begin, (os.getpid(),))
+    # not forked from here: a copy of a process in which torch has threads can hang. A server imports once what takes
+    # seconds, and workers are forked from it; it never computes
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(SLOW_IMPORTS)
+    return ProcessPoolExecutor(n or os.cpu_count() or 1, context, _begin, (os.getpid(), dict(os.environ)))
 
 
 def in_parallel(step: Callable, calls: Sequence[tuple], workers: ProcessPoolExecutor | None = None) -> list:
@@ -77,13 +85,17 @@ def _finish(made: Sequence[Future]) -> None:
         raise
 
 
-def _begin(parent: int) -> None:
+def _begin(user: int, environment: dict[str, str]) -> None:
+    os.environ.clear()  # the server still has what was set when it started
+    os.environ.update(environment)
     torch.set_num_threads(1)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)  # the parent was killed and could not say so
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(user)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1)
+        os._exit(1)  # who had the pool was killed and could not say so
 
     threading.Thread(target=watch, daemon=True).start()
 
