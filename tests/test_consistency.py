@@ -9,12 +9,16 @@ from scipy.stats import binomtest
 
 from dprlens import paper
 from dprlens.consistency import (
+    LABELS,
     PRINTED,
+    PROBE_TITLES,
     Results,
     across,
     across_table,
     beside_the_paper,
+    by_probe,
     half_width,
+    in_words,
     matching,
     selected,
     significance,
@@ -277,6 +281,46 @@ def test_more_passages_than_the_paper_has_are_on_this_page_only():
     numbers = {"table1.n7.pretrained.layer0": Estimate(0.1, 0.0, 0.2, 9)}
     assert three_sources(numbers, [7], [0]) == {"this page": {"N = 7": {0: Estimate(0.1, 0.0, 0.2, 9)}}}
     assert three_sources({}, [7], [0]) == {}
+
+
+# --- any probe ---
+
+
+def test_every_probe_of_a_page_has_a_title_and_its_own_curves():
+    numbers = table1(page())
+    found = by_probe(numbers, [2, 5], [0, 12])
+    assert PROBE_TITLES.keys() == PROBES.keys() | {"shuffled_query"}
+    assert [*found] == [(title, n) for title in PROBE_TITLES.values() for n in (2, 5)]
+    tied = found[PROBE_TITLES["tied"], 5]
+    assert [*tied] == ["this page"]  # the paper does not have it
+    assert tied["this page"][LABELS["dpr_query"]] == {
+        layer: numbers[f"table1.n5.dpr_query.tied.layer{layer}"] for layer in (0, 12)
+    }
+    assert set(tied["this page"]) == set(LABELS.values())
+    untrained = found[PROBE_TITLES["untrained"], 2]["this page"]
+    assert untrained == {LABELS["pretrained"]: {x: numbers[f"table1.n2.untrained.layer{x}"] for x in (0, 12)}}
+
+
+def test_what_the_paper_prints_stands_below_the_same_probe():
+    linear = by_probe(table1(page()), [2], [0, 12])[PROBE_TITLES["linear"], 2]
+    assert [*linear] == ["this page", "the paper"]
+    assert linear["the paper"][LABELS["pretrained"]][12] == 0.84
+    assert "random weights" not in linear["the paper"]
+
+
+def test_probes_that_were_not_asked_for_are_not_on_the_menu():
+    numbers = table1(page(probes=("dot",), encoders=("pretrained",)))
+    assert [*by_probe(numbers, [2], [0, 12])] == [(PROBE_TITLES["dot"], 2)]
+    assert by_probe({}, [2], [0]) == {}
+
+
+def test_curves_in_words_say_where_each_ends():
+    ours = {"BERT": {0: Estimate(0.5, 0, 1, 9), 12: Estimate(0.625, 0, 1, 9)}, "none": {0: 0.25}}
+    said = in_words({"this page": ours, "the paper": {"BERT": {12: 0.84}}}, 5)
+    assert said == (
+        "Accuracy by layer, 5 passages. this page: BERT 0.62 at layer 12, none 0.25 at layer 0. "
+        "the paper: BERT 0.84 at layer 12. chance: 0.20."
+    )
 
 
 # --- pages of less ---

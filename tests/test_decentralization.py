@@ -5,7 +5,19 @@ import pytest
 
 from dprlens import decentralization
 from dprlens.attribution import SITES, Attribution
-from dprlens.decentralization import across, both, changed, concentration, counts, gains, label, on_topic, pathways
+from dprlens.decentralization import (
+    across,
+    both,
+    changed,
+    concentration,
+    counts,
+    followed,
+    gains,
+    label,
+    on_topic,
+    pathways,
+    strip_in_words,
+)
 from dprlens.intervals import difference, mean, over_runs
 from dprlens.neurons import activity, participation
 
@@ -143,3 +155,23 @@ def test_a_ratio_to_nothing_is_left_out():
     found = across("worlds", [{"pretrained": nothing, "dpr": attributions(1)}] * 2, 0.2)
     assert "worlds.dpr_over_pretrained.intermediate.union" not in found
     assert "worlds.dpr_over_pretrained.output.union" in found
+
+
+def test_questions_to_follow_are_as_many_of_each_kind_in_their_order(world):
+    kinds = [question.kind for question in world.questions]
+    examples = np.random.default_rng(0).permutation(len(kinds))[:40]
+    places = followed(world, examples, 6)
+    assert len(set(places)) == 6
+    by_kind = {}
+    for i in places:
+        by_kind.setdefault(kinds[examples[i]], []).append(i)
+    assert {len(of_kind) for of_kind in by_kind.values()} == {3}
+    for kind, of_kind in by_kind.items():
+        assert of_kind == [i for i in range(40) if kinds[examples[i]] == kind][:3]
+    assert followed(world, examples[:1], 6) == [0]
+    assert followed(world, [], 6) == []
+
+
+def test_a_strip_in_words_counts_the_neurons_of_each_block():
+    share = np.array([[0.0, 0.5, 1.0], [0.0, 0.0, 0.25], [0.0, 0.0, 0.0]])
+    assert strip_in_words(share, "BERT") == "BERT. Neurons active for any question, by block: 0: 2, 1: 1, 2: 0."

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dprlens import editing, edits, exploring, steps
+from dprlens import editing, edits, exploring, knowledge, steps
 from dprlens.closed import ClosedSpec, TextSpec
-from dprlens.editing import Arm, arms, asked_about, experiment, followed, material, said
+from dprlens.editing import Arm, arms, experiment, followed, material, said
 from dprlens.editors import EditorSpecs, FinetuningSpec, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
 from dprlens.edits import ProtocolSpec
 from dprlens.effects import label
@@ -200,26 +200,34 @@ def test_a_fact_is_followed_through_every_arm(page, refused):
     _, _, found = page
     x = found["added"]
     fact = x.chosen.edited[0]
-    frame = followed(x, fact, 2)
-    row = asked_about(x, fact, 2)
+    told, blank, question, frame = followed(x, fact, 2)
+    row = np.flatnonzero(x.before["question"] == question.id)[0]
     assert x.before["fact"][row] == fact
+    mine = (x.before["fact"] == fact) & edits.eligible(x.before, "added", 2)
+    assert mine[row] or not mine.any()
+    assert (told.reserved, blank.reserved) == (False, True)
+    assert {told, blank} <= {s for one in x.told if one.id == fact for s in one.statements}
     assert frame["arm"].tolist() == [*x.after.rows]
     for line in frame.itertuples():
         mine = x.after.rows[line.arm].loc[row]
         assert (line.probe, line.match, line.place) == (mine["probe2"], mine["match2"], mine["place"] + 1)
+        (one,) = knowledge.cloze(x.after.encoders[line.arm], [blank])
+        assert (line.said, line.probability) == (one.said, one.probability)
     with refused(repr(x.chosen.bystanders[0]), "was not edited"):
         followed(x, x.chosen.bystanders[0], 2)
 
 
-def test_the_example_is_an_edited_fact_with_an_eligible_question(page):
+def test_examples_are_edited_facts_those_with_an_eligible_question_first(page):
     _, _, found = page
     for direction, x in found.items():
-        fact = editing.example(x, 2)
-        assert fact in x.chosen.edited
+        facts = editing.examples(x, 2, 99)
+        assert sorted(facts) == sorted(x.chosen.edited)
         status = edits.eligible(x.before, direction, 2) & x.chosen.among(x.before)[0]
         mine = x.before[status]
-        linked = mine["fact"][mine["kind"] == "knowledge_required"]
-        assert fact in {*(linked if len(linked) else mine["fact"] if len(mine) else x.chosen.edited)}
+        linked = {*mine["fact"][mine["kind"] == "knowledge_required"]}
+        assert {*facts[: len(linked)]} == linked
+        assert {*facts[: mine["fact"].nunique()]} == {*mine["fact"]}
+        assert editing.examples(x, 2, 1) == facts[:1]
 
 
 def test_telling_again_is_counted_by_rounds(page):

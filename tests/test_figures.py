@@ -16,6 +16,7 @@ from dprlens.figures import (
     dose_response,
     exposure_bars,
     learning_curves,
+    longest,
     points,
     rows_of_estimates,
     strips,
@@ -303,8 +304,20 @@ def test_strips_are_sorted_cut_and_counted():
     assert "share of the examples" in bar.get_xlabel()
 
 
+def test_strips_can_be_cut_alike_in_several_pictures():
+    assert [longest([share]) for share in (SHARES, SHARES[:, :1], np.zeros((2, 3)))] == [2, 1, 1]
+    assert longest([SHARES[1:], SHARES]) == 2
+    panel, _ = strips({"output": {"BERT": SHARES[1:]}}, longest([SHARES])).axes
+    assert panel.images[0].get_array().tolist() == [[0.25, 0], [0, 0]]
+
+
 def test_strips_of_nothing_can_be_drawn():
     strips({"output": {"BERT": np.zeros((2, 3))}}).canvas.draw()
+
+
+def test_pictures_to_be_compared_have_the_same_axis():
+    for axes in by_layer(CURVES, "accuracy", limits=(0, 1)).axes:
+        assert axes.get_ylim() == (0, 1)
 
 
 def test_places_on_the_axis_may_have_names():

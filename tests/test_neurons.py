@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dprlens.attribution import SITES, Attribution
 from dprlens.intervals import mean
 from dprlens.negatives import NegativesSpec, hard_negatives
 from dprlens.neurons import (
@@ -19,6 +20,7 @@ from dprlens.neurons import (
     participation,
     sample,
     sharing,
+    strongest,
     union,
     union_gain,
 )
@@ -139,6 +141,25 @@ def test_union_and_sharing_of_several_countings_at_once():
     assert sharing(times, np.array([3, 3, 3])).tolist() == pytest.approx([2 / (3 * 2), 0, 1])
     assert sharing(times, np.array([3, 3, 5])).tolist() == pytest.approx([2 / (3 * 2), 0, 12 / (6 * 4)])
     assert sharing(np.array([1, 1]), 1) == 0  # no other example to share with
+
+
+def test_the_strongest_neurons_are_the_active_ones_in_the_order_of_their_scores():
+    inner, outer = np.zeros((2, 2, 3)), np.zeros((2, 2, 2))
+    inner[1] = [[4, 1, 0], [0, 2, -9]]
+    outer[1] = [[0, 3], [2, 0]]
+    found = Attribution(inner, outer, np.ones(2), np.ones((2, 2, 2)), np.ones(2, int))
+    rows = strongest(found, 1, 0.5)
+    assert rows.to_dict("list") == {
+        "block": [0, 0, 1, 1],
+        "site": [SITES[0], SITES[1], SITES[0], SITES[1]],
+        "neuron": [0, 1, 1, 0],
+        "share": [1, 0.75, 0.5, 0.5],
+        "unit": [0, 4, 1, 3],
+    }
+    assert len(strongest(found, 1, 0.6)) == 2
+    assert strongest(found, 0, 0.5).empty  # nothing adds to the right one
+    with pytest.raises(ValueError, match="threshold"):
+        strongest(found, 1, 0)
 
 
 def test_chance_sharing_on_ones_fingers():

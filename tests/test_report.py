@@ -8,6 +8,7 @@ import json
 import os
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -18,7 +19,7 @@ from markdown_it import MarkdownIt
 
 from dprlens import report as module
 from dprlens.intervals import Estimate, exact, share
-from dprlens.report import GLUE, Report, plain, recorded, svg
+from dprlens.report import GLUE, Report, light_svg, plain, recorded, svg
 
 CANARY = (
     "<script>alert(1)</script> | $x^2$ *em* _u_ `code` {{ 7*7 }} {ref}`x` [l](javascript:alert(1)) "
@@ -479,3 +480,24 @@ def test_the_outputs_are_valid_in_a_notebook(shown):
     outputs = [nbformat.v4.new_output("display_data", data, metadata=metadata) for data, metadata in shown]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)])
     nbformat.validate(notebook)
+
+
+def test_a_light_picture_is_the_same_picture_in_fewer_bytes():
+    figure, axes = plt.subplots()
+    axes.plot([0, 1], [0.123456, 2])
+    axes.imshow([[0, 1]], aspect="auto")
+    axes.set_title("1.234 <b> & x")
+    light, whole = light_svg(figure), svg(figure)
+    assert len(light) < 0.6 * len(whole)
+    drawn, full = ElementTree.fromstring(light), ElementTree.fromstring(whole)
+
+    def count(tree, name):
+        return len(tree.findall(f".//{{http://www.w3.org/2000/svg}}{name}"))
+
+    assert "1.234 <b> & x" in "".join(drawn.itertext())
+    assert all(drawn.get(name) == full.get(name) for name in ("width", "height", "viewBox"))
+    assert count(drawn, "image") == count(full, "image") == 1
+    assert count(drawn, "clipPath") == count(full, "clipPath")
+    ids = set(re.findall(r' id="([^"]*)"', light))
+    assert set(re.findall(r"url\(#([^)]*)\)", light)) | set(re.findall(r'href="#([^"]*)"', light)) <= ids
+    assert light == light_svg(figure)

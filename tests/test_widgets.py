@@ -1,13 +1,28 @@
 """HTML of data: nothing in a text becomes markup, and every word of it can be read."""
 
-import base64
 import re
+import urllib.parse
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import ipywidgets
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
-from dprlens.widgets import article, articles, beliefs, explorer, picture, questions, rankings, slider
+from dprlens.widgets import (
+    article,
+    articles,
+    beliefs,
+    drawn,
+    edited,
+    explorer,
+    picture,
+    questions,
+    rankings,
+    still,
+    strongest,
+)
 from dprlens.world import Exposure, Fact, Passage, Question, Statement, World
 
 CANARY = "<script>alert(1)</script> {{x}} $x$ & \"q\" 'a' &lt; </p> <img src=x onerror=alert(2)>"
@@ -193,21 +208,70 @@ def test_a_combination_without_a_page_is_named():
         explorer({("BERT", "2"): "", ("BERT", "3"): "", ("DPR", "2"): ""}, "model", "N")
 
 
-def test_a_slider_works_in_the_browser_alone_and_starts_where_asked(monkeypatch):
-    links, link = [], ipywidgets.jslink
-    monkeypatch.setattr(ipywidgets, "jslink", lambda a, b: links.append((a, b)) or link(a, b))
-    selector, stack = slider({"0.1": "<p>a</p>", "0.2": "<p>b</p>"}, "threshold", "0.2").children
-    assert [page.value for page in stack.children] == ["<p>a</p>", "<p>b</p>"]
-    assert (stack.selected_index, selector.index) == (1, 1)
-    assert links == [((selector, "index"), (stack, "selected_index"))]
-    assert slider({"a": ""}, "x").children[0].index == 0
+@pytest.mark.parametrize(("start", "at"), [(None, [0, 0]), (("DPR", "5"), [1, 2])])
+def test_an_explorer_starts_where_asked(start, at):
+    pages = {(model, size): f"{model} {size}" for model in ("BERT", "DPR") for size in "235"}
+    *selectors, stack = explorer(pages, "model", "N", start=start).children
+    assert [selector.index for selector in selectors] == at
+    assert stack.selected_index == at[0]
+    assert {inner.selected_index for inner in stack.children} == {at[1]}
     with pytest.raises(ValueError, match="not in list"):
-        slider({"a": ""}, "x", "b")
+        explorer(pages, "model", "N", start=("DPR", "7"))
 
 
-def test_a_picture_is_the_svg_with_its_words_escaped():
-    read = Reader(picture("<svg>é</svg>", CANARY))
+def test_a_still_is_one_page_for_browsers_without_javascript_with_its_name_escaped():
+    pages = {(CANARY, "B"): "<p>first</p>", ("A", "B"): "<p>second</p>"}
+    read = safe(still(pages).data)
+    assert read.elements[0] == "noscript"
+    assert CANARY in read.text
+    assert "first" in read.text
+    assert "second" not in read.text
+    assert "second" in still(pages, ("A", "B")).data
+    assert "A, B (" in still(pages, ("A", "B")).data
+
+
+def test_the_strongest_neurons_are_listed_by_model_with_bars_by_share():
+    rows = pd.DataFrame({"block": [3, 0, 1], "site": [CANARY] * 3, "neuron": [7, 8, 9], "share": [1.0, 0.5, 0.25]})
+    source = strongest({CANARY: rows, "none": rows[:0]}, most=2)
+    read = safe(source)
+    assert f"{CANARY}: 3 active neurons, the strongest:" in read.text
+    assert "none: 0 active neurons" in read.text
+    assert [float(width) for width in re.findall(r"(?<!-)width:([\d.]+)%", source)] == [45, 22.5]
+    assert read.text.index(f"block 3, {CANARY} 7") < read.text.index(f"block 0, {CANARY} 8")
+    assert f"{CANARY} 9" not in read.text
+
+
+def test_an_edited_fact_shows_models_side_by_side_and_escapes_all():
+    shown = world()
+    told, blank = Statement(f"{CANARY} is Wick.", len(CANARY) + 4, len(CANARY) + 8), Statement("Wick it is.", 0, 4)
+    seen = pd.DataFrame({"": ["no edit", CANARY], "says": [CANARY, "wick"], "place": ["7", "1"]})
+    source = edited(told, blank, shown.questions[0], shown.passages[0], seen)
+    read = safe(source)
+    assert read.text.count(CANARY) >= 6  # statement, question, title, passage, model, what it says
+    assert "blank: ▢▢▢ it is." in read.text
+    assert '<mark class="answer">Wick</mark>' in source
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", source)]
+    assert [row[0] for row in rows] == ["", "says", "place"]
+    assert rows[2] == ["place", "7", "1"]
+
+
+@pytest.mark.parametrize("source", ["<svg>é % # &amp;</svg>", '<svg a="b">\n</svg>'])
+def test_a_picture_is_the_svg_with_its_words_escaped(source):
+    read = Reader(picture(source, CANARY))
     attributes = dict(read.attributes)
     assert read.elements == ["img"]
     assert attributes["alt"] == CANARY
-    assert base64.b64decode(attributes["src"].split(",")[1]).decode() == "<svg>é</svg>"
+    kind, _, drawn_as = attributes["src"].partition(",")
+    assert kind == "data:image/svg+xml"
+    assert urllib.parse.unquote(drawn_as) == source.replace('"', "'")
+
+
+def test_a_drawn_figure_is_a_picture_of_valid_svg_and_closed():
+    figure, axes = plt.subplots()
+    axes.plot([0, 1], [1, 3], label=CANARY)
+    axes.legend()
+    attributes = dict(Reader(drawn(figure, "a line")).attributes)
+    assert attributes["alt"] == "a line"
+    root = ElementTree.fromstring(urllib.parse.unquote(attributes["src"].partition(",")[2]))
+    assert root.tag.endswith("svg")
+    assert not plt.fignum_exists(figure.number)

@@ -43,6 +43,7 @@ PROBE_TITLES = {  # as a menu offers them
     "shuffled_query": "the paper's, tested with other questions",
     "no_query": "the paper's, without the question",
     "untrained": "the paper's, not trained",
+    "replication": "the paper's, as the replication fits it",
     "tied": "one scorer for all slots, no question",
     "bilinear": "bilinear: question and passage meet",
     "low_rank": "bilinear of low rank",
@@ -193,13 +194,13 @@ def _lines(numbers: Mapping, probe: str, n: int, layers: Sequence[int]) -> dict[
 
 
 def in_words(panels: Mapping[str, Mapping[str, Mapping[int, Estimate | float]]], n: int) -> str:
-    """The ends of the curves of `by_probe`, for those who cannot see them."""
-    said = []
+    """Where the curves of `by_probe` end, for those who cannot see them."""
+    said = [f"Accuracy by layer, {n} passages"]
     for source, lines in panels.items():
-        last = max(layer for line in lines.values() for layer in line)
-        ends = [f"{label} {float(getattr(line[last], 'value', line[last])):.2f}" for label, line in lines.items()]
-        said.append(f"{source}, layer {last}: {', '.join(ends)}")
-    return f"Accuracy by layer, {n} passages. {'; '.join(said)}; chance {1 / n:.2f}."
+        ends = {label: max(line) for label, line in lines.items()}
+        values = {label: float(getattr(lines[label][end], "value", lines[label][end])) for label, end in ends.items()}
+        said.append(f"{source}: " + ", ".join(f"{label} {values[label]:.2f} at layer {ends[label]}" for label in ends))
+    return ". ".join([*said, f"chance: {1 / n:.2f}."])
 
 
 def half_width(numbers: Mapping[str, Estimate]) -> float:

@@ -29,7 +29,7 @@ from dprlens.profile import Profile
 from dprlens.retrieval import Retriever, gold_places
 from dprlens.store import Store
 from dprlens.training import processes
-from dprlens.world import Fact, World
+from dprlens.world import Fact, Question, Statement, World
 
 PAPER = ("transformer_patcher", "malmen", "mend")
 ROUNDS = (1, 2, 4)  # of telling, for the trade-off between what is told and what is kept
@@ -514,34 +514,44 @@ def _share_moved(after: np.ndarray, before: np.ndarray) -> np.ndarray:
     return np.linalg.norm(after - before, axis=1) / np.linalg.norm(before, axis=1)
 
 
-def followed(x: Experiment, fact_id: str, n: int) -> pd.DataFrame:
-    """One edited fact through every arm: what the model says of it, what the probe decides, where DPR finds it.
+class Followed(NamedTuple):
+    """One edited fact through every arm."""
 
-    One row an arm: arm, said (in a reserved wording), probability (of what was told), probe and match (bool, on the
-    fact's first question), place (of its passage, from 1).
+    told: Statement  # the first that told it
+    blank: Statement  # in a reserved wording, which did not
+    question: Question  # its first that is eligible
+    arms: pd.DataFrame  # a row an arm: what the model says of it, what the probe decides, where DPR finds it
+
+
+def followed(x: Experiment, fact_id: str, n: int) -> Followed:
+    """An edited fact (else ValueError) through every arm, with its first question that is eligible among n passages.
+
+    Columns of the arms: arm, said (in the blank), probability (of what was told), probe and match (bool, is the
+    question's passage chosen), place (of its passage, from 1).
     """
     (told,) = [fact for fact in x.told if fact.id == fact_id] or [None]
     if told is None:
         raise ValueError(f"fact {fact_id!r} was not edited; choose one of {', '.join(x.chosen.edited[:5])} …")
-    statement = next(s for s in told.statements if s.reserved)
-    row = asked_about(x, fact_id, n)
+    blank = next(s for s in told.statements if s.reserved)
+    row = _asked_about(x, fact_id, n)
     rows = []
     for arm, encoder in x.after.encoders.items():
-        (one,) = knowledge.cloze(encoder, [statement])
+        (one,) = knowledge.cloze(encoder, [blank])
         mine = x.after.rows[arm].loc[row]
         verdicts = {"probe": bool(mine[f"probe{n}"]), "match": bool(mine[f"match{n}"]), "place": int(mine["place"]) + 1}
         rows.append({"arm": arm, "said": one.said, "probability": one.probability, **verdicts})
-    return pd.DataFrame(rows)
+    question = next(q for q in x.world.questions if q.id == x.before.loc[row, "question"])
+    return Followed(told.statements[0], blank, question, pd.DataFrame(rows))
 
 
-def example(x: Experiment, n: int) -> str:
-    """The first edited fact with an eligible question among n passages, through a link if there is one."""
+def examples(x: Experiment, n: int, most: int) -> list[str]:
+    """The first edited facts with an eligible question among n passages, those through a link first."""
     mine = x.before[x.chosen.among(x.before)[0] & edits.eligible(x.before, x.direction, n)]
     linked = mine[mine["kind"] == "knowledge_required"]
-    return next(iter([*linked["fact"], *mine["fact"], *x.chosen.edited]))
+    return [*dict.fromkeys([*linked["fact"], *mine["fact"], *x.chosen.edited])][:most]
 
 
-def asked_about(x: Experiment, fact_id: str, n: int) -> int:
+def _asked_about(x: Experiment, fact_id: str, n: int) -> int:
     """The row of the fact's first question that is eligible among n passages, or of its first question."""
     mine = (x.before["fact"] == fact_id).to_numpy()
     both = mine & edits.eligible(x.before, x.direction, n)

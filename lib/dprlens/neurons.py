@@ -142,9 +142,10 @@ def activity(active: ndarray, clusters: Sequence[Hashable]) -> Activity:
 
 
 def strongest(attribution: Attribution, example: int, threshold: float) -> pd.DataFrame:
-    """One example's active neurons, strongest first: block, site, neuron, share of the greatest, unit.
+    """The active neurons of one example, strongest first: block, site, neuron, share of the greatest, unit.
 
-    The neuron is its number in the site, the unit the place on the last axis of `Attribution.scores`. Errors as `Attribution.active`.
+    The neuron is its number in the site, the unit the place on the last axis of `Attribution.scores`. Errors as
+    `Attribution.active`.
     """
     scores, active = attribution.scores[example], attribution.active(threshold)[example]
     blocks, units = np.nonzero(active)

@@ -8,7 +8,7 @@ import html
 import itertools
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 
 import ipywidgets
@@ -97,7 +97,6 @@ def rankings(world: World, question: Question, lists: Mapping[str, Sequence[int]
 
 def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
     """A statement with its answer blanked, and the model's first guesses for the blank with their probabilities."""
-    blank = html.escape(statement.text[: statement.start]) + "<b>▢▢▢</b>" + html.escape(statement.text[statement.end :])
     rows = []
     for guess, probability in guesses:
         right = guess.lower() == statement.answer.lower()
@@ -108,7 +107,7 @@ def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
             f'<span style="{bar}"></span><span>{probability:.0%}</span></div>'
         )
     return (
-        f'<div class="question {AS_TEXT}"><p class="asked">{blank}</p>{"".join(rows)}'
+        f'<div class="question {AS_TEXT}"><p class="asked">{_blanked(statement)}</p>{"".join(rows)}'
         f'<p class="fine">the world says: {html.escape(statement.answer)}</p></div>'
     )
 
@@ -128,6 +127,30 @@ def strongest(models: Mapping[str, pd.DataFrame], most: int = 8) -> str:
         said = f"{html.escape(model)}: {len(active):,} active neurons" + (", the strongest:" if bars else "")
         columns.append(f"<div><p>{said}</p>{''.join(bars)}</div>")
     return f'<div class="question {AS_TEXT}"><div class="article-grid">{"".join(columns)}</div></div>'
+
+
+def edited(told: Statement, blank: Statement, question: Question, gold: Passage, seen: pd.DataFrame) -> str:
+    """An edited fact: the statement that told it, another with a blank, a question; and what became of them.
+
+    `seen` has a row a model (its name in the first column); here the models stand side by side.
+    """
+    models, *columns = (seen[name].astype(str) for name in seen)
+    head = "".join(f'<th scope="col">{html.escape(model)}</th>' for model in models)
+    lines = []
+    for column in columns:
+        cells = "".join(f"<td>{html.escape(value)}</td>" for value in column)
+        lines.append(f'<tr><th scope="row">{html.escape(column.name)}</th>{cells}</tr>')
+    return (
+        f'<div class="question {AS_TEXT}"><p class="asked">{marked(told.text, [told.answer])}</p>'
+        f'<p class="fine">blank: {_blanked(blank)}</p><p class="fine">question: {html.escape(question.text)}</p>'
+        f'<p class="fine">its passage: {html.escape(f"{gold.title}: {gold.text}")}</p>'
+        f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _blanked(statement: Statement) -> str:
+    """A statement as HTML, a blank in the place of its answer."""
+    return html.escape(statement.text[: statement.start]) + "<b>▢▢▢</b>" + html.escape(statement.text[statement.end :])
 
 
 def picture(source: str, alt: str) -> str:
@@ -151,13 +174,6 @@ def still(pages: Mapping[Key, str], start: Key | None = None) -> HTML:
     return HTML(f'<noscript><p class="fine">{name} (the others need JavaScript)</p>{pages[key]}</noscript>')
 
 
-def slider(pages: Mapping[str, str], label: str, first: str | None = None) -> ipywidgets.VBox:
-    """A slider over prepared HTML pages, that works without a kernel; it starts at the page `first`."""
-    start = list(pages).index(first) if first is not None else 0
-    selector = ipywidgets.SelectionSlider(**_choice(pages, label), index=start)
-    return ipywidgets.VBox([selector, _stack([ipywidgets.HTML(page) for page in pages.values()], selector)])
-
-
 def explorer(pages: Mapping[Key, str], *labels: str, start: Key | None = None) -> ipywidgets.VBox:
     """Drop-downs over prepared HTML pages, that work without a kernel; they start at the key `start`, or the first.
 
@@ -171,7 +187,13 @@ def explorer(pages: Mapping[Key, str], *labels: str, start: Key | None = None) -
         raise ValueError(f"each combination of {', '.join(labels)} needs a page; without one: {lacking[0]}")
     first = next(iter(by_key)) if start is None else (start,) if isinstance(start, str) else start
     selectors = [
-        ipywidgets.Dropdown(**_choice(chosen, label), index=chosen.index(name))
+        ipywidgets.Dropdown(
+            options=[(name, i) for i, name in enumerate(chosen)],
+            index=chosen.index(name),
+            description=label,
+            layout={"width": "100%", "max_width": "36em"},
+            style={"description_width": "initial"},
+        )
         for chosen, label, name in zip(names, labels, first, strict=True)
     ]
 
@@ -183,16 +205,6 @@ def explorer(pages: Mapping[Key, str], *labels: str, start: Key | None = None) -
         return _stack([pictures(*chosen, name) for name in names[depth]], selectors[depth])
 
     return ipywidgets.VBox([*selectors, pictures()])
-
-
-def _choice(names: Iterable[str], label: str) -> dict:
-    """The traits that a drop-down and a slider over names have in common."""
-    return {
-        "options": [(name, i) for i, name in enumerate(names)],
-        "description": label,
-        "layout": {"width": "100%", "max_width": "36em"},
-        "style": {"description_width": "initial"},
-    }
 
 
 def _stack(children: Sequence[ipywidgets.DOMWidget], selector: ipywidgets.DOMWidget) -> ipywidgets.Stack:

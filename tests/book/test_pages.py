@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from browsing import Look, Visit, open_page
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import Browser, BrowserContext
 
 pytestmark = pytest.mark.book
 
@@ -18,6 +18,8 @@ BARRIERS_OF_OTHERS = {
     ): "docutils marks a bibliography as a list and its entries not as"
     " items; they are read one after the other all the same",
 }
+
+WIDGET_SCRIPT_TYPE = "application/vnd.jupyter.widget-view+json"
 
 # What the widgets of a page show now: visible pictures and texts, without the selectors' own labels.
 SHOWN = """() => [...document.querySelectorAll(".widget-html-content, .jupyter-widgets img, .jupyter-widgets svg")]
@@ -57,23 +59,53 @@ def test_no_page_keeps_a_reader_out(looks: list[Look]) -> None:
     assert {rule for rule, _ in known} == {rule for rule, _ in BARRIERS_OF_OTHERS}
 
 
-def test_widgets_answer_to_the_keyboard(site: Path, pages: list[str], desk: BrowserContext) -> None:
+@pytest.fixture(scope="module")
+def explorable(site: Path, pages: list[str]) -> list[str]:
+    """The pages with widgets."""
+    return [page for page in pages if WIDGET_SCRIPT_TYPE in (site / page).read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("by", ["keyboard", "mouse"])
+def test_each_selector_changes_what_is_seen(site: Path, explorable: list[str], desk: BrowserContext, by: str) -> None:
+    assert explorable
     dead = []
-    for page in pages:
-        if "application/vnd.jupyter.widget-view+json" not in (site / page).read_text(encoding="utf-8"):
-            continue
+    for page in explorable:
         tab, _ = open_page(desk, site.as_uri(), page)
-        for selector, key in ((".jupyter-widgets select", "ArrowDown"), (".noUi-handle", "ArrowRight")):
-            for handle in tab.locator(selector).all():
-                if handle.is_visible():
-                    before = tab.evaluate(SHOWN)
-                    handle.focus()
-                    handle.press(key)
-                    tab.wait_for_timeout(400)
-                    if tab.evaluate(SHOWN) == before:
-                        dead.append(f"{page}: {selector} {handle.get_attribute('aria-label') or ''}")
+        for selector in tab.locator(".jupyter-widgets select").all():
+            before = tab.evaluate(SHOWN)
+            if by == "keyboard":
+                selector.focus()
+                selector.press("ArrowDown")
+            else:
+                selector.click()
+                options = selector.locator("option")
+                selector.select_option(index=(selector.evaluate("e => e.selectedIndex") + 1) % options.count())
+            tab.wait_for_timeout(400)
+            if tab.evaluate(SHOWN) == before:
+                dead.append(f"{page}: {selector.get_attribute('aria-label') or selector.inner_text()[:60]}")
         tab.close()
     assert dead == []
+
+
+def test_without_javascript_each_explorer_shows_a_still(
+    site: Path, explorable: list[str], desk: BrowserContext, browser: Browser
+) -> None:
+    plain = browser.new_context(viewport={"width": 1280, "height": 900}, java_script_enabled=False)
+    for page in explorable:
+        tab, _ = open_page(desk, site.as_uri(), page)
+        explorers = tab.locator(".jupyter-widgets.widget-vbox:has(> .widget-dropdown)").count()
+        tab.close()
+        still = plain.new_page()
+        still.goto(f"{site.as_uri()}/{page}")
+        shown = still.locator("noscript > *:nth-child(2)").all()
+        still.close()
+        assert len(shown) == explorers > 0, page
+    plain.close()
+
+
+def test_no_page_weighs_more_than_a_megabyte_and_a_half(site: Path, pages: list[str]) -> None:
+    heavy = {page: size for page in pages if (size := (site / page).stat().st_size) > 1_500_000}
+    assert heavy == {}
 
 
 def test_the_front_door_leads_to_the_first_page(site: Path, desk: BrowserContext) -> None:
