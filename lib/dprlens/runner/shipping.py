@@ -26,7 +26,7 @@ the libraries that made it, and the SHA-256 of each file, which is checked whene
 or other versions of the libraries they are not used, but made.
 
 * command: `make ship`, which runs the book from nothing and copies them
-* commit: {commit}
+* {commit}
 * made on: {machine}, {cores} cores, {day}
 * without them: `make book FROM_NOTHING=1`
 
@@ -46,7 +46,7 @@ def ship(root: Path, chosen: Profile, seed: int) -> list[Path]:
         raise Mistake(
             f"{default_root()} has no models of the profile {chosen.name!r}: run `make ship`, which makes them"
         )
-    to = shipped_root()
+    made_at, to = commit(root), shipped_root()  # asked before the copies change the tree
     shutil.rmtree(to, ignore_errors=True)
     rows = []
     for folder in found:
@@ -57,7 +57,7 @@ def ship(root: Path, chosen: Profile, seed: int) -> list[Path]:
     said = README.format(
         profile=chosen.name,
         seed=seed,
-        commit=commit(root),
+        commit=made_at,
         machine=f"{platform.system()} {platform.machine()}",
         cores=os.cpu_count(),
         day=time.strftime("%Y-%m-%d", time.gmtime()),
