@@ -122,7 +122,7 @@ def strongest(models: Mapping[str, pd.DataFrame], most: int = 8) -> str:
             bar = BAR.format(colour=COLOURS["blue"], width=45 * neuron.share)
             bars.append(
                 f'<div style="{ROW}"><span style="flex:0 0 45%">{name}</span>'
-                f'<span style="{bar}"></span><span>{neuron.share:.0%}</span></div>'
+                f'<span style="{bar}"></span><span style="white-space:nowrap">{neuron.share:.0%}</span></div>'
             )
         said = f"{html.escape(model)}: {len(active):,} active neurons" + (", the strongest:" if bars else "")
         columns.append(f"<div><p>{said}</p>{''.join(bars)}</div>")
