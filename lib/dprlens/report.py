@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -29,6 +30,7 @@ from dprlens.artifacts import folder_for, write_json
 from dprlens.intervals import Estimate, exact
 
 GLUE = "application/papermill.record/"  # myst-nb takes outputs under this prefix off the page and keeps them by name
+SVG_SPACE = "http://www.w3.org/2000/svg"
 SVG = {"svg.hashsalt": "dprlens", "svg.fonttype": "path"}  # the same bytes each time; no font needed to show them
 LIBRARIES = ("dprlens", "torch", "transformers")
 SIGNS = {"holds": ("✓", "holds"), "does not hold": ("✗", "fails"), "cannot tell here": ("?", "unclear")}  # sign, CSS
@@ -271,16 +273,43 @@ def svg(figure: Figure) -> str:
 
 
 def light_svg(figure: Figure) -> str:
-    """The figure as SVG of a third of the size, for pages that hold many: text is text, points are at tenths of one."""
+    """The figure as SVG of less than half the size, for pages of many pictures; points are cut after a tenth."""
     file = io.StringIO()
     with mpl.rc_context(SVG | {"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    light = re.sub(r"<!--.*?-->|<\?.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.S)
-    light = re.sub(r'(?<=base64,)[^"]+', lambda pixels: re.sub(r"\s", "", pixels[0]), light)
-    light = re.sub(r' (d|x|y|points)="[^"]*"', lambda numbers: re.sub(r"(\.\d)\d+", r"\1", numbers[0]), light)
-    light = re.sub(r'<g id="[^"]*"', "<g", light)  # nothing refers to groups
-    light = re.sub(r"font-family: [^;\"]*", "font-family: sans-serif", light)
-    return re.sub(r"\s*\n\s*", " ", light).replace("> <", "><").strip()
+    root = ElementTree.fromstring(file.getvalue())  # without comments and document type
+    for element in root.iter():
+        if element.tag == f"{{{SVG_SPACE}}}g":
+            element.attrib.pop("id", None)  # nothing refers to groups
+        if "style" in element.attrib:
+            element.set("style", re.sub(r"font-family: [^;]*", "font-family: sans-serif", element.get("style")))
+        for name in {"d", "x", "y", "points"} & element.attrib.keys():
+            element.set(name, re.sub(r"(\.\d)\d+", r"\1", " ".join(element.get(name).split())))
+        for name, value in element.attrib.items():
+            if value.startswith("data:"):
+                element.set(name, re.sub(r"\s", "", value))
+    _thin_out(root)
+    for prefix, space in (("", SVG_SPACE), ("xlink", "http://www.w3.org/1999/xlink")):
+        ElementTree.register_namespace(prefix, space)
+    return ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
+
+
+def _thin_out(element: ElementTree.Element) -> None:
+    """Take out metadata, white space, groups that say nothing; say once what all of a group have as their style."""
+    children = []
+    for child in element:
+        _thin_out(child)
+        child.tail = None if not (child.tail or "").strip() else child.tail
+        plain = child.tag == f"{{{SVG_SPACE}}}g" and not child.attrib
+        children += child if plain else [] if child.tag == f"{{{SVG_SPACE}}}metadata" else [child]
+    element[:] = children
+    if not (element.text or "").strip():
+        element.text = None
+    styles = {child.get("style") for child in children}
+    if element.tag == f"{{{SVG_SPACE}}}g" and "style" not in element.attrib and len(styles) == 1 and None not in styles:
+        element.set("style", styles.pop())
+        for child in children:
+            del child.attrib["style"]
 
 
 def png(figure: Figure) -> bytes:

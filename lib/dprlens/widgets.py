@@ -156,7 +156,7 @@ def _blanked(statement: Statement) -> str:
 def picture(source: str, alt: str) -> str:
     """An SVG picture (as `report.svg` gives it) as HTML, with words for those who cannot see it."""
     # a page of many pictures is a fifth lighter than in base 64
-    address = "data:image/svg+xml," + urllib.parse.quote(source.replace('"', "'"), safe=" !$'()*+,-./:;=?@[]^_`{|}~")
+    address = "data:image/svg+xml," + urllib.parse.quote(source.replace('"', "'"), safe=" !$'()*+,-./:;=>?@[]^_`{|}~")
     return f'<img src="{address}" alt="{html.escape(alt)}" style="max-width:100%">'
 
 
