@@ -27,16 +27,16 @@ def kept(tmp_path, name, **arguments):
 
 def test_models_of_the_pages_world_are_copied_and_others_are_not(tmp_path, package):
     world = steps.world_of(TINY, 0)
-    base = kept(tmp_path, "base_model", seed=0)
+    base, late = kept(tmp_path, "base_model", seed=0), kept(tmp_path, "told_late", seed=0)
     dpr = kept(tmp_path, "dpr", world=world, spec=TINY.dpr)
     kept(tmp_path, "dpr", world=world, spec=TINY.protocol.training)
     kept(tmp_path, "dpr", world=steps.world_of(TINY, 1), spec=TINY.dpr)
-    kept(tmp_path, "told_late", seed=0)
+    kept(tmp_path, "edited", seed=0)
     (package / "old").mkdir(parents=True)
-    assert shipping.ship(tmp_path, TINY, 0) == [package / base.name, package / dpr.name]
-    assert sorted(path.name for path in package.iterdir()) == sorted(["README.md", base.name, dpr.name])
+    assert shipping.ship(tmp_path, TINY, 0) == [package / one.name for one in (base, dpr, late)]
+    assert sorted(path.name for path in package.iterdir()) == sorted(["README.md", base.name, dpr.name, late.name])
     said = (package / "README.md").read_text()
-    for folder in (base, dpr):
+    for folder in (base, dpr, late):
         assert seal(folder / "model.safetensors")["sha256"] in said
         assert (package / folder.name / "meta.json").read_bytes() == (folder / "meta.json").read_bytes()
     assert "commit" in said

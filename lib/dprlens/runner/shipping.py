@@ -18,6 +18,7 @@ from dprlens.profile import Profile
 from dprlens.runner.notebooks import Mistake
 from dprlens.runner.stamp import commit
 
+PRETRAINED = ("base_model", "entered", "told_late")  # the steps that pre-train
 README = """# Models that come with the package
 
 Pre-trained and DPR-trained models of the default world (profile `{profile}`, seed {seed}), so that the book is
@@ -68,12 +69,12 @@ def ship(root: Path, chosen: Profile, seed: int) -> list[Path]:
 
 
 def _to_ship(cache: Path, chosen: Profile, seed: int) -> Iterator[Path]:
-    """All pre-trained models, and DPR trained as chapter 2 trains it in the page's own world."""
+    """All pre-trained models, and DPR as `chosen.dpr` trains it in the page's own world."""
     world, training = canonical(steps.world_of(chosen, seed)), canonical(chosen.dpr)
     for path in cache.glob("*/meta.json"):
         meta = json.loads(path.read_text(encoding="utf-8"))
         arguments = meta["arguments"]
-        if meta["name"] == "base_model" or (
+        if meta["name"] in PRETRAINED or (
             meta["name"] == "dpr" and (arguments["world"], arguments["spec"]) == (world, training)
         ):
             yield path.parent
