@@ -85,12 +85,13 @@ def stage(root: Path, notebooks: list[Notebook], profile: str) -> None:
     runs = build / "runs.json"
     made_by = json.loads(runs.read_text(encoding="utf-8")) if runs.exists() else {}
     (templates / "stamps.jinja").write_text(stamps(root, profile, found, made_by), encoding="utf-8")
-    from dprlens.runner import scorecard  # it brings matplotlib along, for which no other command should wait
+    from dprlens.runner import printed, scorecard  # they bring matplotlib along, for which no other command should wait
 
     here, full = (scorecard.read_results(root / "results", name) for name in (profile, "full"))
     made = {
         "parameters.md": parameters_page(notebooks),
         "scorecard.md": scorecard.scorecard_page(notebooks, here, full),
+        "numbers.md": printed.printed_page(notebooks, here, full),
         # parts of pages; as .md they would be pages of their own
         "glance.txt": scorecard.glance(here),
         "scale.txt": measured_costs(root / "benchmarks" / "scale.json"),
