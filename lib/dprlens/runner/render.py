@@ -85,9 +85,15 @@ def stage(root: Path, notebooks: list[Notebook], profile: str) -> None:
     runs = build / "runs.json"
     made_by = json.loads(runs.read_text(encoding="utf-8")) if runs.exists() else {}
     (templates / "stamps.jinja").write_text(stamps(root, profile, found, made_by), encoding="utf-8")
-    from dprlens.runner import printed, scorecard  # they bring matplotlib along, for which no other command should wait
+    from dprlens.runner import (
+        printed,
+        quotes,
+        scorecard,
+    )  # they bring matplotlib along, for which no other command should wait
 
     here, full = (scorecard.read_results(root / "results", name) for name in (profile, "full"))
+    for page in (source / "book").glob("*.md"):
+        page.write_text(quotes.with_quotes(page.read_text(encoding="utf-8"), here, full), encoding="utf-8")
     made = {
         "parameters.md": parameters_page(notebooks),
         "scorecard.md": scorecard.scorecard_page(notebooks, here, full),
