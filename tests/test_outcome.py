@@ -33,7 +33,7 @@ def test_a_claim_stands_under_its_verdict_with_its_number(low, high, title):
     (line,) = [line for lines in page.values() for line in lines if "bounds what DPR retrieves" in line]
     assert "{numref}`bound`" in line
     assert line in page[title]
-    assert "n &#61; 100" in line
+    assert "n\u00a0&#61;\u00a0100" in line
     assert sum(map(len, page.values())) == len(SHORT)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim
 from dprlens.paper.claims import FAILS, HOLDS, OPEN
 from dprlens.report import plain
-from dprlens.runner.scorecard import Found, briefly, sign
+from dprlens.runner.scorecard import Found, briefly, sign, unbroken, whose
 
 SHORT = (  # in the order of the paper, each control behind the claim that it bears on
     *("S2.5", "S2.6", "S2.8", "P.3", "P.4", "P.5"),
@@ -43,8 +43,8 @@ def standing(here: Found) -> str:
 
 def _line(claim: Claim, here: Found, full: Found) -> str:
     verdict = here.verdict(claim)
-    ours = " *(ours)*" if claim in OWN_CLAIMS else ""
-    line = f"* {plain(claim.text)}{ours} {plain(briefly(claim, verdict, here))} {here.place(claim)}".rstrip()
+    said = plain(unbroken(briefly(claim, verdict, here)))
+    line = f"* {plain(claim.text)}{whose(claim)} · {said} {here.place(claim)}".rstrip()
     recorded = full.verdict(claim)
     decided = verdict.verdict == OPEN != recorded.verdict and here.profile != full.profile
     return f"{line}; on record {sign(recorded)}" if decided else line

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from dprlens.intervals import Estimate, exact
 from dprlens.paper import numbers, replication, said, titles
-from dprlens.report import NO_BREAK, plain
+from dprlens.report import plain
 from dprlens.runner.notebooks import Notebook
-from dprlens.runner.scorecard import Found
+from dprlens.runner.scorecard import Found, unbroken
 
 NAMES = {
     "untrained": "pre-trained BERT, probe not trained",
@@ -152,7 +152,7 @@ def _ours(row: Row, found: Found, instead: str) -> str:
 def _shown(id_: str, number: Estimate) -> str:
     """A number as its column wants it: with what is known of it, or yes or no, or a count, or a share."""
     if number.n:
-        return str(number).replace("n = ", f"n{NO_BREAK}={NO_BREAK}")
+        return unbroken(str(number))
     if id_.endswith("top1"):
         return "yes" if number.value else "no"
     return f"{number.value:,.0f}" if id_.endswith(COUNTS) else f"{number.value:.2f}"

@@ -11,9 +11,9 @@ import re
 
 from dprlens.intervals import Estimate
 from dprlens.paper import CLAIMS, OWN_CLAIMS
-from dprlens.report import NO_BREAK, plain
+from dprlens.report import plain
 from dprlens.runner.notebooks import Mistake
-from dprlens.runner.scorecard import Found, sign
+from dprlens.runner.scorecard import Found, sign, unbroken
 
 QUOTE = re.compile(r"\{(result|record|verdict)\}`([^`\n]*)`")
 
@@ -41,4 +41,4 @@ def with_quotes(text: str, here: Found, full: Found) -> str:
 def shown(number: Estimate) -> str:
     """A number for prose, as MyST: a count in full, all else with what is known of it, not broken before its n."""
     whole = number.n == 0 and float(number.value).is_integer()
-    return plain(f"{number.value:,.0f}" if whole else str(number).replace("n = ", f"n{NO_BREAK}={NO_BREAK}"))
+    return plain(f"{number.value:,.0f}" if whole else unbroken(str(number)))

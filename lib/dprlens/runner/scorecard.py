@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dprlens.intervals import Estimate
 from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim, Verdict, own_reading
-from dprlens.report import SIGNS, estimates, plain
+from dprlens.report import NO_BREAK, SIGNS, estimates, plain
 from dprlens.runner.notebooks import Notebook
 
 SECTIONS = {  # of the paper, by the first that a claim names
@@ -87,8 +87,8 @@ def glance(here: Found) -> str:
     rows = ["| Claim | In this world |", "| :--- | :--- |"]
     for claim in map(claims.__getitem__, GLANCE):
         verdict = here.verdict(claim)
-        said = f"**{sign(verdict)}** {plain(briefly(claim, verdict, here))} {here.place(claim)}"
-        rows.append(f"| {plain(claim.text)} | {said.strip()} |")
+        said = f"**{sign(verdict)}** {plain(unbroken(briefly(claim, verdict, here)))} {here.place(claim)}"
+        rows.append(f"| {plain(claim.text)}{whose(claim)} | {said.strip()} |")
     return "\n".join(rows) + "\n"
 
 
@@ -117,6 +117,16 @@ def _counts(here: Found) -> str:
 
     head = [f"| Claims | {' | '.join(SIGNS)} |", f"| :--- | {' | '.join('---:' for _ in SIGNS)} |"]
     return "\n".join([*head, row("of the paper", CLAIMS), row("our own", OWN_CLAIMS)])
+
+
+def whose(claim: Claim) -> str:
+    """A mark behind the sentences that are not the paper's."""
+    return " *(ours)*" if claim in OWN_CLAIMS else ""
+
+
+def unbroken(text: str) -> str:
+    """Numbers as text whose lines do not break before an n."""
+    return text.replace("n = ", f"n{NO_BREAK}={NO_BREAK}")
 
 
 def sign(verdict: Verdict) -> str:
