@@ -63,6 +63,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
     profile(ship)
     ship.add_argument("--seed", type=int, default=0)
     profile(command(_render, "render the book from the notebooks that were run"))
+    command(_readme, "write the table of results in README.md from results/small and results/full")
     real = {
         "doctor": command(_doctor, "say what of the real setting is here, what is missing, what this machine can do"),
         "fetch": command(_fetch, "download files and models of the real setting; nothing else ever does"),
@@ -147,6 +148,15 @@ def _render(root: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
     fresh = render.render(root, notebooks.discover(root / "notebooks"), options.profile)
     print("rendered" if fresh else "up to date", root / "_build" / options.profile / "html" / "index.html")
+
+
+def _readme(root: Path, _: argparse.Namespace) -> None:
+    from dprlens.runner import readme, scorecard  # they bring matplotlib along
+
+    small, full = (scorecard.read_results(root / "results", name) for name in ("small", "full"))
+    file = root / "README.md"
+    found = notebooks.discover(root / "notebooks")
+    file.write_text(readme.with_results(file.read_text("utf-8"), found, small, full), encoding="utf-8")
 
 
 def _check(root: Path, _: argparse.Namespace) -> int:

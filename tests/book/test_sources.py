@@ -41,7 +41,7 @@ def test_every_open_point_of_the_paper_has_a_choice(id_: str) -> None:
 def test_every_page_of_the_contents_exists() -> None:
     contents = yaml.safe_load((REPOSITORY / "_toc.yml").read_text(encoding="utf-8"))
     files = [contents["root"], *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"])]
-    made = {"book/parameters", "book/scorecard"}  # by the runner
+    made = {"book/parameters", "book/scorecard", "book/numbers"}  # by the runner
     assert made <= set(files)
     there = {
         path.relative_to(REPOSITORY).with_suffix("").as_posix() for path in REPOSITORY.glob("*/*") if path.is_file()
@@ -55,3 +55,17 @@ def test_prose_types_no_results() -> None:
     for page in sorted((REPOSITORY / "book").glob("*.md")):
         typed = set(re.findall(r"(?<![\d.:/])\d?\.\d{2,}(?![\d.])", page.read_text(encoding="utf-8")))
         assert typed - allowed <= {"0.25"}, page.name  # how_to_rerun's example of a share
+
+
+def test_the_glossary_explains_each_term_once() -> None:
+    text = (REPOSITORY / "book" / "glossary.md").read_text(encoding="utf-8")
+    (terms,) = re.findall(r"^```\{glossary\}\n:sorted:\n\n(.*?)^```", text, re.M | re.S)
+    entries = [entry.splitlines() for entry in terms.strip().split("\n\n")]
+    names = [name.casefold() for name, *_ in entries]
+    assert len(names) == len(set(names)) > 40
+    assert [name for name, *said in entries if not said or not all(line.startswith("  ") for line in said)] == []
+
+
+def test_no_other_page_has_a_glossary() -> None:
+    pages = [page.name for page in (REPOSITORY / "book").glob("*.md") if "{glossary}" in page.read_text("utf-8")]
+    assert pages == ["glossary.md"]

@@ -1,7 +1,7 @@
 """The paper: the numbers it prints (`numbers`), what it claims (`CLAIMS`), what its numbers say (`own_reading`)."""
 
 from dprlens.paper.claims import CLAIMS, OWN_CLAIMS, Check, Claim, Verdict
-from dprlens.paper.numbers import FACTS, numbers, replication, titles
+from dprlens.paper.numbers import FACTS, Said, numbers, replication, said, titles
 from dprlens.paper.reading import Reading, own_reading
 
 __all__ = [
@@ -11,9 +11,11 @@ __all__ = [
     "Check",
     "Claim",
     "Reading",
+    "Said",
     "Verdict",
     "numbers",
     "own_reading",
     "replication",
+    "said",
     "titles",
 ]

@@ -1,13 +1,16 @@
 """The numbers that the paper prints, and those of its independent replication, from the CSV files beside this module.
 
 `table1.csv`–`table4.csv` hold `id,value` rows under the ids that our own results use. For three passages and more the
-paper prints one row for both DPR towers, because it found them equal; here it stands under both.
+paper prints one row for both DPR towers, because it found them equal; here it stands under both. `text.csv` has what
+the text says besides.
 """
 
+import csv
 import functools
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -26,6 +29,23 @@ def numbers() -> Mapping[str, float]:
 def titles() -> pd.DataFrame:
     """Table 2's texts: question (q1–q8), query, model (bert or dpr), rank 1–5, title of the passage's article."""
     return pd.read_csv(FOLDER / "table2_titles.csv", comment="#")
+
+
+class Said(NamedTuple):
+    """A number in the paper's text, outside its tables."""
+
+    section: str
+    said: str  # as printed
+    what: str  # in our words
+    kind: str  # "setting": the authors chose it; "result": they found it
+    ids: tuple[str, ...]  # of our numbers that answer it; none where nothing does
+
+
+def said() -> tuple[Said, ...]:
+    """The numbers that the paper's text says, in its order; those that it quotes from others are left out."""
+    with (FOLDER / "text.csv").open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        return tuple(Said(**{**row, "ids": tuple(row["ids"].split())}) for row in rows)
 
 
 def replication() -> pd.DataFrame:

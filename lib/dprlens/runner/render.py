@@ -85,18 +85,29 @@ def stage(root: Path, notebooks: list[Notebook], profile: str) -> None:
     runs = build / "runs.json"
     made_by = json.loads(runs.read_text(encoding="utf-8")) if runs.exists() else {}
     (templates / "stamps.jinja").write_text(stamps(root, profile, found, made_by), encoding="utf-8")
-    from dprlens.runner import scorecard  # it brings matplotlib along, for which no other command should wait
+    _write_generated(root, notebooks, profile, source / "book")
+
+
+def _write_generated(root: Path, notebooks: list[Notebook], profile: str, book: Path) -> None:
+    """Put results into the staged prose pages, and write the pages and parts of pages that are made of nothing else."""
+    # they bring matplotlib along, for which no other command should wait
+    from dprlens.runner import outcome, printed, quotes, scorecard
 
     here, full = (scorecard.read_results(root / "results", name) for name in (profile, "full"))
+    for page in book.glob("*.md"):
+        page.write_text(quotes.with_quotes(page.read_text(encoding="utf-8"), here, full), encoding="utf-8")
     made = {
         "parameters.md": parameters_page(notebooks),
         "scorecard.md": scorecard.scorecard_page(notebooks, here, full),
+        "numbers.md": printed.printed_page(notebooks, here, full),
         # parts of pages; as .md they would be pages of their own
         "glance.txt": scorecard.glance(here),
+        "outcome.txt": outcome.outcome(here, full),
+        "standing.txt": outcome.standing(here),
         "scale.txt": measured_costs(root / "benchmarks" / "scale.json"),
     }
     for name, text in made.items():
-        (source / "book" / name).write_text(text, encoding="utf-8")
+        (book / name).write_text(text, encoding="utf-8")
 
 
 def tree_digest(paths: Iterable[Path], root: Path) -> str:

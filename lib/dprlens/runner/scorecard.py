@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dprlens.intervals import Estimate
 from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim, Verdict, own_reading
-from dprlens.report import SIGNS, estimates, plain
+from dprlens.report import NO_BREAK, SIGNS, estimates, plain
 from dprlens.runner.notebooks import Notebook
 
 SECTIONS = {  # of the paper, by the first that a claim names
@@ -87,14 +87,14 @@ def glance(here: Found) -> str:
     rows = ["| Claim | In this world |", "| :--- | :--- |"]
     for claim in map(claims.__getitem__, GLANCE):
         verdict = here.verdict(claim)
-        said = f"{_sign(verdict)} {plain(_briefly(claim, verdict, here))} {here.place(claim)}"
-        rows.append(f"| {plain(claim.text)} | {said.strip()} |")
+        said = f"**{sign(verdict)}** {plain(unbroken(briefly(claim, verdict, here)))} {here.place(claim)}"
+        rows.append(f"| {plain(claim.text)}{whose(claim)} | {said.strip()} |")
     return "\n".join(rows) + "\n"
 
 
 def _entry(claim: Claim, here: Found, full: Found, printed: Verdict | None) -> str:
     own = here.verdict(claim)
-    lines = [f"{_sign(own)} {plain(claim.id)} · {plain(claim.text)} {here.place(claim)}".strip(), plain(own.why)]
+    lines = [f"**{sign(own)}** {plain(claim.id)} · {plain(claim.text)} {here.place(claim)}".strip(), plain(own.why)]
     if full.decides(claim) and here.profile != full.profile:
         lines.append(_other("On record", full.verdict(claim)))
     if printed:
@@ -119,11 +119,22 @@ def _counts(here: Found) -> str:
     return "\n".join([*head, row("of the paper", CLAIMS), row("our own", OWN_CLAIMS)])
 
 
-def _sign(verdict: Verdict) -> str:
-    return f"**{SIGNS[verdict.verdict][0]} {plain(verdict.verdict)}**"
+def whose(claim: Claim) -> str:
+    """A mark behind the sentences that are not the paper's."""
+    return " *(ours)*" if claim in OWN_CLAIMS else ""
 
 
-def _briefly(claim: Claim, verdict: Verdict, here: Found) -> str:
+def unbroken(text: str) -> str:
+    """Numbers as text whose lines do not break before an n."""
+    return text.replace("n = ", f"n{NO_BREAK}={NO_BREAK}")
+
+
+def sign(verdict: Verdict) -> str:
+    """The verdict after its sign."""
+    return f"{SIGNS[verdict.verdict][0]} {verdict.verdict}"
+
+
+def briefly(claim: Claim, verdict: Verdict, here: Found) -> str:
     """The one or two numbers that decide a claim; of more, how many comparisons hold."""
     needs = claim.check.needs
     if not here.decides(claim):

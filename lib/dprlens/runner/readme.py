@@ -1,0 +1,44 @@
+"""The table of results in README.md: ten claims, judged on the committed results, between two comments."""
+
+import re
+from collections.abc import Sequence
+
+from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim
+from dprlens.runner.notebooks import Mistake, Notebook
+from dprlens.runner.scorecard import GLANCE, Found, briefly, sign
+
+BEGIN = "<!-- results: written by `python -m dprlens readme`, not by hand -->"
+END = "<!-- end of results -->"
+
+
+def with_results(text: str, notebooks: Sequence[Notebook], small: Found, full: Found) -> str:
+    """The README with the table of these results in it; Mistake unless it has each comment once, in their order."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in before + after:
+        raise Mistake(f"README.md has no single place for the table of results: write {BEGIN!r} and {END!r}, once each")
+    return f"{before}{BEGIN}\n{results_table(notebooks, small, full)}{END}{after}"
+
+
+def results_table(notebooks: Sequence[Notebook], small: Found, full: Found) -> str:
+    """The claims of the front page with their verdicts, as Markdown that GitHub shows."""
+    claims = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
+    chapters = {exhibit: notebook for notebook in notebooks for exhibit in notebook.exhibits}
+    rows = [f"| Claim | `{small.profile}` | `{full.profile}`, on record |", "| :--- | :--- | :--- |"]
+    for claim in map(claims.__getitem__, GLANCE):
+        linked = f"[{_escaped(claim.text)}](notebooks/{chapters[claim.exhibit].path.name})"
+        rows.append(f"| {linked} | {_said(claim, small)} | {_said(claim, full)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _said(claim: Claim, found: Found) -> str:
+    """The verdict in bold and what decided it, or a dash where nothing was measured."""
+    if not found.decides(claim):
+        return "–"
+    verdict = found.verdict(claim)
+    return f"**{sign(verdict)}**: {_escaped(briefly(claim, verdict, found))}"
+
+
+def _escaped(text: str) -> str:
+    """As plain text in a cell; the brackets of an interval stay as they are, since nothing follows them."""
+    return re.sub(r"([\\|$*_<>&`~#]|\](?=[(\[]))", r"\\\1", " ".join(text.split()))
