@@ -18,7 +18,7 @@ from dprlens.profile import Profile
 from dprlens.runner.notebooks import Mistake
 from dprlens.runner.stamp import commit
 
-PRETRAINED = ("base_model", "entered", "told_late")  # the steps that pre-train
+TRAINED = ("base_model", "entered", "told_late", "continued", "malmen", "mend")  # steps whose results are weights
 README = """# Models that come with the package
 
 Pre-trained and DPR-trained models of the default world (profile `{profile}`, seed {seed}), so that the book is
@@ -69,12 +69,12 @@ def ship(root: Path, chosen: Profile, seed: int) -> list[Path]:
 
 
 def _to_ship(cache: Path, chosen: Profile, seed: int) -> Iterator[Path]:
-    """All pre-trained models, and DPR as `chosen.dpr` trains it in the page's own world."""
+    """All that is pre-trained, the editors' hypernetworks, and DPR as `chosen.dpr` trains it in the page's world."""
     world, training = canonical(steps.world_of(chosen, seed)), canonical(chosen.dpr)
     for path in cache.glob("*/meta.json"):
         meta = json.loads(path.read_text(encoding="utf-8"))
         arguments = meta["arguments"]
-        if meta["name"] in PRETRAINED or (
+        if meta["name"] in TRAINED or (
             meta["name"] == "dpr" and (arguments["world"], arguments["spec"]) == (world, training)
         ):
             yield path.parent
