@@ -247,7 +247,7 @@ def strips(panels: Mapping[str, Mapping[str, ndarray]], cut: int | None = None) 
     with mpl.rc_context(STYLE):
         blocks = len(next(iter(next(iter(panels.values())).values())))
         size = (5, len(panels) * (0.19 * blocks + 0.75) + 0.5)
-        figure, several = plt.subplots(len(panels), len(columns), figsize=size, squeeze=False)
+        figure, several = plt.subplots(len(panels), len(columns), figsize=size, squeeze=False, layout="constrained")
         for row, (title, models) in zip(several, panels.items(), strict=True):
             most = cut or longest(models.values())
             for axes, (name, share) in zip(row, models.items(), strict=True):
@@ -262,8 +262,7 @@ def strips(panels: Mapping[str, Mapping[str, ndarray]], cut: int | None = None) 
             row[0].set_ylabel("block (neurons)", size=9)
         for axes in several[-1]:
             axes.set_xlabel("neurons, most frequent first", size=8)
-        figure.tight_layout()
-        bar = figure.colorbar(picture, ax=several, orientation="horizontal", fraction=0.03, pad=0.09)
+        bar = figure.colorbar(picture, ax=several, orientation="horizontal", aspect=40, shrink=0.6)
         bar.set_label("share of the examples in which it is active", size=9)
         return figure
 
