@@ -68,10 +68,12 @@ clean:
 	@rm -rf _build
 
 # the environment, made again when what it is made from changes: make PYTHON=python3.12 book
+# (modules are compiled on all cores; some packages hold templates that are no Python and do not compile)
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	$(call stage,installing (some minutes the first time))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@$(BIN)/pip install -q --no-compile --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@touch $@
