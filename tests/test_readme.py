@@ -15,12 +15,12 @@ from dprlens.runner.scorecard import Found, read_results
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHAPTERS = discover(REPOSITORY / "notebooks")
 CLAIM = next(claim for claim in CLAIMS if claim.id == "C.1")
-NOTHING = Found("full", {}, frozenset())
+NOTHING = Found("full", {}, frozenset(), {})
 
 
 def found(low, high):
     """Results with the one number that decides `CLAIM`."""
-    return Found("small", {CLAIM.check.needs[0]: Estimate((low + high) / 2, low, high, 100)}, frozenset({"bound"}))
+    return Found("small", {CLAIM.check.needs[0]: Estimate((low + high) / 2, low, high, 100)}, frozenset({"bound"}), {})
 
 
 def line(table, text):

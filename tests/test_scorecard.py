@@ -1,19 +1,25 @@
 """The scorecard: verdicts come from results files, and from nowhere else."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from dprlens.paper import CLAIMS, OWN_CLAIMS
+from dprlens.runner.notebooks import discover
+from dprlens.runner.outcome import outcome
+from dprlens.runner.readme import results_table
 from dprlens.runner.scorecard import GLANCE, SECTIONS, glance, read_results, scorecard_page
 
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 CLAIM = next(claim for claim in CLAIMS if claim.id == "C.1")
 
 
-def results(folder, profile, value, exhibit="bound"):
+def results(folder, profile, value, exhibit="bound", n=100, world="a"):
     """Results with the one number that decides `CLAIM`."""
-    number = {"ours": value, "low": value - 0.05, "high": value + 0.05, "n": 100, "paper": None}
-    content = {"profile": profile, "exhibits": {exhibit: {"numbers": {CLAIM.check.needs[0]: number}, "claims": []}}}
+    number = {"ours": value, "low": value - 0.05, "high": value + 0.05, "n": n, "paper": None}
+    found = {exhibit: {"numbers": {CLAIM.check.needs[0]: number}, "claims": []}}
+    content = {"profile": profile, "world": {"digest": world}, "exhibits": found}
     (folder / profile).mkdir(exist_ok=True)
     (folder / profile / "B_1_knowledge_bound.json").write_text(json.dumps(content))
     return read_results(folder, profile)
@@ -39,10 +45,20 @@ def test_a_verdict_is_that_of_the_number(tmp_path, value, css, word):
 
 
 def test_what_is_on_record_speaks_where_it_can(tmp_path):
-    here, full = results(tmp_path, "small", -0.5), results(tmp_path, "full", 0.5)
+    here, full = results(tmp_path, "small", -0.5), results(tmp_path, "full", 0.5, n=200)
     assert "On record: *holds*" in block(scorecard_page([], here, full), "C.1")
     assert "On record" not in block(scorecard_page([], here, full), "C.2")
     assert "On record" not in scorecard_page([], full, full)
+
+
+@pytest.mark.parametrize(("n", "world", "again"), [(100, "a", True), (200, "a", False), (100, "b", False)])
+def test_the_same_cases_of_the_same_world_are_no_second_witness(tmp_path, n, world, again):
+    here, full = results(tmp_path, "small", 0.0), results(tmp_path, "full", 0.5, n=n, world=world)
+    said = block(scorecard_page([], here, full), "C.1")
+    assert ("On record, in the same world and on the same cases: *holds*" in said) == again
+    assert ("On record: *holds*" in said) != again
+    assert ("on record ✓ holds" in outcome(here, full)) != again
+    assert ("| same world and cases |" in results_table(discover(NOTEBOOKS), here, full)) == again
 
 
 def test_the_papers_own_numbers_speak_where_they_can(tmp_path):

@@ -46,5 +46,6 @@ def _line(claim: Claim, here: Found, full: Found) -> str:
     said = plain(unbroken(briefly(claim, verdict, here)))
     line = f"* {plain(claim.text)}{whose(claim)} · {said} {here.place(claim)}".rstrip()
     recorded = full.verdict(claim)
-    decided = verdict.verdict == OPEN != recorded.verdict and here.profile != full.profile
+    another = here.profile != full.profile and not full.repeats(here, claim)
+    decided = another and verdict.verdict == OPEN != recorded.verdict
     return f"{line}; on record {sign(recorded)}" if decided else line

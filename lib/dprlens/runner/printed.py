@@ -43,7 +43,8 @@ What the paper prints, and what it says in its text, number by number, beside ou
 {profile}), with 95 % interval and *n*, and from the record of the profile `full`. **Compare directions and shapes, not
 heights**: ours come from a small network in a generated world ({{doc}}`how_to_read`). Where this build measured
 nothing, or had nothing of which to take a share, stands *not measured here*. A number without interval and *n* is a
-count."""
+count. Where the record has the same *n* as this build of the profile `small`, it is of the same world too: the same
+experiment once more, no second witness."""
 NOTES = {
     "table1": """Accuracy of the probe. From three passages on the paper prints one row for both towers; here it stands
 under each. The replication is that of {cite:t}`yao2025pretraining` on the real models and Natural Questions, read off

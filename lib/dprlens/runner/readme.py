@@ -27,7 +27,8 @@ def results_table(notebooks: Sequence[Notebook], small: Found, full: Found) -> s
     rows = [f"| Claim | `{small.profile}` | `{full.profile}`, on record |", "| :--- | :--- | :--- |"]
     for claim in map(claims.__getitem__, GLANCE):
         linked = f"[{_escaped(claim.text)}](notebooks/{chapters[claim.exhibit].path.name})"
-        rows.append(f"| {linked} | {_said(claim, small)} | {_said(claim, full)} |")
+        recorded = "same world and cases" if full.repeats(small, claim) else _said(claim, full)
+        rows.append(f"| {linked} | {_said(claim, small)} | {recorded} |")
     return "\n".join(rows) + "\n"
 
 

@@ -32,7 +32,8 @@ INTRODUCTION = """# Scorecard
 Every claim that this book judges, with its verdict in this world (profile {profile}). A claim **holds** if every
 plausible value of the number that it is about lies on its side, **does not hold** if all lie on the other, and else it
 **cannot be told here** ({{doc}}`how_to_read`). Where the profile `full` is on record, with several worlds and networks,
-its verdict follows; then what the paper's own printed numbers say, taken at their face, where they can decide.
+its verdict follows; where the record is of this page's own world and has no case more, it says so: then it is the same
+experiment once more and no second witness. Last, where they can decide, the paper's own printed numbers at their face.
 Sentences are ours; sections are the paper's."""
 REPLICATION = """The independent replication with the real BERT {cite:p}`yao2025pretraining` stands beside these
 numbers in the [chapter on probes](../notebooks/02_knowledge_consistency.ipynb)."""
@@ -45,6 +46,7 @@ class Found(NamedTuple):
     profile: str
     numbers: dict[str, Estimate]
     exhibits: frozenset[str]
+    worlds: dict[str, str]  # by number, the digest of the world that it was measured in
 
     def verdict(self, claim: Claim) -> Verdict:
         return claim.verdict(self.numbers, self.profile)
@@ -52,6 +54,18 @@ class Found(NamedTuple):
     def decides(self, claim: Claim) -> bool:
         """All numbers that the claim is about are there."""
         return set(claim.check.needs) <= set(self.numbers)
+
+    def repeats(self, other: "Found", claim: Claim) -> bool:
+        """The claim rests on the same world and on as many cases as in `other`: the same experiment, run again."""
+        cases, others = self._cases(claim), other._cases(claim)
+        return cases is not None and cases == others
+
+    def _cases(self, claim: Claim) -> list[tuple[str, int]] | None:
+        """The world and the n of each number that the claim needs; None if one of them is not known."""
+        needs = claim.check.needs
+        if not (self.decides(claim) and set(needs) <= set(self.worlds)):
+            return None
+        return [(self.worlds[id_], self.numbers[id_].n) for id_ in needs]
 
     def place(self, claim: Claim) -> str:
         """A reference to the claim's exhibit, if there is one."""
@@ -62,7 +76,8 @@ def read_results(root: Path, profile: str) -> Found:
     """The results files in `<root>/<profile>`; nothing if the profile was never run."""
     files = [json.loads(path.read_text("utf-8")) for path in sorted((root / profile).glob("*.json"))]
     numbers = {id_: value for results in files for id_, value in estimates(results).items()}
-    return Found(profile, numbers, frozenset(name for results in files for name in results["exhibits"]))
+    worlds = {id_: results["world"]["digest"] for results in files if "world" in results for id_ in estimates(results)}
+    return Found(profile, numbers, frozenset(name for results in files for name in results["exhibits"]), worlds)
 
 
 def scorecard_page(notebooks: Sequence[Notebook], here: Found, full: Found) -> str:
@@ -96,7 +111,8 @@ def _entry(claim: Claim, here: Found, full: Found, printed: Verdict | None) -> s
     own = here.verdict(claim)
     lines = [f"**{sign(own)}** {plain(claim.id)} · {plain(claim.text)} {here.place(claim)}".strip(), plain(own.why)]
     if full.decides(claim) and here.profile != full.profile:
-        lines.append(_other("On record", full.verdict(claim)))
+        record = "On record, in the same world and on the same cases" if full.repeats(here, claim) else "On record"
+        lines.append(_other(record, full.verdict(claim)))
     if printed:
         lines.append(_other("The paper's own numbers", printed))
     return f":::{{container}} verdict {SIGNS[own.verdict][1]}\n{_paragraphs(lines)}\n:::"
