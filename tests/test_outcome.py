@@ -9,13 +9,13 @@ from dprlens.runner.outcome import GROUPS, SHORT, outcome, standing
 from dprlens.runner.scorecard import Found
 
 CLAIM = next(claim for claim in CLAIMS if claim.id == "C.1")
-NOTHING = Found("small", {}, frozenset())
+NOTHING = Found("small", {}, frozenset(), {})
 
 
 def found(profile, low, high):
     """Results with the one number that decides `CLAIM`."""
     number = Estimate((low + high) / 2, low, high, 100)
-    return Found(profile, {CLAIM.check.needs[0]: number}, frozenset({"bound"}))
+    return Found(profile, {CLAIM.check.needs[0]: number}, frozenset({"bound"}), {})
 
 
 def groups(page):

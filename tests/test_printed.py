@@ -96,7 +96,7 @@ def test_what_comes_from_data_is_shown_as_text(nothing, monkeypatch):
     monkeypatch.setattr(printed, "titles", lambda: queries)
     monkeypatch.setattr(printed, "said", lambda: (Said("9", HOSTILE, HOSTILE, "result", ()),))
     notebook = NOTEBOOK._replace(title=HOSTILE)
-    page = printed_page([notebook], Found(HOSTILE, {}, frozenset({"table1"})), nothing)
+    page = printed_page([notebook], Found(HOSTILE, {}, frozenset({"table1"}), {}), nothing)
     assert f"Section 9: {HOSTILE.strip()}" in rows(page)
     ours = page.replace(printed.SCRIPT, "")
     for markup in ("<script>", "{{", "$a$", "`b`", "[c](d)"):

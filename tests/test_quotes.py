@@ -13,8 +13,8 @@ from dprlens.runner.scorecard import Found, read_results
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted((REPOSITORY / "book").glob("*.md"))
-HERE = Found("small", {"a.b": Estimate(0.412, 0.37, 0.45, 600), "bound.difference.top20": exact(0.5)}, frozenset())
-FULL = Found("full", {"a.b": Estimate(0.5, 0.4, 0.6, 10)}, frozenset())
+HERE = Found("small", {"a.b": Estimate(0.412, 0.37, 0.45, 600), "bound.difference.top20": exact(0.5)}, frozenset(), {})
+FULL = Found("full", {"a.b": Estimate(0.5, 0.4, 0.6, 10)}, frozenset(), {})
 
 
 def read(text):
