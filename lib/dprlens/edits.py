@@ -2,9 +2,10 @@
 
 A fact is eligible if a question about it is answered wrongly (to add it) or rightly (to remove it) both by the probe of
 pre-trained BERT and by DPR, and BERT does not (or does) complete its statements. A random half of the eligible facts is
-edited; the other half are the *bystanders*: same status, chosen in the same way, never told. Questions chosen because
-two models got them wrong come right more often in any other model, edited or not. The difference between edited facts
-and bystanders within one model is free of that, and it is what we call the effect.
+edited (or as many as the spec allows); as many others are the *bystanders*: same status, chosen in the same way, never
+told. Questions chosen because two models got them wrong may come right in any other model, edited or not. In the
+difference between edited facts and bystanders within one model this cancels on average, and it is what we call the
+effect.
 
 Functions here take rows: one a question, with its `fact`, `kind`, `recalled` (the share of the fact's statements that
 BERT completes), and by number of passages N the columns `probe{N}` (by the probe fitted to pre-trained BERT, frozen),
