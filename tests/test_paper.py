@@ -10,7 +10,7 @@ import pytest
 
 from dprlens import paper
 from dprlens.intervals import Estimate, exact
-from dprlens.paper import CLAIMS, OWN_CLAIMS, own_reading
+from dprlens.paper import CLAIMS, OWN_CLAIMS, own_reading, reading, replicated_reading
 from dprlens.paper.claims import FAILS, HOLDS, OPEN, above, below, between, every, greater
 from dprlens.paper.numbers import FOLDER
 from dprlens.paper.reading import row
@@ -374,3 +374,20 @@ def test_removal_hits_bystanders_as_often_as_targets_or_oftener():
 def test_two_editors_flip_the_same_number_of_other_questions():
     assert READINGS["R5"].verdict.verdict == FAILS
     assert "592 and 592 with facts added, 721 and 722 with facts removed" in READINGS["R5"].verdict.why
+
+
+# --- what the replication's numbers say ---
+
+
+def test_the_replication_decides_what_its_figures_show_clearly():
+    found = {one.id: one.verdict.verdict for one in replicated_reading()}
+    assert found == {"S2.1": OPEN, "S2.2": OPEN, "S2.4": HOLDS, "S2.5": HOLDS, "S2.6": HOLDS, "S2.7": FAILS}
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(0.02, HOLDS), (-0.02, FAILS), (0.009, OPEN), (-0.009, OPEN)])
+def test_a_difference_within_the_error_of_reading_decides_nothing(monkeypatch, gain, verdict):
+    cells = paper.replication()
+    cells["accuracy"] = 0.7 + gain * (cells["model"] == "bert-base-uncased")
+    monkeypatch.setattr(reading, "replication", lambda: cells)
+    (found,) = [one for one in replicated_reading() if one.id == "S2.1"]
+    assert found.verdict.verdict == verdict

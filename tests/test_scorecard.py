@@ -68,6 +68,14 @@ def test_the_papers_own_numbers_speak_where_they_can(tmp_path):
     assert "The paper's own numbers" not in block(page, "C.1")
 
 
+def test_the_replication_speaks_where_it_can(tmp_path):
+    nothing = read_results(tmp_path, "small")
+    page = scorecard_page([], nothing, nothing)
+    assert "The replication's: *does not hold*" in block(page, "S2.7")
+    assert "The replication's" not in block(page, "S2.8")
+    assert "The replication's" not in block(page, "C.1")
+
+
 def test_without_results_nothing_is_decided_and_nothing_is_referred_to(tmp_path):
     nothing = read_results(tmp_path, "small")
     page = scorecard_page([], nothing, nothing) + glance(nothing)

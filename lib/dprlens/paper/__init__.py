@@ -2,7 +2,7 @@
 
 from dprlens.paper.claims import CLAIMS, OWN_CLAIMS, Check, Claim, Verdict
 from dprlens.paper.numbers import FACTS, Said, numbers, replication, said, titles
-from dprlens.paper.reading import Reading, own_reading
+from dprlens.paper.reading import Reading, own_reading, replicated_reading
 
 __all__ = [
     "CLAIMS",
@@ -15,6 +15,7 @@ __all__ = [
     "Verdict",
     "numbers",
     "own_reading",
+    "replicated_reading",
     "replication",
     "said",
     "titles",

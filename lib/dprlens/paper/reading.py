@@ -1,13 +1,19 @@
-"""What the paper's own printed numbers say: its claims judged on them, and a closer reading (no experiment of ours)."""
+"""What others' numbers say: the paper's claims judged on what it prints, and on its replication's; a closer reading.
 
+No experiment of ours.
+"""
+
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from dprlens.intervals import Estimate, exact, share
-from dprlens.paper.claims import CHOICES, CLAIMS, EDITORS, FAILS, HOLDS, OPEN, Verdict
-from dprlens.paper.numbers import FACTS, numbers
+from dprlens.paper.claims import CHOICES, CLAIMS, EDITORS, FAILS, HOLDS, LAYERS, OPEN, Verdict
+from dprlens.paper.numbers import FACTS, numbers, replication
 
+REPLICATED = {"pretrained": "bert-base-uncased", "dpr_query": "dpr-question", "dpr_context": "dpr-context"}
+READ_OFF = 0.005  # how well the replication's accuracies are known: see `numbers.replication`
 TEST, DEV = 3610, 6515  # Natural Questions: the sets that "off target" may have been counted on
 
 
@@ -26,17 +32,48 @@ def own_reading() -> list[Reading]:
     """
     printed = {name: exact(value) for name, value in numbers().items()}
     printed |= _differences("pretrained", "dpr_query") | _differences("dpr_query", "dpr_context")
-    judged = [
-        Reading(claim.id, claim.exhibit, claim.text, claim.verdict(printed))
-        for claim in CLAIMS
-        if not claim.size and set(claim.check.needs) <= set(printed)
-    ]
-    return [*judged, _mean_over_layers(), _noise(), _chance(), _off_target(), _same_flips()]
+    return [*_judged(printed), _mean_over_layers(), _noise(), _chance(), _off_target(), _same_flips()]
+
+
+def replicated_reading() -> list[Reading]:
+    """The claims of direction that the replication's accuracies can decide (Natural Questions, [CLS]).
+
+    They come without intervals and were read off figures. A number counts as known to `READ_OFF`, a difference to twice
+    that; the sampling error of the replication is in neither.
+    """
+    cells = replication().query("dataset == 'nq' and pooling == 'cls'").set_index(["n_passages", "model", "layer"])
+    accuracy = {
+        (n, who, layer): float(cells.loc[(n, model, layer), "accuracy"])
+        for n in CHOICES
+        for who, model in REPLICATED.items()
+        for layer in LAYERS
+    }
+    found = {f"table1.n{n}.{who}.layer{x}": _within(value, READ_OFF) for (n, who, x), value in accuracy.items()}
+    found |= {
+        f"table1.n{n}.{a}_minus_{b}.layer{x}": _within(accuracy[n, a, x] - accuracy[n, b, x], 2 * READ_OFF)
+        for a, b in (("pretrained", "dpr_query"), ("dpr_query", "dpr_context"))
+        for n in CHOICES
+        for x in LAYERS
+    }
+    return _judged(found)
 
 
 def row(n: int, model: str) -> np.ndarray:
     """One printed row of Table 1, layers 0–12 [13]."""
     return np.array([numbers()[f"table1.n{n}.{model}.layer{layer}"] for layer in range(13)])
+
+
+def _judged(found: Mapping[str, Estimate]) -> list[Reading]:
+    return [
+        Reading(claim.id, claim.exhibit, claim.text, claim.verdict(found))
+        for claim in CLAIMS
+        if not claim.size and set(claim.check.needs) <= set(found)
+    ]
+
+
+def _within(value: float, error: float) -> Estimate:
+    """A number without n, known to an error."""
+    return Estimate(value, value - error, value + error, 0)
 
 
 def _differences(a: str, b: str) -> dict[str, Estimate]:

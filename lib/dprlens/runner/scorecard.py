@@ -1,17 +1,17 @@
 """The scorecard: every claim with its verdicts, from the results files; and its short form for the front page.
 
 Four voices may speak on a claim: this build's numbers, those on record for the profile `full`, the paper's own printed
-numbers, and, by a link, the independent replication. What a voice cannot say is left out, never guessed.
+numbers, and those of the independent replication. What a voice cannot say is left out, never guessed.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dprlens.intervals import Estimate
-from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim, Verdict, own_reading
+from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim, Verdict, own_reading, replicated_reading
 from dprlens.report import NO_BREAK, SIGNS, estimates, plain
 from dprlens.runner.notebooks import Notebook
 
@@ -33,10 +33,18 @@ Every claim that this book judges, with its verdict in this world (profile {prof
 plausible value of the number that it is about lies on its side, **does not hold** if all lie on the other, and else it
 **cannot be told here** ({{doc}}`how_to_read`). Where the profile `full` is on record, with several worlds and networks,
 its verdict follows; where the record is of this page's own world and has no case more, it says so: then it is the same
-experiment once more and no second witness. Last, where they can decide, the paper's own printed numbers at their face.
-Sentences are ours; sections are the paper's."""
-REPLICATION = """The independent replication with the real BERT {cite:p}`yao2025pretraining` stands beside these
-numbers in the [chapter on probes](../notebooks/02_knowledge_consistency.ipynb)."""
+experiment once more and no second witness. Last, where they can decide, the paper's own printed numbers at their face,
+and those of the independent replication on the real BERT {{cite:p}}`yao2025pretraining`. Sentences are ours; sections
+are the paper's."""
+REPLICATION = {  # by the paper's section
+    "2": """The replication's accuracies were read off its figures (Natural Questions, [CLS]). A number counts as known
+to half a point, a difference to a whole one. The [chapter on
+probes](../notebooks/02_knowledge_consistency.ipynb) shows the curves.""",
+    "3": """The replication repeats this section too, by an attribution that scales weights and not activations, so that
+its counts cannot be laid beside these. It reports that DPR training on [CLS] mainly changes which neurons are active,
+as the paper says, and that this does not carry over to mean pooling (Contriever) or to a decoder (LLaMA). Section 4 it
+leaves aside.""",
+}
 OWN = "Claims of our own: controls that the paper lacks, and what only a world with known facts can decide."
 
 
@@ -82,17 +90,19 @@ def read_results(root: Path, profile: str) -> Found:
 
 def scorecard_page(notebooks: Sequence[Notebook], here: Found, full: Found) -> str:
     """The whole scorecard as MyST Markdown, of this build's results and of those on record for `full`."""
-    printed = {reading.id: reading.verdict for reading in own_reading()}
+    others = {
+        "The paper's own numbers": {reading.id: reading.verdict for reading in own_reading()},
+        "The replication's": {reading.id: reading.verdict for reading in replicated_reading()},
+    }
     parts = [INTRODUCTION.format(profile=plain(here.profile)), _counts(here), "## What the paper claims"]
     for title in dict.fromkeys(SECTIONS.values()):
         claims = [claim for claim in CLAIMS if SECTIONS[claim.section.partition(",")[0]] == title]
-        parts += [f"### {title}", *(_entry(claim, here, full, printed.get(claim.id)) for claim in claims)]
-        if title == SECTIONS["2"]:
-            parts.append(REPLICATION)
+        parts += [f"### {title}", *(_entry(claim, here, full, others) for claim in claims)]
+        parts += [text for section, text in REPLICATION.items() if title == SECTIONS[section]]
     parts += ["## What we ask beyond it", OWN]
     for notebook in notebooks:
         if claims := [claim for claim in OWN_CLAIMS if claim.exhibit in notebook.exhibits]:
-            parts += [f"### {plain(notebook.title)}", *(_entry(claim, here, full, None) for claim in claims)]
+            parts += [f"### {plain(notebook.title)}", *(_entry(claim, here, full, {}) for claim in claims)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -107,14 +117,13 @@ def glance(here: Found) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _entry(claim: Claim, here: Found, full: Found, printed: Verdict | None) -> str:
+def _entry(claim: Claim, here: Found, full: Found, others: Mapping[str, Mapping[str, Verdict]]) -> str:
     own = here.verdict(claim)
     lines = [f"**{sign(own)}** {plain(claim.id)} · {plain(claim.text)} {here.place(claim)}".strip(), plain(own.why)]
     if full.decides(claim) and here.profile != full.profile:
         record = "On record, in the same world and on the same cases" if full.repeats(here, claim) else "On record"
         lines.append(_other(record, full.verdict(claim)))
-    if printed:
-        lines.append(_other("The paper's own numbers", printed))
+    lines += [_other(voice, verdicts[claim.id]) for voice, verdicts in others.items() if claim.id in verdicts]
     return f":::{{container}} verdict {SIGNS[own.verdict][1]}\n{_paragraphs(lines)}\n:::"
 
 
