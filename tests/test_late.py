@@ -126,6 +126,12 @@ def test_one_arm_against_another():
     assert late.against(TOLD, "described", "plain", 20) is None
 
 
+def test_a_question_is_one_of_its_own_world():
+    other = TOLD[(TOLD["arm"] != "opened") | (TOLD["question"] == "q2")].assign(seed=1)  # opened: another question
+    both = pd.concat([TOLD, other])
+    assert late.against(both, "opened", "plain", 20)[::3] == (pytest.approx(1 / 3), 3)
+
+
 # --- where the answers come from ---
 
 

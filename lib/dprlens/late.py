@@ -193,7 +193,8 @@ def arms(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate | None]]:
 def against(rows: pd.DataFrame, arm: str, other: str, k: int) -> Estimate | None:
     """Top-k accuracy in an arm minus that in another, on the questions on which the first is judged."""
     a, b = (rows[rows["arm"] == name] for name in (arm, other))
-    return bound.paired(a, b[b["question"].isin(a["question"])], k)
+    question = [*bound.WORLD, "question"]  # worlds number their questions alike
+    return bound.paired(a, b.merge(a[question], on=question), k)
 
 
 def _once(rows: pd.DataFrame) -> pd.DataFrame:
