@@ -14,7 +14,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 from xml.etree import ElementTree
 
@@ -179,6 +179,11 @@ class Report:
         self._texts.add(key)
         record = {"scrapbook": {"name": key, "mime_prefix": GLUE}}
         display({GLUE + "text/plain": repr(_line(value))}, raw=True, metadata=record)
+
+    def quote(self, kept: Mapping[str, Estimate], ids: Iterable[str]) -> None:
+        """Leave numbers on record (`recorded`) as text, each under `record.` and its id."""
+        for id_ in ids:
+            self.text(f"record.{id_}", str(kept.get(id_, "(not on record yet)")))
 
     def provenance(self) -> None:
         """Show what made this page's numbers: profile, seed, world and the versions of the libraries that matter."""
