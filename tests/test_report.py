@@ -432,6 +432,14 @@ def test_a_number_can_be_quoted_in_prose_and_shows_nothing_by_itself(shown):
         report.text("best", "again")
 
 
+def test_numbers_on_record_are_quoted_with_their_id(shown):
+    make().quote({"recall.known": share(95, 100), "other": share(1, 2)}, ["recall.known", "recall.new"])
+    assert [(metadata["scrapbook"]["name"], data[GLUE + "text/plain"]) for data, metadata in shown] == [
+        ("record.recall.known", "'0.95 [0.89, 0.98], n = 100'"),
+        ("record.recall.new", "'(not on record yet)'"),
+    ]
+
+
 def test_plain_text_is_the_same_text_for_any_markdown():
     assert plain("a b 1") == "a b 1"
     assert plain("a|b_c") == "a&#124;b&#95;c"
