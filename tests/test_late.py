@@ -132,6 +132,24 @@ def test_a_question_is_one_of_its_own_world():
     assert late.against(both, "opened", "plain", 20)[::3] == (pytest.approx(1 / 3), 3)
 
 
+# --- on record ---
+
+
+def test_curves_on_record_go_by_the_time_of_entry():
+    kept = {
+        "rates.falling.at0.top20": share(3, 4),
+        "rates.falling.after.top20": share(1, 4),
+        "rates.falling.never.top20": share(0, 4),
+        "rates.constant.at75.recalled": share(2, 4),
+    }
+    assert late.curves_on_record(kept) == {
+        "recalled, rates fall": {},
+        "recalled, rates stay": {75: share(2, 4)},
+        "found, rates fall": {0: share(3, 4), 100: share(1, 4)},
+        "found, rates stay": {},
+    }
+
+
 # --- where the answers come from ---
 
 

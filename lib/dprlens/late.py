@@ -6,7 +6,7 @@ that fact's statements (share of the wordings that it had not read) before DPR t
 of one world: intervals draw whole facts, with all that all models found through them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -145,6 +145,19 @@ def curves(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate]]:
     return {
         name: {group(point): said(rows[rows["entry"] == point]) for point in points}
         for name, said in measures(k).items()
+    }
+
+
+def curves_on_record(kept: Mapping[str, Estimate]) -> dict[str, dict[int, Estimate]]:
+    """{line: {point of entry in percent: estimate}}, of numbers on record (`report.recorded`) as far as they are."""
+    return {
+        f"{label}, rates {'fall' if kind == 'falling' else 'stay'}": {
+            round(100 * point): kept[name]
+            for point in (*LateSpec.points, AFTER)
+            if (name := f"rates.{kind}.{group(point)}.{measure}") in kept
+        }
+        for label, measure in (("recalled", "recalled"), ("found", "top20"))
+        for kind in ("falling", "constant")
     }
 
 
