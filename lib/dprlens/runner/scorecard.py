@@ -41,9 +41,9 @@ REPLICATION = {  # by the paper's section
 to half a point, a difference to a whole one. The [chapter on
 probes](../notebooks/02_knowledge_consistency.ipynb) shows the curves.""",
     "3": """The replication repeats this section too, by an attribution that scales weights and not activations, so that
-its counts cannot be laid beside these. It reports that DPR training on [CLS] mainly changes which neurons are active,
-as the paper says, and that this does not carry over to mean pooling (Contriever) or to a decoder (LLaMA). Section 4 it
-leaves aside.""",
+its counts cannot be laid beside these. It reports that with DPR training on [CLS] the knowledge comes from pre-training
+and mainly the activation of neurons changes, and that this does not carry over to mean pooling (Contriever) or to a
+decoder (LLaMA). Section 4 it leaves aside.""",
 }
 OWN = "Claims of our own: controls that the paper lacks, and what only a world with known facts can decide."
 
