@@ -2,7 +2,9 @@
 
 Shares of independent trials get Wilson's interval; everything else a percentile bootstrap. Questions about one fact
 are not independent: give the facts as `clusters` and whole clusters are drawn. Arms compared on the same questions
-are paired: `difference` draws the questions, not the arms.
+are paired: `difference` draws the questions, not the arms. Where too few clusters differ for a bootstrap to learn from
+(`SPARSE`), differences of shares get an interval from Wilson's, which is never empty: seeing no difference is not the
+same as knowing that there is none.
 """
 
 import functools
@@ -15,6 +17,7 @@ from scipy.special import ndtri, stdtrit
 from scipy.stats import binomtest
 
 BLOCK = 4_000_000  # draws held in memory at once
+SPARSE = 10  # with fewer clusters that differ, all of one sign, a bootstrap interval would often end at 0 by chance
 
 
 class Estimate(NamedTuple):
@@ -55,13 +58,7 @@ def share(successes: int, n: int) -> Estimate:
     """Share of `n` independent trials, 0–1, with Wilson's 95 % interval (Wilson 1927)."""
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} trials: give n of at least 1 and 0 to n successes.")
-    z2 = float(ndtri(0.975)) ** 2
-    p, scale = successes / n, 1 + z2 / n
-    middle = (p + z2 / (2 * n)) / scale
-    half = (z2 * (p * (1 - p) / n + z2 / (4 * n * n))) ** 0.5 / scale
-    low = 0.0 if successes == 0 else middle - half  # exact at the ends, where rounding would miss by 1e-17
-    high = 1.0 if successes == n else middle + half
-    return Estimate(p, low, high, int(n))
+    return _wilson(successes / n, n)
 
 
 def mean(
@@ -86,13 +83,20 @@ def difference(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
-    """mean(a) − mean(b) of two arms on the same `n` items [n], resampled as pairs; `clusters` as in `mean`."""
+    """mean(a) − mean(b) of two arms on the same `n` items [n], resampled as pairs; `clusters` as in `mean`.
+
+    Where fewer than `SPARSE` clusters differ in a share, the interval also covers that of the share of clusters that
+    gain minus the share that lose (`apart`). Other values that all differ by the same have no interval: both ends are
+    the value.
+    """
     a, b = _numbers(a), _numbers(b)
     if a.shape != b.shape:
         raise ValueError(f"Arms of {a.size} and {b.size} values: pairs need equal numbers; for two groups use gap.")
     sums, counts = _clustered(a - b, clusters)
-    drawn = _resample_from(seed, sums, counts, resamples)
-    return _interval(sums.sum() / counts.sum(), drawn, a.size)
+    found = _interval(sums.sum() / counts.sum(), _resample_from(seed, sums, counts, resamples), a.size)
+    if np.count_nonzero(sums) < SPARSE and _are_shares(a, b):
+        return _covering(found, apart(*(share(int(side.sum()), len(sums)) for side in (sums > 0, sums < 0))))
+    return found
 
 
 def gap(
@@ -103,11 +107,18 @@ def gap(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
-    """mean(a) − mean(b) of two separate groups, each resampled by itself; n is the smaller group's."""
+    """mean(a) − mean(b) of two separate groups, each resampled by itself; n is the smaller group's.
+
+    Where one group has fewer than `SPARSE` clusters off 0, or off 1, the interval also covers that from Wilson's of
+    both groups with one trial a cluster (`apart`).
+    """
     groups, rng = [_clustered(a, clusters_a), _clustered(b, clusters_b)], np.random.default_rng(seed)
     value_a, value_b = (sums.sum() / counts.sum() for sums, counts in groups)
     drawn_a, drawn_b = (_resample(sums, counts, rng, resamples) for sums, counts in groups)
-    return _interval(value_a - value_b, drawn_a - drawn_b, int(min(counts.sum() for _, counts in groups)))
+    found = _interval(value_a - value_b, drawn_a - drawn_b, int(min(counts.sum() for _, counts in groups)))
+    if _are_shares(a, b) and any(_is_sparse(sums, counts) for sums, counts in groups):
+        return _covering(found, apart(_wilson(value_a, len(groups[0][0])), _wilson(value_b, len(groups[1][0]))))
+    return found
 
 
 def slope(
@@ -193,6 +204,39 @@ def _numbers(values: Sequence[float]) -> np.ndarray:
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"Values of shape {array.shape}: give one row of at least one finite number.")
     return array
+
+
+def _wilson(p: float, n: int) -> Estimate:
+    """A share p of n trials with Wilson's interval; p need not be a whole number of n-ths."""
+    z2 = float(ndtri(0.975)) ** 2
+    scale = 1 + z2 / n
+    middle = (p + z2 / (2 * n)) / scale
+    half = (z2 * (p * (1 - p) / n + z2 / (4 * n * n))) ** 0.5 / scale
+    low = 0.0 if p == 0 else middle - half  # exact at the ends, where rounding would miss by 1e-17
+    high = 1.0 if p == 1 else middle + half
+    return Estimate(float(p), float(low), float(high), int(n))
+
+
+def apart(a: Estimate, b: Estimate) -> Estimate:
+    """a − b of two shares from their own intervals (method of variance estimates recovery, Newcombe 1998)."""
+    value = a.value - b.value
+    low = value - ((a.value - a.low) ** 2 + (b.high - b.value) ** 2) ** 0.5
+    high = value + ((a.high - a.value) ** 2 + (b.value - b.low) ** 2) ** 0.5
+    return Estimate(float(value), float(low), float(high), min(a.n, b.n))
+
+
+def _covering(found: Estimate, other: Estimate) -> Estimate:
+    """The estimate with an interval that covers the other's too."""
+    return found._replace(low=min(found.low, other.low), high=max(found.high, other.high))
+
+
+def _are_shares(*groups: Sequence[float]) -> bool:
+    return all(np.min(values) >= 0 and np.max(values) <= 1 for values in groups)
+
+
+def _is_sparse(sums: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether fewer than `SPARSE` clusters are off 0, or off 1."""
+    return min(np.count_nonzero(sums), np.count_nonzero(sums != counts)) < SPARSE
 
 
 def _clustered(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,12 @@ GLUE = "application/papermill.record/"  # myst-nb takes outputs under this prefi
 SVG_SPACE = "http://www.w3.org/2000/svg"
 SVG = {"svg.hashsalt": "dprlens", "svg.fonttype": "path"}  # the same bytes each time; no font needed to show them
 LIBRARIES = ("dprlens", "torch", "transformers")
-SIGNS = {"holds": ("✓", "holds"), "does not hold": ("✗", "fails"), "cannot tell here": ("?", "unclear")}  # sign, CSS
+SIGNS = {  # verdict: sign, CSS class
+    "holds": ("✓", "holds"),
+    "does not hold": ("✗", "fails"),
+    "cannot tell here": ("?", "unclear"),
+    "not tested yet": ("–", "untested"),
+}
 NO_BREAK = "\u00a0"
 PIXELS = 150  # an inch, of a figure as PNG
 EXHIBIT = re.compile(r"[a-z][a-z0-9_]*")
@@ -161,13 +166,15 @@ class Report:
         self._write()
         for claim, verdict in verdicts:
             sign, css = SIGNS[verdict.verdict]
-            parts = (verdict.verdict, claim.id, claim.text, verdict.why)
-            word, name, text, why = map(html.escape, parts)
-            lab = f"<p><strong>{sign} {word}</strong> {name} · {text}</p><p><small>{why}</small></p>"
-            word, name, text, why = map(plain, parts)
-            page = f"**{sign} {word}** {name} · {text}\n\n{why}"
+            objection = f"Strongest objection: {claim.objection}" if claim.objection else ""
+            parts = (verdict.verdict, claim.id, claim.text, verdict.why, objection)
+            word, name, text, *notes = map(html.escape, parts)
+            small = "".join(f"<p><small>{note}</small></p>" for note in notes if note)
+            lab = f"<p><strong>{sign} {word}</strong> {name} · {text}</p>{small}"
+            word, name, text, *notes = map(plain, parts)
+            page = "\n\n".join([f"**{sign} {word}** {name} · {text}", *filter(None, notes)])
             self._show(
-                " — ".join(parts),
+                " — ".join(filter(None, parts)),
                 f'<div class="verdict {css}">{lab}</div>',
                 f":::{{container}} verdict {css}\n{page}\n:::",
             )

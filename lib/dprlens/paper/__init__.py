@@ -1,18 +1,25 @@
 """The paper: the numbers it prints (`numbers`), what it claims (`CLAIMS`), what its numbers say (`own_reading`)."""
 
-from dprlens.paper.claims import CLAIMS, OWN_CLAIMS, Check, Claim, Verdict
+from dprlens.paper.claims import BY_ID, CLAIMS, OWN_CLAIMS, Claim
 from dprlens.paper.numbers import FACTS, Said, numbers, replication, said, titles
 from dprlens.paper.reading import Reading, own_reading, replicated_reading
+from dprlens.paper.rules import FAILS, HOLDS, OPEN, UNTESTED, Check, Verdict, false_verdicts
 
 __all__ = [
+    "BY_ID",
     "CLAIMS",
     "FACTS",
+    "FAILS",
+    "HOLDS",
+    "OPEN",
     "OWN_CLAIMS",
+    "UNTESTED",
     "Check",
     "Claim",
     "Reading",
     "Said",
     "Verdict",
+    "false_verdicts",
     "numbers",
     "own_reading",
     "replicated_reading",

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dprlens.intervals import Estimate, exact, share
-from dprlens.paper.claims import CHOICES, CLAIMS, EDITORS, FAILS, HOLDS, LAYERS, OPEN, Verdict
+from dprlens.paper.claims import CHOICES, CLAIMS, EDITORS, LAYERS
 from dprlens.paper.numbers import FACTS, numbers, replication
+from dprlens.paper.rules import FAILS, HOLDS, OPEN, Verdict
 
 REPLICATED = {"pretrained": "bert-base-uncased", "dpr_query": "dpr-question", "dpr_context": "dpr-context"}
 READ_OFF = 0.005  # how well the replication's accuracies are known: see `numbers.replication`

@@ -21,6 +21,7 @@ ACTIVE = Measure("active neurons", COUNT)
 LOST = Measure("neurons silenced before the passage is lost", "geometric mean of counts")
 CLOZE = Measure("share of statements completed with the object")
 RECALLED = Measure("share of facts recalled")
+OUTLASTS = Measure("share of questions whose passage one model still retrieves when the other has lost it")
 ATTRIBUTION = Measure("concentration of attribution", VALUE)
 EFFECT = "edited facts minus bystanders"
 DID = "change by the edit, edited facts minus bystanders"
@@ -57,6 +58,7 @@ EXHIBITS = {  # of what an exhibit's numbers are, where no part of the id says s
     "selectivity": (ACCURACY, ""),
     "code": (Measure("compression by the online code", VALUE), ""),
     "learning": (ACCURACY, ""),
+    "networks": (FOUND, "mean over networks"),
     "matching": (ACCURACY, "question and passage meet in the probe"),
     "worlds": (ACCURACY, "mean over worlds"),
     "differences": (Measure("cells", COUNT), ""),
@@ -152,6 +154,7 @@ MEASURES = {
     "unread": Measure("share of statements in other wording completed with the edited object"),
     "kept": Measure("share of other facts still recalled"),
     "neighbours": Measure("share of statements about neighbouring facts still completed as before"),
+    "agreement": Measure("agreement on the same facts beyond chance", "Cohen's kappa"),
     "place": Measure("rank of the passage", VALUE),
     "match": Measure("recognised after DPR training"),
     "probe": Measure("success of the probe"),
@@ -188,6 +191,7 @@ NAMES = {  # models, arms, probes and conditions
     "transformer_patcher": "Transformer-Patcher",
     "malmen": "MALMEN",
     "mend": "MEND",
+    "malmen_mend": "MALMEN and MEND",
     "finetuning": "constrained fine-tuning",
     "rehearsal": "more masked-LM with rehearsal",
     "relearning": "more masked-LM with rehearsal, in large steps",
@@ -250,7 +254,7 @@ SIDES = {  # parts that are comparisons, and say it in a word
     "form": "links read mostly in descriptions minus links mostly stated plainly",
     "form_effect": "links in a text with more descriptions minus links in a text with fewer",
 }
-CONTRAST = re.compile(r"(.+?)_(minus|over)_(.+?)(_of_signal)?")
+CONTRAST = re.compile(r"(.+?)_(minus|over|outlasts)_(.+?)(_of_signal)?")
 NUMBERED = (  # parts with a number in them
     (r"n(\d+)", "with {} passages"),
     (r"layer(\d+)", "layer {}"),
@@ -302,7 +306,8 @@ def describe(id_: str) -> str:
         elif contrast := CONTRAST.fullmatch(part):
             first, word, second, signal = contrast.groups()
             sides.append(f"{_name(first)} {word} {_name(second)}")
-            unit = "of signal" if signal else "difference" if word == "minus" else "ratio"
+            unit = "of signal" if signal else {"minus": "difference", "over": "ratio"}.get(word, "")
+            measure = OUTLASTS if word == "outlasts" else measure
         else:
             conditions.append(_name(part))
     kind = _unit(measure, unit)
