@@ -11,7 +11,9 @@ from dprlens.report import estimates
 
 RESULTS = Path(__file__).parents[1] / "results"
 RECORDED = sorted({id_ for file in RESULTS.glob("*/*.json") for id_ in estimates(json.loads(file.read_text("utf-8")))})
-NEEDED = sorted({id_ for claim in (*CLAIMS, *OWN_CLAIMS) for id_ in claim.check.needs})
+NEEDED = sorted(
+    {id_ for claim in (*CLAIMS, *OWN_CLAIMS) for id_ in (*claim.needs, *(claim.across.needs if claim.across else ()))}
+)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,11 @@ NEEDED = sorted({id_ for claim in (*CLAIMS, *OWN_CLAIMS) for id_ in claim.check.
             "bound.difference.top20",
             "share of questions whose passage is among the first 20: facts stated in pre-training minus facts never"
             " stated (difference of shares)",
+        ),
+        (
+            "taught.full_depth.difference.top20",
+            "share of questions whose passage is among the first 20, other questions through the same links, pairs of"
+            " full depth: facts never stated, links asked in DPR training minus links not asked (difference of shares)",
         ),
         ("recall.known.seen", "share of facts recalled, facts stated in pre-training, wording that was read"),
         ("table2.dpr.strong", "strongly active neurons per question, DPR (count)"),

@@ -46,7 +46,7 @@ EXHIBITS = {  # of what an exhibit's numbers are, where no part of the id says s
     "relations": (RECALLED, ""),
     "seeds": (FOUND, ""),
     "surface": (FOUND, ""),
-    "taught": (FOUND, "questions through links that DPR training asks"),
+    "taught": (FOUND, "other questions through the same links"),
     "world_size": (FOUND, ""),
     "training": (Measure("training", VALUE), ""),
     "table1": (ACCURACY, ""),
@@ -254,6 +254,10 @@ SIDES = {  # parts that are comparisons, and say it in a word
     "form": "links read mostly in descriptions minus links mostly stated plainly",
     "form_effect": "links in a text with more descriptions minus links in a text with fewer",
 }
+ELSEWHERE = {  # what "difference" compares in other exhibits than the causal test
+    "taught": "facts never stated, links asked in DPR training minus links not asked",
+    "described": "links often in descriptions minus links rarely in descriptions",
+}
 CONTRAST = re.compile(r"(.+?)_(minus|over|outlasts)_(.+?)(_of_signal)?")
 NUMBERED = (  # parts with a number in them
     (r"n(\d+)", "with {} passages"),
@@ -294,7 +298,7 @@ def describe(id_: str) -> str:
         elif part in MEASURES:
             measure = MEASURES[part]
         elif part in SIDES:
-            sides.append(SIDES[part])
+            sides.append(ELSEWHERE.get(exhibit, SIDES[part]) if part == "difference" else SIDES[part])
             unit = "difference"
         elif part.endswith("_difference"):  # known minus held out, of the questions or the model named before it
             conditions.append(_name(part.removesuffix("_difference")))
