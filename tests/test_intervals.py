@@ -59,6 +59,11 @@ def test_an_estimate_reads_as_value_interval_and_n():
     assert str(exact(0.5)) == "0.50"
 
 
+def test_nothing_reads_as_minus_nothing():
+    assert str(Estimate(-0.001, -0.3, -0.0, 5)) == "0.00 [−0.30, 0.00], n = 5"
+    assert f"{Estimate(-0.001, -0.02, 0.004, 5):.1%}" == "−0.1% [−2.0%, 0.4%], n = 5"
+
+
 def test_the_bootstrap_covers_the_truth_in_95_of_100_cases():
     rng = np.random.default_rng(0)
     samples = rng.normal(0.3, 1.0, size=(600, 120))

@@ -56,7 +56,7 @@ def test_all_else_stays_as_it_is():
         (exact(1192.0), "1,192"),
         (exact(4.0), "4"),
         (exact(0.1), "0.10"),
-        (Estimate(-5, -6, -4, 9), "-5.00 [-6.00, -4.00], n = 9"),
+        (Estimate(-5, -6, -4, 9), "−5.00 [−6.00, −4.00], n = 9"),
     ],
 )
 def test_counts_are_whole(number, text):

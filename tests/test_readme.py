@@ -38,8 +38,8 @@ def test_the_readme_says_what_the_committed_results_say():
     ("low", "high", "cell"),
     [
         (0.4, 0.6, "**✓ holds**: 0.50 [0.40, 0.60], n = 100"),
-        (-0.6, -0.4, "**✗ does not hold**: -0.50 [-0.60, -0.40], n = 100"),
-        (-0.1, 0.3, "**? cannot tell here**: 0.10 [-0.10, 0.30], n = 100"),
+        (-0.6, -0.4, "**✗ does not hold**: −0.50 [−0.60, −0.40], n = 100"),
+        (-0.1, 0.3, "**? cannot tell here**: 0.10 [−0.10, 0.30], n = 100"),
     ],
 )
 def test_a_row_has_the_verdict_its_number_and_the_way_to_the_chapter(low, high, cell):

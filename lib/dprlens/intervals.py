@@ -8,6 +8,7 @@ same as knowing that there is none.
 """
 
 import functools
+import re
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -29,10 +30,9 @@ class Estimate(NamedTuple):
 
     def __format__(self, spec: str) -> str:
         size = max(abs(number) for number in self[:3])
-        spec = spec or ("z.2f" if size < 10 else ",.6g" if self.n == 0 else ",.1f" if size < 1000 else ",.0f")
-        if self.n == 0:
-            return format(self.value, spec)
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}], n = {self.n}"
+        spec = spec or (".2f" if size < 10 else ",.6g" if self.n == 0 else ",.1f" if size < 1000 else ",.0f")
+        value, low, high = (_signed(number, spec) for number in self[:3])
+        return value if self.n == 0 else f"{value} [{low}, {high}], n = {self.n}"
 
     def __str__(self) -> str:
         return format(self, "")
@@ -41,6 +41,12 @@ class Estimate(NamedTuple):
     def brief(self) -> str:
         """Without its n, for tables that say it once."""
         return str(self).split(", n")[0]
+
+
+def _signed(number: float, spec: str) -> str:
+    """A number with a minus sign for its hyphen, and without one where nothing but zeros is shown."""
+    text = format(number, spec)
+    return text.replace("-", "\N{MINUS SIGN}" if re.search("[1-9]", text) else "")
 
 
 def exact(value: float) -> Estimate:
