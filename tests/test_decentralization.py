@@ -9,6 +9,7 @@ from dprlens.decentralization import (
     across,
     across_thresholds,
     at_threshold,
+    blocks_in_words,
     both,
     changed,
     concentration,
@@ -21,7 +22,7 @@ from dprlens.decentralization import (
     strength,
     strip_in_words,
 )
-from dprlens.intervals import difference, mean, over_runs
+from dprlens.intervals import Estimate, difference, mean, over_runs
 from dprlens.neurons import activity, participation, union_gain, union_ratio
 
 RNG = np.random.default_rng(2)
@@ -124,6 +125,13 @@ def test_paired_numbers_are_those_of_the_two_models():
         shared = [activity(both(MODELS[one]), CLUSTERS).sharing.value for one in (model, "pretrained")]
         assert found[f"{minus}.sharing"].value == pytest.approx(shared[0] - shared[1])
     assert not any("pretrained_" in id_ for id_ in found)
+
+
+def test_blocks_are_told_by_their_side_of_zero():
+    ends = [(1, 2), (-1, 1), (-3, -2), (0.5, 4), (0, 1)]
+    found = {f"a.block{b}.union": Estimate(sum(e) / 2, *e, 9) for b, e in enumerate(ends)}
+    words = blocks_in_words(found, "a.block{}.union")
+    assert words == "above 0 in blocks 0, 3; below 0 in block 2; on both sides of 0 in blocks 1, 4"
 
 
 def test_strength_is_over_all_examples():

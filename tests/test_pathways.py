@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from dprlens.intervals import share
-from dprlens.pathways import Search, compared, counts, described, median, median_in_words, outlasting, survival
+from dprlens.pathways import (
+    Search,
+    compared,
+    counts,
+    described,
+    doubling,
+    median,
+    median_in_words,
+    outlasting,
+    survival,
+)
 
 INF = np.inf
 SILENT = [1, 2, 4, 8]
@@ -17,6 +27,11 @@ def search(n: int, kinds=None, clusters=None) -> Search:
 def found_with(lost) -> np.ndarray:
     """Whether questions that are lost at these numbers are found, with 0 and each of `SILENT` silent."""
     return np.array([[n > k for n in lost] for k in (0, *SILENT)])
+
+
+def test_the_search_ends_with_all_neurons():
+    assert doubling(8) == SILENT
+    assert doubling(11) == [1, 2, 4, 8, 11]
 
 
 def test_counts_come_back_from_what_is_found():

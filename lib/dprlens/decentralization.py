@@ -106,6 +106,17 @@ def paired(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable
     return found
 
 
+def blocks_in_words(found: Mapping[str, Estimate | None], id_: str) -> str:
+    """In which blocks the intervals of a difference, {} in its id for the block, lie above or below 0."""
+    sides: dict[str, list[str]] = {"above": [], "below": [], "on both sides of": []}
+    block = 0
+    while e := found.get(id_.format(block)):
+        sides["above" if e.low > 0 else "below" if e.high < 0 else "on both sides of"].append(str(block))
+        block += 1
+    told = [f"{side} 0 in {'block' if len(of) == 1 else 'blocks'} {', '.join(of)}" for side, of in sides.items() if of]
+    return "; ".join(told)
+
+
 def concentration(
     exhibit: str, models: Mapping[str, Attribution], clusters: Sequence[Hashable], without: Sequence[int] = ()
 ) -> dict[str, Estimate]:

@@ -31,6 +31,11 @@ class Search(NamedTuple):
     clusters: Sequence[Hashable]  # [example]: its gold passage
 
 
+def doubling(neurons: int) -> list[int]:
+    """1, 2, 4, … and at last all of so many neurons: where the search stops to look."""
+    return [2**i for i in range((neurons - 1).bit_length())] + [neurons]
+
+
 def counts(found: Mapping[tuple[str, str], ndarray], search: Search) -> Counts:
     """The counts (see above) from whether passages are found, {(model, order): bool [1 + silent, example]}."""
     return {key: first_lost(there, search.silent) for key, there in found.items()}
