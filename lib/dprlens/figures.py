@@ -202,21 +202,20 @@ def survival(panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) -> Figu
     """Survival curves, one panel below the other: {panel: {line: {k: share that survives k}}}.
 
     The k stand at equal distances, the last one is called "all". Curves are steps with bands, 95 %; a line whose name
-    ends in "(random)" is dashed, without a band, and has the colour of the one before it.
+    ends in " (random)" is dotted, without a band, and has the colour of the one named like it without that.
     """
     with mpl.rc_context(STYLE):
         figure, several = plt.subplots(len(panels), 1, figsize=(5, 2.5 * len(panels) + 0.9), sharex=True, squeeze=False)
         ks = sorted({k for lines in panels.values() for curve in lines.values() for k in curve})
+        names = list(dict.fromkeys(name.removesuffix(" (random)") for lines in panels.values() for name in lines))
         for axes, (title, lines) in zip(several[:, 0], panels.items(), strict=True):
-            solid = -1
             for name, curve in lines.items():
-                dashed = name.endswith("(random)")
-                solid += not dashed
-                colour = COLOURS[SURVIVORS[max(0, solid) % len(SURVIVORS)]]
+                dotted = name.endswith(" (random)")
+                colour = COLOURS[SURVIVORS[names.index(name.removesuffix(" (random)")) % len(SURVIVORS)]]
                 places, found = [ks.index(k) for k in curve], list(curve.values())
-                style = {"color": colour, "ls": ":" if dashed else "-", "lw": 1.4 if dashed else 2.2}
+                style = {"color": colour, "ls": ":" if dotted else "-", "lw": 1.4 if dotted else 2.2}
                 axes.step(places, [e.value for e in found], where="post", label=name, **style)
-                if not dashed:
+                if not dotted:
                     ends = [e.low for e in found], [e.high for e in found]
                     axes.fill_between(places, *ends, step="post", color=colour, alpha=0.15, lw=0)
             axes.set_title(title, fontweight="bold")
