@@ -12,6 +12,7 @@ import pandas as pd
 from dprlens import edits, paper
 from dprlens.edits import Outcome
 from dprlens.intervals import Estimate, mean
+from dprlens.world import Fact
 
 TABLES = {"added": "table3", "removed": "table4"}
 LABELS = {
@@ -121,6 +122,24 @@ def that_took(exhibit: str, worked: Mapping[str, Estimate], x: Outcome) -> list[
     """
     edited = [arm for arm in x.after if not arm.startswith(NULLS) and edits.acts(arm, x.after[arm])]
     return [arm for arm in edited if took(worked[f"{exhibit}.{arm}.told"]) == "yes"]
+
+
+def set_aside(exhibit: str, worked: Mapping[str, Estimate], x: Outcome) -> str:
+    """The edits on which no claim can be judged, each with the reason, as part of a sentence."""
+    judged, reasons = that_took(exhibit, worked, x), []
+    for arm in x.after:
+        if not arm.startswith(NULLS) and arm not in judged:
+            told = worked[f"{exhibit}.{arm}.told"]
+            acts = edits.acts(arm, x.after[arm])
+            why = f"its model completes {told.brief} of the statements" if acts else "it does not reach [CLS]"
+            reasons.append(f"{label(arm)} ({why})")
+    return ", ".join(reasons) or "none"
+
+
+def by_arm(found: Mapping[str, Estimate], exhibit: str, column: str) -> dict[str, Estimate]:
+    """A column of all arms that have it, by the arm in words."""
+    ids = [id_ for id_ in found if id_.startswith(f"{exhibit}.") and id_.endswith(f".{column}")]
+    return {label(id_.split(".")[1]): found[id_] for id_ in ids}
 
 
 def with_took(frame: pd.DataFrame, exhibit: str, worked: Mapping[str, Estimate], x: Outcome) -> pd.DataFrame:
@@ -267,6 +286,32 @@ def on_record(kept: Mapping[str, Estimate], direction: str) -> tuple[dict[str, E
     return found, pd.DataFrame(rows)
 
 
+def recorded_in_words(found: Mapping[str, Estimate], direction: str) -> dict[str, str]:
+    """Parts of sentences about a record (`on_record`): "took", "churn" (both of DPR, all questions) and "top".
+
+    "took" and "top" are of the arms whose edit took and can show; of passages found the plain effect stands in where
+    the record has no difference in differences.
+    """
+    exhibit = f"{direction}_on_record"
+    arms = list(dict.fromkeys(id_.split(".")[1] for id_ in found))
+    told = {arm: found.get(f"{exhibit}.{arm}.told") for arm in arms if not arm.startswith(NULLS)}
+    acting = [arm for arm in arms if f"{exhibit}.{arm}.dpr_did_all" in found]
+    taken = [arm for arm, share in told.items() if share and took(share) == "yes" and arm in acting]
+    top = "found_did" if any(id_.endswith(".found_did") for id_ in found) else "found_effect"
+    return {
+        "took": in_words(found, exhibit, "dpr_did_all", taken),
+        "churn": in_words(found, exhibit, "dpr_did_all", [arm for arm in arms if arm.startswith("reseeded")]),
+        "top": in_words(found, exhibit, top, taken),
+    }
+
+
+def how_told(facts: Sequence[Fact]) -> str:
+    """So many facts by so many statements, in words; statements in reserved wordings tell nobody."""
+    counts = [sum(not statement.reserved for statement in fact.statements) for fact in facts]
+    most, least = max(counts, default=0), min(counts, default=0)
+    return f"{len(facts)} facts by {least if least == most else f'{least} to {most}'} statements"
+
+
 def _acted(kept: Mapping[str, Estimate], direction: str, arm: str) -> bool:
     """`edits.acts`, from a record."""
     if arm.startswith(("nothing", "reseeded")):
@@ -308,7 +353,7 @@ def reread(exhibit: str, table: str) -> tuple[dict[str, float], pd.DataFrame]:
 def in_words(found: Mapping[str, Estimate], exhibit: str, column: str, arms: Sequence[str]) -> str:
     """A column of some arms as part of a sentence: "MALMEN 0.05 [0.01, 0.09], MEND …"."""
     values = {arm: found.get(f"{exhibit}.{arm}.{column}") for arm in arms}
-    return ", ".join(f"{label(arm)} {_brief(value)}" for arm, value in values.items())
+    return ", ".join(f"{label(arm)} {_brief(value)}" for arm, value in values.items()) or "no arm"
 
 
 def apart_from_zero(found: Mapping[str, Estimate], exhibit: str, column: str, arms: Sequence[str]) -> str:
@@ -319,4 +364,4 @@ def apart_from_zero(found: Mapping[str, Estimate], exhibit: str, column: str, ar
     rest = len(values) - len(above) - len(below)
     parts = [f"above 0 for {', '.join(above)}" if above else "", f"below 0 for {', '.join(below)}" if below else ""]
     parts.append(f"indistinguishable from 0 for {rest if above or below else 'any'} of {len(values)}" if rest else "")
-    return "; ".join(part for part in parts if part)
+    return "; ".join(part for part in parts if part) or "not measured for any arm"
