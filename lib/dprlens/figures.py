@@ -82,6 +82,26 @@ def rows_of_estimates(arms: Mapping[str, Mapping[str, Estimate]], label: str) ->
         return figure
 
 
+def forest(panels: Mapping[str, Mapping[str, Estimate]], label: str) -> Figure:
+    """Estimates with 95 % intervals about a line at 0, one row a group: {panel: {group: estimate}}, panels stacked."""
+    rows = [max(1, len(groups)) for groups in panels.values()]
+    with mpl.rc_context(STYLE):
+        size, heights = (5, 0.27 * sum(rows) + 0.6 * len(panels) + 0.4), {"height_ratios": rows}
+        figure, several = plt.subplots(
+            len(panels), 1, figsize=size, sharex=True, squeeze=False, gridspec_kw=heights, layout="constrained"
+        )
+        for axes, (title, groups) in zip(several[:, 0], panels.items(), strict=True):
+            axes.axvline(0, color=COLOURS["grey"], lw=0.8)
+            if groups:
+                _errors(axes, list(groups.values()), list(range(len(groups))), "blue", "o", title, across=True)
+            axes.set_yticks(range(len(groups)), _words(groups), size=9)
+            axes.set_ylim(len(groups) - 0.5, -0.5)
+            axes.set_title(title, fontweight="bold", size=10)
+            axes.grid(axis="x", alpha=0.25)
+        several[-1, 0].set_xlabel(label)
+        return figure
+
+
 def dose_response(arms: Mapping[str, Mapping[int, Estimate]], dose: str, response: str) -> Figure:
     """A response (0–1) against a dose from 0 up, with 95 % intervals; the doses stand at equal distances."""
     doses = sorted({d for arm in arms.values() for d in arm})
