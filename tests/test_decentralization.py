@@ -7,6 +7,9 @@ from dprlens import decentralization
 from dprlens.attribution import SITES, Attribution
 from dprlens.decentralization import (
     across,
+    across_thresholds,
+    at_threshold,
+    blocks_in_words,
     both,
     changed,
     concentration,
@@ -15,11 +18,12 @@ from dprlens.decentralization import (
     gains,
     label,
     on_topic,
-    pathways,
+    paired,
+    strength,
     strip_in_words,
 )
-from dprlens.intervals import difference, mean, over_runs
-from dprlens.neurons import activity, participation
+from dprlens.intervals import Estimate, difference, mean, over_runs
+from dprlens.neurons import activity, participation, union_gain, union_ratio
 
 RNG = np.random.default_rng(2)
 CLUSTERS = list("aabbcdef")
@@ -107,33 +111,36 @@ def test_changes_are_relative_to_the_untouched_row_and_to_the_scale():
     assert found["causal.dpr.found"] == mean(places[0] < 20, CLUSTERS)
 
 
-def test_pathways_on_ones_fingers():
-    """Four questions; pre-trained finds three, DPR two of these and the fourth."""
-    silent = [1, 2, 4]
-    lost_at = {"pretrained": (1, 2, 4, 0), "dpr": (4, 8, 0, 2)}
-
-    def found_with(counts) -> np.ndarray:
-        return np.array([[n > k for n in counts] for k in (0, *silent)])
-
-    models = {name: {"top": found_with(n), "random": found_with(n)} for name, n in lost_at.items()}
-    found = pathways("pathways", models, silent, list("abcd"))
-    assert found["pathways.pretrained.found"].value == found["pathways.dpr.found"].value == 0.75
-    assert found["pathways.pretrained.silenced"].value == pytest.approx((1 * 2 * 4) ** (1 / 3))
-    assert found["pathways.dpr.silenced_random"].value == pytest.approx((4 * 8 * 2) ** (1 / 3))
-    assert found["pathways.both.questions"] == 2
-    assert found["pathways.both.dpr.silenced"].value == pytest.approx((4 * 8) ** 0.5)
-    assert found["pathways.both.dpr_over_pretrained"].value == pytest.approx(((4 / 1) * (8 / 2)) ** 0.5)
+def test_paired_numbers_are_those_of_the_two_models():
+    found = paired("figure2", MODELS, CLUSTERS)
+    for model in ("dpr", "dpr1"):
+        minus, over = (f"figure2.{model}_{word}_pretrained" for word in ("minus", "over"))
+        for site in SITES:
+            a, b = MODELS[model][site], MODELS["pretrained"][site]
+            for name, part in [(f"block{i}.{site}", slice(i, i + 1)) for i in range(2)] + [(site, slice(None))]:
+                pair = a[:, part], b[:, part]
+                assert found[f"{minus}.{name}.union"] == union_gain(*pair, CLUSTERS)
+                assert found[f"{over}.{name}.union"] == union_ratio(*pair, CLUSTERS)
+                assert found[f"{over}.{name}.union"].value == pytest.approx(pair[0].any(0).sum() / pair[1].any(0).sum())
+        shared = [activity(both(MODELS[one]), CLUSTERS).sharing.value for one in (model, "pretrained")]
+        assert found[f"{minus}.sharing"].value == pytest.approx(shared[0] - shared[1])
+    assert not any("pretrained_" in id_ for id_ in found)
 
 
-def test_without_shared_questions_there_is_no_ratio():
-    none = np.zeros((2, 3), bool)
-    there = np.array([[True] * 3, [False] * 3])
-    models = {"pretrained": {"top": none, "random": none}, "dpr": {"top": there, "random": there}}
-    found = pathways("pathways", models, [1], list("abc"))
-    assert found["pathways.both.questions"] == 0
-    assert "pathways.both.dpr_over_pretrained" not in found
-    assert "pathways.pretrained.silenced" not in found
-    assert found["pathways.dpr.silenced"].value == 1
+def test_blocks_are_told_by_their_side_of_zero():
+    ends = [(1, 2), (-1, 1), (-3, -2), (0.5, 4), (0, 1)]
+    found = {f"a.block{b}.union": Estimate(sum(e) / 2, *e, 9) for b, e in enumerate(ends)}
+    words = blocks_in_words(found, "a.block{}.union")
+    assert words == "above 0 in blocks 0, 3; below 0 in block 2; on both sides of 0 in blocks 1, 4"
+
+
+def test_strength_is_over_all_examples():
+    strong = {"bert": np.array([3, 3, 1, 0, 9, 9, 5, 4]), "dpr": np.array([4, 3, 2, 1, 8, 9, 7, 6])}
+    found = strength("table2", strong, CLUSTERS)
+    assert found["table2.more_strong"].value == 5 / 8  # ties are not more
+    assert found["table2.more_strong"].n == 8
+    assert found["table2.bert.strong"] == mean(strong["bert"], CLUSTERS)
+    assert found["table2.dpr_minus_bert.strong"] == difference(strong["dpr"], strong["bert"], CLUSTERS)
 
 
 def test_worlds_are_compared_by_ratios():
@@ -146,8 +153,40 @@ def test_worlds_are_compared_by_ratios():
     expected = over_runs(logs)
     got = found["worlds.dpr_over_pretrained.intermediate.union"]
     assert got == pytest.approx((2**expected.value, 2**expected.low, 2**expected.high, 3))
-    assert {id_.split(".", 2)[2] for id_ in found} == set(decentralization.ACROSS)
+    blocks = {f"block{b}.{site}.union" for b in range(2) for site in SITES}
+    assert {id_.split(".", 2)[2] for id_ in found} == {*decentralization.ACROSS, *blocks, "more_strong"}
     assert across("worlds", worlds[:1], 0.2) == {}
+
+
+def test_worlds_are_compared_block_by_block_and_with_the_controls():
+    worlds = [
+        {name: attributions(s + 10 * i) for i, name in enumerate(("pretrained", "dpr", "shuffled"))} for s in (0, 1)
+    ]
+    found = across("ratios", worlds, 0.2)
+    assert {id_.split(".")[1] for id_ in found} == {
+        "dpr_over_pretrained", "shuffled_over_pretrained", "dpr_over_shuffled"
+    }  # fmt: skip
+    logs, more = [], []
+    for world in worlds:
+        active = {name: one.active(0.2) for name, one in world.items()}
+        unions = {name: one.by_site(active[name])["output"][:, 1].any(0).sum() for name, one in world.items()}
+        logs.append(np.log2(unions["dpr"] / unions["shuffled"]))
+        more.append(np.mean(active["dpr"].sum((1, 2)) > active["shuffled"].sum((1, 2))))
+    assert found["ratios.dpr_over_shuffled.block1.output.union"].value == pytest.approx(2 ** np.mean(logs))
+    assert found["ratios.dpr_over_shuffled.more_strong"] == over_runs(more)
+
+
+def test_thresholds_over_worlds_have_ids_of_their_own():
+    worlds = [
+        {name: attributions(s + 10 * i) for i, name in enumerate(("pretrained", "dpr", "random"))} for s in (0, 1)
+    ]
+    found = across_thresholds("ratios", worlds, [0.05, 0.3])
+    assert at_threshold(0.05) == "t0_05"
+    for t in (0.05, 0.3):
+        id_ = "dpr_over_pretrained.intermediate.union"
+        assert found[f"ratios.{at_threshold(t)}.{id_}"] == across("ratios", worlds, t)[f"ratios.{id_}"]
+    assert not any("random" in id_ or "block" in id_ for id_ in found)
+    assert across_thresholds("ratios", worlds[:1], [0.05]) == {}
 
 
 def test_a_ratio_to_nothing_is_left_out():

@@ -8,7 +8,7 @@ import pytest
 
 from dprlens import edits
 from dprlens.edits import Chosen, Outcome, ProtocolSpec, asking_less, choose, columns, contrast, eligible, told
-from dprlens.intervals import difference, exact, gap, mcnemar, mean
+from dprlens.intervals import difference, exact, gap, kappa, mcnemar, mean
 from dprlens.world import Fact, Statement
 
 W, R = False, True  # wrong, right
@@ -70,6 +70,8 @@ def test_the_columns_of_table_3():
     assert found.dpr_effect == gap([1, 0], [1], ["a", "a"], ["b"])
     assert found.found == mean([1, 0], ["a", "a"])
     assert found.found_effect == gap([1, 0], [1], ["a", "a"], ["b"])
+    assert found.found_did == found.found_effect  # none was found before
+    assert found.added_minus_off_target == gap([1, 1], [0, 1, 0, 1], ["a", "a"], list("bcde"))
 
 
 def test_the_columns_of_table_4_count_what_is_lost():
@@ -105,6 +107,88 @@ def test_no_edit_leaves_no_trace():
         found = columns(before, before, chosen, direction, 2)
         assert found.probing.value == found.dpr_all.value == found.off_target_rate.value == 0
         assert found.off_target_flips == found.off_target_edits == exact(0)
+
+
+def two_groups(found_edited, found_bystanders, n=20):
+    """Wrong questions on edited facts (e…) and bystanders (b…), so many of each with their passage among the first."""
+    table = [
+        (f"{group}{i:02}", "lexical", 0.0, W, W, 0 if i < found else 99)
+        for group, found in (("e", found_edited), ("b", found_bystanders))
+        for i in range(n)
+    ]
+    halves = ([f"{group}{i:02}" for i in range(n)] for group in "eb")
+    return rows(table), Chosen(*map(tuple, halves))
+
+
+def test_a_gap_that_the_draw_made_is_an_effect_and_no_difference_in_differences():
+    unedited, chosen = two_groups(18, 4)  # 18 edited facts' passages were found before any edit
+    found = columns(unedited, unedited, chosen, "added", 2)
+    assert found.found_effect.value == pytest.approx(0.7)
+    assert found.found_effect.low > 0.3
+    assert found.found_did.value == 0
+    swapped, _ = two_groups(17, 3)  # one fewer in each half
+    assert columns(unedited, swapped, chosen, "added", 2).found_did.value == pytest.approx(0)
+
+
+def test_what_an_edit_adds_to_a_gap_is_the_difference_in_differences():
+    unedited, chosen = two_groups(12, 2)
+    edited, _ = two_groups(20, 2)  # 8 more of 20, all by the edit
+    found = columns(unedited, edited, chosen, "added", 2)
+    assert found.found_effect.value == pytest.approx(0.9)
+    assert found.found_did.value == pytest.approx(0.4)
+    change = [0.0] * 12 + [1.0] * 8
+    assert found.found_did == gap(change, [0.0] * 20, chosen.edited, chosen.bystanders)
+    assert found.found_did.low > 0
+
+
+def test_pairing_makes_the_interval_of_a_difference_in_differences_shorter():
+    unedited, chosen = two_groups(10, 10)
+    edited, _ = two_groups(13, 10)
+    found = columns(unedited, edited, chosen, "added", 2)
+    assert found.found_did.value == pytest.approx(found.found_effect.value)
+    width = [x.high - x.low for x in (found.found_did, found.found_effect)]
+    assert width[0] < 0.8 * width[1]
+
+
+@pytest.mark.parametrize("direction", edits.DIRECTIONS)
+def test_probe_and_dpr_have_no_gap_before_the_edit_for_they_chose_the_questions(direction):
+    rng = np.random.default_rng(1)
+    known = {f"f{i}": float(rng.integers(2)) for i in range(30)}
+    facts = [f"f{i}" for i in rng.integers(30, size=300)]
+
+    def draw():
+        return rows([(f, "lexical", known[f], *map(bool, rng.integers(2, size=2)), rng.integers(40)) for f in facts])
+
+    one, other = draw(), draw()
+    chosen = choose(one, direction, ProtocolSpec(facts=9, choices=(2,)), 0)
+    found = columns(one, other, chosen, direction, 2)
+    assert found.probing_did == found.probing_effect
+    assert found.dpr_did == found.dpr_effect
+    assert found.found_did != found.found_effect
+    retrained = columns(one, other, chosen, direction, 2, probe="retrained")
+    assert retrained.probing_did != retrained.probing_effect  # here the retrained probe is the first one turned round
+
+
+def test_reach_is_the_mean_move_of_cls_and_says_who_acts():
+    far = before.assign(moved=[0.3, 0.1, 0.2, 0.2, 0.0, 0.4])
+    assert edits.reach(far) == mean(far["moved"], before["fact"])
+    assert edits.acts("mend", far)
+    still = before.assign(moved=0.9 * edits.REACH)
+    assert not edits.acts("mend", still)
+    assert not edits.acts("nothing", before.assign(moved=0.0))
+    assert edits.acts("reseeded1", before.assign(moved=0.0))  # trained again, which moves its verdicts
+
+
+def test_agreement_is_kappa_on_the_edited_facts_eligible_questions():
+    unedited, chosen = two_groups(0, 0)
+    a = unedited.assign(probe2=[i % 2 == 0 for i in range(40)])
+    b = unedited.assign(probe2=[i % 4 == 0 for i in range(40)])
+    x = Outcome("added", chosen, unedited, {"a": a, "b": b, "same": unedited})
+    found = edits.agreement(x, "a", "b", 2)
+    assert found == kappa(a["probe2"][:20], b["probe2"][:20], chosen.edited)
+    assert edits.agreement(x, "a", "a", 2).value == 1
+    assert edits.agreement(x, "a", "same", 2) is None
+    assert edits.agreement(x._replace(chosen=Chosen(("x",), ("y",))), "a", "b", 2) is None
 
 
 def by_hand(before, after, edited, direction):

@@ -22,6 +22,7 @@ def judged(seed):
         for what in ("probe", "retrained", "match"):
             frame[f"{what}{n}"] = rng.random(N) < 0.4
     frame["place"] = rng.integers(0, 50, N)
+    frame["moved"] = rng.uniform(0.1, 0.9, N)
     return frame
 
 
@@ -29,7 +30,7 @@ ARMS = ["mend", "finetuning", "unrelated_mend", "random_mend", "nothing", "resee
 
 
 def outcome(direction="added"):
-    before = judged(0)
+    before = judged(0).assign(moved=0.0)
     rows = {arm: judged(i + 1) for i, arm in enumerate(ARMS)} | {"nothing": before}
     facts = sorted(before["fact"][edits.eligible(before, direction, 2)].unique())
     half = len(facts) // 2
@@ -92,6 +93,68 @@ def test_chosen_columns_show_a_dash_for_what_has_no_value():
     frame = effects.chosen_columns("t", {"t.mend.a": exact(3)}, x, {"a": "A", "b": "B"})
     assert frame.iloc[0].tolist() == ["MEND", "3", "–"]
     assert len(frame) == len(ARMS)
+    assert frame.iloc[ARMS.index("nothing")].tolist() == ["no edit", "baseline", "baseline"]
+
+
+def still(x, arm):
+    """The same, with an arm whose edit hardly moves [CLS]."""
+    return x._replace(after=x.after | {arm: x.after[arm].assign(moved=edits.REACH / 2)})
+
+
+def test_what_cannot_move_has_no_number_but_counts_and_the_table_says_why():
+    x = outcome()
+    whole, found = effects.numbers("table3", x, 2), effects.numbers("table3", still(x, "mend"), 2)
+    assert {id_ for id_ in found if ".mend." in id_} == {f"table3.mend.{name}" for name in effects.PLAIN}
+    assert {id_ for id_ in found if ".nothing." in id_} == {f"table3.nothing.{name}" for name in effects.PLAIN}
+    for arm in ("finetuning", "reseeded1"):
+        assert {id_: v for id_, v in found.items() if f".{arm}." in id_} == {
+            id_: value for id_, value in whole.items() if f".{arm}." in id_
+        }
+        assert f"table3.{arm}.found_did" in found
+    frame = effects.printed("table3", found, still(x, "mend"))
+    assert frame.iloc[0].tolist()[1::2] == ["cannot move", "cannot move"]
+    assert frame.iloc[1, 1] == "0.57"  # the paper's row stays
+    against, frame = effects.against_nulls("nulls", still(x, "mend"), ["mend", "finetuning"], 2)
+    assert not any("mend_minus" in id_ for id_ in against)
+    assert {*frame[""]} == {label("finetuning")}
+
+
+def test_reach_is_reported_of_edits():
+    x = outcome()
+    found = effects.reach("added_reach", x)
+    assert {*found} == {f"added_reach.{arm}" for arm in ARMS if arm not in ("nothing", "reseeded1")}
+    assert found["added_reach.mend"] == edits.reach(x.after["mend"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.91, 1, "yes"), (0.5, 0.9, "no"), (0.89, 0.95, "unclear"), (0.9, 0.95, "unclear")]
+)
+def test_whether_an_edit_took_is_read_off_the_interval(low, high, word):
+    assert effects.took(Estimate((low + high) / 2, low, high, 9)) == word
+
+
+def test_a_claim_is_judged_on_edits_that_took_and_can_show():
+    x = outcome()
+    told = dict.fromkeys(ARMS, Estimate(0.97, 0.95, 0.99, 9)) | {"finetuning": Estimate(0.5, 0.4, 0.6, 9)}
+    worked = {f"c.{arm}.told": value for arm, value in told.items()}
+    assert effects.that_took("c", worked, x) == ["mend"]
+    assert effects.that_took("c", worked, still(x, "mend")) == []
+    frame = effects.with_took(effects.printed("table3", effects.numbers("table3", x, 2), x), "c", worked, x)
+    assert frame["edit took"].tolist() == ["yes (0.97)", "", "no (0.50)", *["null arm"] * 4]
+    assert frame.columns[1] == "edit took"
+
+
+def test_agreements_are_of_malmen_and_mend_with_all_that_act():
+    x = outcome()
+    x = x._replace(after=x.after | {"malmen": judged(9)})
+    found, frame = effects.agreements("added_agreement", x, 2)
+    assert frame.iloc[0, :2].tolist() in (["MEND", "MALMEN"], ["MALMEN", "MEND"])
+    pairs = {id_.split(".")[1] for id_ in found}
+    assert "mend_malmen" in pairs
+    assert not any("nothing" in pair for pair in pairs)
+    assert all(pair.startswith(("mend_", "malmen_")) for pair in pairs)
+    assert found["added_agreement.mend_malmen.probe"] == edits.agreement(x, "mend", "malmen", 2)
+    assert len(frame) == 1 + 2 * 4
 
 
 def test_against_every_null_arm_but_no_edit():
@@ -125,7 +188,7 @@ def test_how_far_cls_moved_by_what_is_read():
     found = effects.moved("moved", far)
     assert found["moved.mend.edited"] == mean([0.5, 0.1], ["a", "a"])
     assert found["moved.mend.gold"].value == 0.7
-    assert found["moved.nothing.edited"] == exact(0.0)
+    assert not any("nothing" in id_ for id_ in found)
 
 
 def test_selection_counts_facts_and_questions():
@@ -149,20 +212,34 @@ def test_what_there_is_to_win_are_known_links():
 
 
 def test_what_is_on_record_is_shown_for_every_arm():
+    one, two, three = (Estimate(value, value - 0.1, value + 0.1, 9) for value in (0.1, 0.2, 0.3))
     kept = {
         "table3.mend.off_target_flips": exact(7),
-        "table3.mend.probing_added": Estimate(0.4, 0.3, 0.5, 9),
-        "added_found.mend.found_effect": Estimate(0.1, 0.0, 0.2, 9),
+        "added_cloze.mend.told": one,
+        "added_found.mend.found_effect": two,
+        "added_effects.mend.dpr_effect": one,
+        "added_effects.mend.dpr_did": three,
         "table3.reseeded2.off_target_flips": exact(3),
-        "added_effects.reseeded2.dpr_effect": Estimate(0.2, 0.1, 0.3, 9),
+        "added_effects.reseeded2.dpr_effect": two,
+        "table3.nothing.off_target_flips": exact(0),
+        "table3.nothing.dpr_effect": exact(0.0),
+        "added_found.nothing.found_effect": one,
+        "table3.transformer_patcher.off_target_flips": exact(0),
+        "table3.transformer_patcher.dpr_effect": exact(0.0),
+        "added_cloze.transformer_patcher.told": one,
+        "added_moved.transformer_patcher.others": Estimate(0.001, 0, 0.002, 9),
     }
     found, frame = effects.on_record(kept, "added")
-    assert frame[""].tolist() == ["MEND", label("reseeded2")]
-    assert frame["probe"].tolist() == [kept["table3.mend.probing_added"].brief, "–"]
+    assert frame[""].tolist() == ["MEND", label("reseeded2"), "no edit", "Transformer-Patcher"]
+    assert frame["DiD, DPR"].tolist() == [three.brief, two.brief, "baseline", "cannot move"]
+    assert frame[f"DiD, first {edits.TOP}"].tolist() == ["–", "–", "baseline", "cannot move"]  # of no older record
     assert found == {
-        "added_on_record.mend.probing_added": kept["table3.mend.probing_added"],
-        "added_on_record.mend.found_effect": kept["added_found.mend.found_effect"],
-        "added_on_record.reseeded2.dpr_effect": kept["added_effects.reseeded2.dpr_effect"],
+        "added_on_record.mend.told": one,
+        "added_on_record.mend.found_effect": two,
+        "added_on_record.mend.dpr_did": three,
+        "added_on_record.reseeded2.dpr_did": two,
+        "added_on_record.nothing.found_effect": one,
+        "added_on_record.transformer_patcher.told": one,
     }
     assert effects.on_record({}, "removed")[0] == {}
 
@@ -194,9 +271,9 @@ def test_sentences_about_effects():
     }
     arms = ["mend", "malmen", "finetuning", "rehearsal"]
     assert apart_from_zero(found, "t", "e", arms) == (
-        "above 0 for MEND; below 0 for MALMEN; not to be told from 0 for 1 of 3"
+        "above 0 for MEND; below 0 for MALMEN; indistinguishable from 0 for 1 of 3"
     )
-    assert apart_from_zero({"t.mend.e": exact(0.0)}, "t", "e", arms) == "not to be told from 0 for any of 1"
+    assert apart_from_zero({"t.mend.e": exact(0.0)}, "t", "e", arms) == "indistinguishable from 0 for any of 1"
     assert in_words(found, "t", "e", ["mend", "rehearsal"]) == (
         f"MEND {found['t.mend.e'].brief}, more masked-LM, with rehearsal –"
     )

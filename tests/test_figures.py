@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from dprlens.figures import (
     COLOURS,
     MARKS,
+    SURVIVORS,
     accuracy_by_k,
     by_layer,
     dose_response,
@@ -19,8 +20,10 @@ from dprlens.figures import (
     longest,
     points,
     rows_of_estimates,
+    spanning,
     strips,
     surface,
+    survival,
 )
 from dprlens.intervals import Estimate
 
@@ -318,6 +321,37 @@ def test_strips_of_nothing_can_be_drawn():
 def test_pictures_to_be_compared_have_the_same_axis():
     for axes in by_layer(CURVES, "accuracy", limits=(0, 1)).axes:
         assert axes.get_ylim() == (0, 1)
+
+
+LIVES = {
+    "lexical": {
+        "BERT": {0: Estimate(1, 1, 1, 9), 1: Estimate(0.5, 0.3, 0.7, 9), 2048: Estimate(0.2, 0.1, 0.4, 9)},
+        "BERT (random)": {0: Estimate(1, 1, 1, 9), 1: Estimate(0.9, 0.8, 1, 9), 2048: Estimate(0.6, 0.4, 0.7, 9)},
+    },
+    "other": {"DPR": {0: Estimate(1, 1, 1, 5), 1: Estimate(1, 1, 1, 5), 4096: Estimate(0.8, 0.5, 1, 5)}},
+}
+
+
+def test_survival_is_drawn_in_steps_that_end_with_all_neurons():
+    figure = survival(LIVES)
+    lexical, other = figure.axes
+    solid, dotted = lexical.lines
+    assert solid.get_drawstyle() == "steps-post"
+    assert (solid.get_xdata().tolist(), solid.get_ydata().tolist()) == ([0, 1, 2], [1, 0.5, 0.2])
+    assert other.lines[0].get_xdata().tolist() == [0, 1, 3]
+    assert solid.get_color() == dotted.get_color() == COLOURS[SURVIVORS[0]]
+    assert (solid.get_linestyle(), dotted.get_linestyle()) == ("-", ":")
+    assert other.lines[0].get_color() == COLOURS[SURVIVORS[1]]  # one colour a model, though it stands first here
+    assert len(lexical.collections) == 1  # the random order has no band
+    assert ticks(other.get_xticklabels()) == ["0", "1", "all"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["BERT", "BERT (random)", "DPR"]
+
+
+def test_one_axis_spans_all_intervals_and_nothing():
+    low, high = spanning(LIVES)
+    assert (low, high) == pytest.approx((-0.05, 1.05))
+    below = {"a": {"b": {0: Estimate(-2, -3, -1, 4)}}}
+    assert spanning(below) == pytest.approx((-3.15, 0.15))
 
 
 def test_places_on_the_axis_may_have_names():

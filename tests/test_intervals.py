@@ -11,6 +11,7 @@ from dprlens.intervals import (
     gap,
     holm,
     jackknife,
+    kappa,
     mcnemar,
     mean,
     over_runs,
@@ -370,6 +371,40 @@ def test_mcnemar_rejects_equal_arms_no_more_often_than_it_says():
 def test_arms_on_other_items_are_refused(refused):
     with refused("3 and 2 items", "the same items"):
         mcnemar([1, 0, 1], [1, 0])
+
+
+def test_kappa_by_hand():
+    a, b = [1] * 50 + [0] * 50, [1] * 40 + [0] * 10 + [1] * 20 + [0] * 30  # alike on 70, by chance on .5·.6 + .5·.4
+    found = kappa(a, b)
+    assert found.value == pytest.approx((0.7 - 0.5) / 0.5)
+    assert found.low < found.value < found.high
+    assert found.n == 100
+    assert kappa(a, a)[:3] == (1, 1, 1)
+
+
+def test_kappa_of_independent_verdicts_has_zero_inside_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for seed in range(200):
+        found = kappa(rng.random(80) < 0.3, rng.random(80) < 0.6, seed=seed, resamples=400)
+        inside += found.low <= 0 <= found.high
+    assert 0.88 <= inside / 200 <= 0.99
+
+
+def test_kappa_draws_clusters_whole():
+    rng = np.random.default_rng(0)
+    a = rng.random(40) < 0.5
+    b = a ^ (rng.random(40) < 0.25)
+    once, thrice = kappa(a, b), kappa(np.repeat(a, 3), np.repeat(b, 3), np.repeat(range(40), 3))
+    assert once.value == pytest.approx(thrice.value)
+    assert thrice.high - thrice.low == pytest.approx(once.high - once.low, rel=0.1)
+
+
+def test_kappa_refuses_other_items_and_one_sided_verdicts(refused):
+    with refused("2 and 3 items"):
+        kappa([0, 1], [0, 1, 1])
+    with refused("always says the same"):
+        kappa([0, 1], [1, 1])
 
 
 def test_holm_by_hand():

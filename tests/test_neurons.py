@@ -20,9 +20,11 @@ from dprlens.neurons import (
     participation,
     sample,
     sharing,
+    sharing_gain,
     strongest,
     union,
     union_gain,
+    union_ratio,
 )
 
 RNG = np.random.default_rng(5)
@@ -112,7 +114,47 @@ def test_the_gain_in_union_is_paired():
     other = RNG.random(ACTIVE.shape) < 0.1
     found = union_gain(ACTIVE, other, CLUSTERS)
     assert found.value == counted(ACTIVE)[0] - counted(other)[0]
-    assert tuple(union_gain(ACTIVE, ACTIVE, CLUSTERS)[:3]) == (0, 0, 0)
+    assert tuple(union_gain(ACTIVE, ACTIVE, CLUSTERS)[:3]) == (0, 0, 0)  # neurons come and go in both alike
+
+
+def test_a_union_that_no_cluster_matters_to_is_not_known_exactly():
+    """Three neurons that are always active, and one: the gain is 2, give or take a neuron that was just not seen."""
+    a, b = np.zeros((2, 12, 1, 5), bool)
+    a[:, :, :3], b[:, :, 0] = True, True
+    half = 1.959964 * 7 / 8  # eight clusters
+    assert union_gain(a, b, CLUSTERS) == pytest.approx((2, 2 - half, 2 + half, 12), rel=1e-5)
+    ratio = union_ratio(a, b, CLUSTERS)
+    assert ratio.value == pytest.approx(3)
+    assert ratio.low < 2 < 4 < ratio.high
+
+
+def test_the_interval_of_a_ratio_of_unions_is_that_of_its_logarithm():
+    other, names = np.random.default_rng(6).random(ACTIVE.shape) < 0.05, np.array(CLUSTERS)
+    logs = [
+        np.log(counted(ACTIVE[names != name])[0] / counted(other[names != name])[0]) for name in dict.fromkeys(CLUSTERS)
+    ]
+    half = 1.959964 * np.sqrt((len(logs) - 1) / len(logs) * ((logs - np.mean(logs)) ** 2).sum())
+    value = counted(ACTIVE)[0] / counted(other)[0]
+    expected = value, value * np.exp(-half), value * np.exp(half), 12
+    assert union_ratio(ACTIVE, other, CLUSTERS) == pytest.approx(expected, rel=1e-5)
+    back = union_ratio(other, ACTIVE, CLUSTERS)
+    assert (back.low, back.high) == pytest.approx((1 / expected[2], 1 / expected[1]))
+
+
+def test_a_union_that_hangs_on_one_cluster_has_no_ratio():
+    one = np.zeros_like(ACTIVE)
+    one[5:6, 0, 0] = True  # the only example of its cluster
+    assert union_ratio(ACTIVE, one, CLUSTERS) is None
+    assert union_ratio(one, ACTIVE, CLUSTERS) is None
+    assert union_ratio(np.zeros_like(ACTIVE), ACTIVE, CLUSTERS) is None
+
+
+def test_the_gain_in_sharing_is_paired():
+    other, names = np.random.default_rng(6).random(ACTIVE.shape) < 0.2, np.array(CLUSTERS)
+    gains = [counted(ACTIVE[names != name])[2] - counted(other[names != name])[2] for name in dict.fromkeys(CLUSTERS)]
+    half = 1.959964 * np.sqrt((len(gains) - 1) / len(gains) * ((gains - np.mean(gains)) ** 2).sum())
+    value = counted(ACTIVE)[2] - counted(other)[2]
+    assert sharing_gain(ACTIVE, other, CLUSTERS) == pytest.approx((value, value - half, value + half, 12), rel=1e-5)
 
 
 def test_chance_sharing_is_the_mean_over_shuffles():

@@ -5,15 +5,15 @@ on probes (choice PR-3).
 """
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy import ndarray
 
 from dprlens.attribution import SITES, Attribution
 from dprlens.intervals import Estimate, difference, mean, over_runs
-from dprlens.interventions import KINDS, first_lost
-from dprlens.neurons import MEASURES, SHARES, activity, at_least, union_gain
+from dprlens.interventions import KINDS
+from dprlens.neurons import MEASURES, SHARES, activity, at_least, sharing_gain, union_gain, union_ratio
 from dprlens.world import Question, World
 
 LABELS = {  # of models
@@ -84,6 +84,40 @@ def gains(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]
     return found
 
 
+def paired(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate | None]:
+    """Each model beside pre-trained BERT on the same examples: what a comparison of two `counts` must be judged on.
+
+    By block and site, and by site over all blocks: figure1.dpr_minus_pretrained.block3.output.union, and
+    figure1.dpr_over_pretrained.… (None where there is no ratio, see `neurons.union_ratio`); over all neurons
+    figure1.dpr_minus_pretrained.sharing.
+    """
+    found: dict[str, Estimate | None] = {}
+    before = models["pretrained"]
+    for model, sites in models.items():
+        if model == "pretrained":
+            continue
+        minus, over = (f"{figure}.{model}_{word}_pretrained" for word in ("minus", "over"))
+        found[f"{minus}.sharing"] = sharing_gain(both(sites), both(before), clusters)
+        for site, active in sites.items():
+            blocks = {f"block{b}.{site}": slice(b, b + 1) for b in range(active.shape[1])} | {site: slice(None)}
+            for name, part in blocks.items():
+                pair = active[:, part], before[site][:, part]
+                found[f"{minus}.{name}.union"] = union_gain(*pair, clusters)
+                found[f"{over}.{name}.union"] = union_ratio(*pair, clusters)
+    return found
+
+
+def blocks_in_words(found: Mapping[str, Estimate | None], id_: str) -> str:
+    """In which blocks the intervals of a difference, {} in its id for the block, lie above or below 0."""
+    sides: dict[str, list[str]] = {"above": [], "below": [], "on both sides of": []}
+    block = 0
+    while e := found.get(id_.format(block)):
+        sides["above" if e.low > 0 else "below" if e.high < 0 else "on both sides of"].append(str(block))
+        block += 1
+    told = [f"{side} 0 in {'block' if len(of) == 1 else 'blocks'} {', '.join(of)}" for side, of in sides.items() if of]
+    return "; ".join(told)
+
+
 def concentration(
     exhibit: str, models: Mapping[str, Attribution], clusters: Sequence[Hashable], without: Sequence[int] = ()
 ) -> dict[str, Estimate]:
@@ -146,69 +180,92 @@ def changed(
     return found
 
 
-def pathways(
-    exhibit: str,
-    models: Mapping[str, Mapping[str, ndarray]],
-    ks: Sequence[int],
-    clusters: Sequence[Hashable],
-) -> dict[str, Estimate]:
-    """How many neurons must be silent before a question's passage is lost: geometric means over questions.
-
-    `models` {model: {order: whether it is found [1 + count, example]}}, orders "top" and "random".
-    {model}.silenced: over the questions that this model finds. both.{model}.silenced: over those that all find, and
-    both.dpr_over_pretrained their ratio. A question that survives all counts as twice the last one.
-    """
-    found: dict[str, Estimate] = {}
-    names = np.array(clusters, dtype=object)
-    lost = {m: {order: first_lost(there, ks) for order, there in of.items()} for m, of in models.items()}
-    there = {model: of["top"] > 0 for model, of in lost.items()}
-    for model, of in lost.items():
-        found[f"{exhibit}.{model}.found"] = mean(there[model], clusters)
-        for order, n in of.items():
-            name = "silenced" if order == "top" else f"silenced_{order}"
-            if there[model].any():
-                found[f"{exhibit}.{model}.{name}"] = _power(mean(np.log2(n[there[model]]), names[there[model]]))
-    shared = np.all([*there.values()], axis=0)
-    found[f"{exhibit}.both.questions"] = int(shared.sum())
-    if shared.any():
-        logs = {model: np.log2(of["top"][shared]) for model, of in lost.items()}
-        for model, values in logs.items():
-            found[f"{exhibit}.both.{model}.silenced"] = _power(mean(values, names[shared]))
-        ratio = difference(logs["dpr"], logs["pretrained"], names[shared])
-        found[f"{exhibit}.both.dpr_over_pretrained"] = _power(ratio)
-    return found
-
-
 def _power(logs: Estimate) -> Estimate:
     return Estimate(2**logs.value, 2**logs.low, 2**logs.high, logs.n)
 
 
 def summary(found: Attribution, threshold: float) -> dict[str, float]:
-    """What is compared over worlds, of one model: the numbers of `ACROSS`."""
+    """What is compared over worlds, of one model: the numbers of `ACROSS`, and the unions of each block and site."""
     sites = found.by_site(found.active(threshold))
     one = [str(i) for i in range(len(found.value))]
     values = {f"{site}.union": float(active.any(0).sum()) for site, active in sites.items()}
     values |= {f"{site}.active": float(active.sum((1, 2)).mean()) for site, active in sites.items()}
     values["sharing"] = activity(both(sites), one).sharing.value
     values["participation"] = float(MEASURES["participation"](found.scores).mean())
+    for site, active in sites.items():
+        values |= {f"block{b}.{site}.union": float(n) for b, n in enumerate(active.any(0).sum(1))}
     return values
 
 
 def across(exhibit: str, worlds: Sequence[Mapping[str, Attribution]], threshold: float) -> dict[str, Estimate]:
-    """Each model over pre-trained BERT, as a ratio, geometric mean over worlds with Student's interval.
+    """Models beside each other over worlds: id -> estimate with Student's interval, n worlds.
 
-    `worlds` [world] {model: attributions}; nothing for fewer than two. What is 0 somewhere has no ratio.
+    `worlds` [world] {model: attributions}; nothing for fewer than two. Each model over pre-trained BERT, and DPR over
+    each other, as a ratio (geometric mean; what is 0 somewhere has none): ratios.dpr_over_pretrained.sharing, and so
+    for all numbers of `summary`. more_strong: share of a world's examples for which the first of the two has more
+    active neurons.
     """
     if len(worlds) < 2:
         return {}
-    worlds = [{model: summary(one, threshold) for model, one in world.items()} for world in worlds]
+    summaries = [{model: summary(one, threshold) for model, one in world.items()} for world in worlds]
     found = {}
-    for model, what in ((m, what) for m in worlds[0] if m != "pretrained" for what in ACROSS):
-        pairs = [(world[model][what], world["pretrained"][what]) for world in worlds]
-        if all(value > 0 for pair in pairs for value in pair):
-            logs = [np.log2(a / b) for a, b in pairs]
-            found[f"{exhibit}.{model}_over_pretrained.{what}"] = _power(over_runs(logs))
+    for a, b in _contrasts(worlds[0]):
+        for what in summaries[0][a]:
+            ratio = _ratio_over_runs([(of[a][what], of[b][what]) for of in summaries])
+            if ratio:
+                found[f"{exhibit}.{a}_over_{b}.{what}"] = ratio
+        more = [_strong(world[a], threshold) > _strong(world[b], threshold) for world in worlds]
+        found[f"{exhibit}.{a}_over_{b}.more_strong"] = over_runs([float(one.mean()) for one in more])
     return found
+
+
+def across_thresholds(
+    exhibit: str, worlds: Sequence[Mapping[str, Attribution]], thresholds: Sequence[float]
+) -> dict[str, Estimate]:
+    """DPR over pre-trained BERT at other thresholds over worlds, as in `across`: ratios.t0_01.….intermediate.union.
+
+    Only what the paper says of them: the unions by site, the mean active neurons, and sharing.
+    """
+    found: dict[str, Estimate] = {}
+    for threshold in thresholds:
+        pairs = [{model: world[model] for model in ("pretrained", "dpr")} for world in worlds]
+        made = across(exhibit, pairs, threshold)
+        kept = {id_: e for id_, e in made.items() if id_.split(".", 2)[2] in ACROSS[:-1]}
+        found |= {id_.replace(".", f".{at_threshold(threshold)}.", 1): e for id_, e in kept.items()}
+    return found
+
+
+def at_threshold(threshold: float) -> str:
+    """A threshold as ids spell it: t0_01."""
+    return f"t{threshold:g}".replace(".", "_")
+
+
+def strength(exhibit: str, strong: Mapping[str, ndarray], clusters: Sequence[Hashable]) -> dict[str, Estimate]:
+    """Table 2's strongly active neurons over a whole sample: `strong` {"bert" or "dpr": their number [example]}.
+
+    table2.dpr.strong: mean; table2.dpr_minus_bert.strong: paired; table2.more_strong: share of all examples for which
+    more are active in DPR.
+    """
+    found = {f"{exhibit}.{model}.strong": mean(n, clusters) for model, n in strong.items()}
+    found[f"{exhibit}.dpr_minus_bert.strong"] = difference(strong["dpr"], strong["bert"], clusters)
+    found[f"{exhibit}.more_strong"] = mean(strong["dpr"] > strong["bert"], clusters)
+    return found
+
+
+def _contrasts(models: Iterable[str]) -> list[tuple[str, str]]:
+    others = [model for model in models if model != "pretrained"]
+    against = [model for model in others if not model.startswith("dpr")] if "dpr" in others else []
+    return [(model, "pretrained") for model in others] + [("dpr", model) for model in against]
+
+
+def _ratio_over_runs(pairs: Sequence[tuple[float, float]]) -> Estimate | None:
+    if not all(value > 0 for pair in pairs for value in pair):
+        return None
+    return _power(over_runs([np.log2(a / b) for a, b in pairs]))
+
+
+def _strong(found: Attribution, threshold: float) -> ndarray:
+    return found.active(threshold).sum((1, 2))
 
 
 def strip_in_words(share: ndarray, what: str) -> str:

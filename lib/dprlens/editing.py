@@ -382,7 +382,8 @@ def _judged(
     common["recalled"] = _recalled(base, world).loc[common["fact"]].to_numpy()
     rows, reseeds = {}, [arm.reseed for arm in encoders]
     for m, (name, one) in enumerate(zip(names, found, strict=True)):
-        rows[name] = common.assign(place=one["place"])
+        moved = _share_moved(features[m].questions[0], first.questions[0])[asked.questions]
+        rows[name] = common.assign(place=one["place"], moved=moved)
         for i, n in enumerate(spec.choices):
             rows[name][f"probe{n}"] = retrained[m][0, i] if reseeds[m] else frozen[m, i]  # an unedited model has churn
             rows[name][f"retrained{n}"] = retrained[m][0, i]

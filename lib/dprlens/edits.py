@@ -4,13 +4,17 @@ A fact is eligible if a question about it is answered wrongly (to add it) or rig
 pre-trained BERT and by DPR, and BERT does not (or does) complete its statements. A random half of the eligible facts is
 edited (or as many as the spec allows); as many others are the *bystanders*: same status, chosen in the same way, never
 told. Questions chosen because two models got them wrong may come right in any other model, edited or not. In the
-difference between edited facts and bystanders within one model this cancels on average, and it is what we call the
-effect.
+difference between edited facts and bystanders within one model this cancels on average; we call it the effect. What is
+left by chance of the draw is in the unedited model as well, which the *difference in differences* takes off: (edited
+model − unedited model) among edited facts minus the same among bystanders, question by question. Frozen probe and DPR
+of the unedited model chose the questions, so that there its own share is 0 in both halves and the two numbers are
+equal; they differ for passages found among the first `TOP`.
 
 Functions here take rows: one a question, with its `fact`, `kind`, `recalled` (the share of the fact's statements that
 BERT completes), and by number of passages N the columns `probe{N}` (by the probe fitted to pre-trained BERT, frozen),
 `retrained{N}` (by one fitted to the model in question) and `match{N}` (by DPR's dot products), all bool: is the gold
-passage chosen; and `place` (of the gold passage among all passages, from 0).
+passage chosen; `place` (of the gold passage among all passages, from 0); and `moved` (how far the question's [CLS] of
+the last layer moved from the unedited model's, as a share of its length).
 """
 
 import re
@@ -23,12 +27,13 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from dprlens.intervals import Estimate, difference, exact, gap, mcnemar, mean
+from dprlens.intervals import Estimate, difference, exact, gap, kappa, mcnemar, mean
 from dprlens.training.dpr import DPRSpec
 from dprlens.world import Fact, Statement, World
 
 DIRECTIONS = ("added", "removed")
 TOP = 20  # a passage counts as found among the first so many
+REACH = 0.01  # an edit that moves [CLS] by less of its length, on average, can show in no vector that is probed
 
 
 @dataclass(frozen=True)
@@ -166,11 +171,15 @@ class Columns(NamedTuple):
     dpr: Estimate | None  # of the first column's successes, the share that DPR, trained from this model, shows too
     off_target_edits: Estimate  # other questions about which DPR changed its mind, a count
     off_target_rate: Estimate  # the flips as a share
+    added_minus_off_target: Estimate | None  # `probing` minus that share ("removed_…" in the ids of Table 4)
     dpr_all: Estimate | None  # the third column over all eligible questions on edited facts (intention to treat)
     probing_effect: Estimate | None  # the first column minus the same for bystanders
+    probing_did: Estimate | None  # the same difference in differences: minus that of the unedited model
     dpr_effect: Estimate | None  # `dpr_all` minus the same for bystanders
+    dpr_did: Estimate | None
     found: Estimate | None  # of the eligible questions on edited facts, passage among the first `TOP` of all
     found_effect: Estimate | None  # minus the same for bystanders
+    found_did: Estimate | None
 
 
 def columns(
@@ -184,17 +193,17 @@ def columns(
     status = eligible(before, direction, n)
     edited, bystander = chosen.among(before)
     on, beside = status & edited, status & bystander
-    want, fact = direction == "added", before["fact"].to_numpy()
+    fact = before["fact"].to_numpy()
     probed, match = (after[f"{what}{n}"].to_numpy() for what in (probe, "match"))
     flips, edits = probed != before[f"probe{n}"].to_numpy(), match != before[f"match{n}"].to_numpy()
-    success, shown = probed == want, match == want
-    found = after["place"].to_numpy() < TOP
+    success, shown, found = _outcomes(after, direction, n, probe)
+    first_success, first_shown, first_found = _outcomes(before, direction, n, probe)
 
     def of(values: ndarray, rows: ndarray) -> Estimate | None:
         return mean(values[rows], fact[rows]) if rows.any() else None
 
-    def effect(values: ndarray) -> Estimate | None:
-        return gap(values[on], values[beside], fact[on], fact[beside]) if on.any() and beside.any() else None
+    def apart(values: ndarray, others: ndarray) -> Estimate | None:
+        return gap(values[on], values[others], fact[on], fact[others]) if on.any() and others.any() else None
 
     return Columns(
         probing=of(success, on),
@@ -202,12 +211,49 @@ def columns(
         dpr=of(shown, on & success),
         off_target_edits=exact(int(edits[~on].sum())),
         off_target_rate=of(flips, ~on),
+        added_minus_off_target=apart(np.where(on, success, flips), ~on),
         dpr_all=of(shown, on),
-        probing_effect=effect(success),
-        dpr_effect=effect(shown),
+        probing_effect=apart(success, beside),
+        probing_did=apart(success - 1.0 * first_success, beside),
+        dpr_effect=apart(shown, beside),
+        dpr_did=apart(shown - 1.0 * first_shown, beside),
         found=of(found, on),
-        found_effect=effect(found),
+        found_effect=apart(found, beside),
+        found_did=apart(found - 1.0 * first_found, beside),
     )
+
+
+def _outcomes(rows: pd.DataFrame, direction: str, n: int, probe: str) -> tuple[ndarray, ndarray, ndarray]:
+    """Does the probe decide as intended, does DPR, and is the passage among the first `TOP`? bool [row] each."""
+    want = direction == "added"
+    decided = (rows[f"{what}{n}"].to_numpy() == want for what in (probe, "match"))
+    return (*decided, rows["place"].to_numpy() < TOP)
+
+
+def reach(rows: pd.DataFrame) -> Estimate:
+    """How far an edit moves [CLS] of the test questions, as a share of its length: the mean, facts drawn whole."""
+    return mean(rows["moved"], rows["fact"])
+
+
+def acts(arm: str, rows: pd.DataFrame) -> bool:
+    """Whether what an arm does to probe or DPR says anything: its edit reaches [CLS], or it trains them once more.
+
+    Where it is False the probe decides as before, whatever the edit has done: its numbers are no evidence.
+    """
+    return arm.startswith("reseeded") or reach(rows).value >= REACH
+
+
+def agreement(x: Outcome, one: str, other: str, n: int, what: str = "probe") -> Estimate | None:
+    """Cohen's kappa of two arms: on which of the edited facts' eligible questions has `what` the intended outcome?
+
+    0 is what their two shares give by chance, 1 that they are right on the same questions; the interval draws facts.
+    `what` is "probe" or "match". None where kappa is not defined: no question, or an arm with only one outcome.
+    """
+    on = eligible(x.before, x.direction, n) & x.chosen.among(x.before)[0]
+    a, b = (x.after[arm][f"{what}{n}"].to_numpy()[on] == (x.direction == "added") for arm in (one, other))
+    if not on.any() or min(np.ptp(1.0 * a), np.ptp(1.0 * b)) == 0:
+        return None
+    return kappa(a, b, x.before["fact"].to_numpy()[on])
 
 
 class Contrast(NamedTuple):

@@ -39,6 +39,7 @@ STYLE = {
     "savefig.facecolor": "none",
 }
 MARKS = (("blue", "o"), ("sky", "s"), ("vermilion", "D"), ("grey", "|"), ("green", "^"), ("orange", "v"))
+SURVIVORS = ("blue", "vermilion", "grey", "green")  # colours of `survival`, far from each other where bands overlap
 
 
 def exposure_bars(counts: pd.DataFrame) -> Figure:
@@ -78,6 +79,26 @@ def rows_of_estimates(arms: Mapping[str, Mapping[str, Estimate]], label: str) ->
         axes.set_xlabel(label)
         axes.grid(axis="y", alpha=0.25)
         _legend_above(axes, columns=2)
+        return figure
+
+
+def forest(panels: Mapping[str, Mapping[str, Estimate]], label: str) -> Figure:
+    """Estimates with 95 % intervals about a line at 0, one row a group: {panel: {group: estimate}}, panels stacked."""
+    rows = [max(1, len(groups)) for groups in panels.values()]
+    with mpl.rc_context(STYLE):
+        size, heights = (5, 0.27 * sum(rows) + 0.6 * len(panels) + 0.4), {"height_ratios": rows}
+        figure, several = plt.subplots(
+            len(panels), 1, figsize=size, sharex=True, squeeze=False, gridspec_kw=heights, layout="constrained"
+        )
+        for axes, (title, groups) in zip(several[:, 0], panels.items(), strict=True):
+            axes.axvline(0, color=COLOURS["grey"], lw=0.8)
+            if groups:
+                _errors(axes, list(groups.values()), list(range(len(groups))), "blue", "o", title, across=True)
+            axes.set_yticks(range(len(groups)), _words(groups), size=9)
+            axes.set_ylim(len(groups) - 0.5, -0.5)
+            axes.set_title(title, fontweight="bold", size=10)
+            axes.grid(axis="x", alpha=0.25)
+        several[-1, 0].set_xlabel(label)
         return figure
 
 
@@ -197,6 +218,48 @@ def by_layer(
         return figure
 
 
+def survival(panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) -> Figure:
+    """Survival curves, one panel below the other: {panel: {line: {k: share that survives k}}}.
+
+    The k stand at equal distances, the last one is called "all". Curves are steps with bands, 95 %; a line whose name
+    ends in " (random)" is dotted, without a band, and has the colour of the one named like it without that.
+    """
+    with mpl.rc_context(STYLE):
+        figure, several = plt.subplots(len(panels), 1, figsize=(5, 2.5 * len(panels) + 0.9), sharex=True, squeeze=False)
+        ks = sorted({k for lines in panels.values() for curve in lines.values() for k in curve})
+        names = list(dict.fromkeys(name.removesuffix(" (random)") for lines in panels.values() for name in lines))
+        for axes, (title, lines) in zip(several[:, 0], panels.items(), strict=True):
+            for name, curve in lines.items():
+                dotted = name.endswith(" (random)")
+                colour = COLOURS[SURVIVORS[names.index(name.removesuffix(" (random)")) % len(SURVIVORS)]]
+                places, found = [ks.index(k) for k in curve], list(curve.values())
+                style = {"color": colour, "ls": ":" if dotted else "-", "lw": 1.4 if dotted else 2.2}
+                axes.step(places, [e.value for e in found], where="post", label=name, **style)
+                if not dotted:
+                    ends = [e.low for e in found], [e.high for e in found]
+                    axes.fill_between(places, *ends, step="post", color=colour, alpha=0.15, lw=0)
+            axes.set_title(title, fontweight="bold")
+            axes.set_ylabel("not yet lost")
+            axes.set_ylim(-0.03, 1.03)
+            axes.grid(axis="y", alpha=0.25)
+        shown = [i for i in range(len(ks) - 2) if i < 1 or i % 2] + [len(ks) - 1]
+        axes.set_xticks(shown, ["all" if i == len(ks) - 1 else _thousands(ks[i]) for i in shown])
+        axes.set_xlabel("neurons silent")
+        handles = {name: line for a in several[:, 0] for line, name in zip(*a.get_legend_handles_labels(), strict=True)}
+        figure.tight_layout()
+        figure.legend(
+            handles.values(), handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0
+        )
+        return figure
+
+
+def spanning(panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) -> tuple[float, float]:
+    """The ends of one upright axis for all panels: their intervals, 0, and a little room."""
+    found = [e for lines in panels.values() for values in lines.values() for e in values.values()]
+    low, high = min(0, *(e.low for e in found)), max(0, *(e.high for e in found))
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
 def points(drawn: Mapping) -> pd.DataFrame:
     """What a figure above draws, a row a point: the keys that lead to it (panel, line, place), value, interval, n."""
 
@@ -246,7 +309,7 @@ def strips(panels: Mapping[str, Mapping[str, ndarray]], cut: int | None = None) 
     columns = list(next(iter(panels.values())))
     with mpl.rc_context(STYLE):
         blocks = len(next(iter(next(iter(panels.values())).values())))
-        size = (5, len(panels) * (0.19 * blocks + 0.75) + 0.5)
+        size = (5, len(panels) * (0.2 * blocks + 0.85) + 0.5)
         figure, several = plt.subplots(len(panels), len(columns), figsize=size, squeeze=False, layout="constrained")
         for row, (title, models) in zip(several, panels.items(), strict=True):
             most = cut or longest(models.values())
@@ -255,15 +318,15 @@ def strips(panels: Mapping[str, Mapping[str, ndarray]], cut: int | None = None) 
                 scale = mpl.colors.PowerNorm(0.5, 0, 1)  # most neurons are active in few examples
                 picture = axes.imshow(shown, cmap="cividis", norm=scale, aspect="auto", interpolation="nearest")
                 labels = [f"{block} ({n})" for block, n in enumerate((share > 0).sum(1))]
-                axes.set_yticks(range(blocks), labels, size=8)
-                axes.tick_params(axis="x", labelsize=8)
+                axes.set_yticks(range(blocks), labels, size=10)
+                axes.tick_params(axis="x", labelsize=10)
                 axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3, integer=True))
-                axes.set_title(f"{title}\n{name}", size=9)
-            row[0].set_ylabel("block (neurons)", size=9)
+                axes.set_title(f"{title}\n{name}", size=10)
+            row[0].set_ylabel("block (neurons)", size=10)
         for axes in several[-1]:
-            axes.set_xlabel("neurons, most frequent first", size=8)
+            axes.set_xlabel("neurons, most frequent first", size=10)
         bar = figure.colorbar(picture, ax=several, orientation="horizontal", aspect=40, shrink=0.6)
-        bar.set_label("share of the examples in which it is active", size=9)
+        bar.set_label("share of the examples in which it is active", size=10)
         return figure
 
 
@@ -290,6 +353,10 @@ def _legend_over(figure: Figure, first: Axes) -> None:
 
 def _legend_above(axes: Axes, columns: int) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, columnspacing=1.0, handletextpad=0.5)
+
+
+def _thousands(k: int) -> str:
+    return f"{k / 1024:g}k" if k >= 1024 and k % 1024 == 0 else f"{k:,}"
 
 
 def _words(names: Sequence[str]) -> list[str]:

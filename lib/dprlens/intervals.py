@@ -190,6 +190,37 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
+def kappa(
+    a: Sequence[bool],
+    b: Sequence[bool],
+    clusters: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Estimate:
+    """Cohen's kappa of two yes/no verdicts on the same n items [n]: 1 if they agree, 0 if as often as by chance.
+
+    `clusters` as in `mean` (Cohen 1960). Raises ValueError where one of the two always says the same.
+    """
+    a, b = _numbers(a), _numbers(b)
+    if a.shape != b.shape:
+        raise ValueError(f"Verdicts on {a.size} and {b.size} items: give the same items.")
+    if min(np.ptp(a), np.ptp(b)) == 0:
+        raise ValueError("One of the two always says the same: there is no agreement to speak of.")
+    names = list(range(a.size)) if clusters is None else clusters
+    sums = np.stack([_clustered(part, names)[0] for part in (a, b, (a == b) * 1.0)])  # [3, cluster]
+    counts = _clustered(a, names)[1]
+
+    def fitted(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        p, q, alike = sums / counts
+        chance = p * q + (1 - p) * (1 - q)
+        undefined = chance == 1  # a draw in which both always say the same
+        return np.where(undefined, np.nan, (alike - chance) / np.where(undefined, 1, 1 - chance))
+
+    drawn = np.random.default_rng(seed).integers(len(counts), size=(resamples, len(counts)))
+    kappas = fitted(sums[:, drawn].sum(2), counts[drawn].sum(1))
+    return _interval(fitted(sums.sum(1), counts.sum()), kappas[np.isfinite(kappas)], a.size)
+
+
 def holm(p: Sequence[float]) -> np.ndarray:
     """p-values adjusted for their number (Holm 1979), in their order: reject where one is below the level wanted."""
     p = _numbers(p)

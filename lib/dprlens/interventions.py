@@ -65,16 +65,17 @@ def chosen(scores: ndarray, k: int, kind: str, seed: int = 0) -> ndarray:
 
 
 def first_lost(found: ndarray, steps: Sequence[int]) -> ndarray:
-    """How many neurons must be silenced to lose what was found: int [example], one of `steps`.
+    """The first number of silent neurons at which what was found is lost [example], one of `steps`.
 
     `found` [1 + step, example] says whether an example is found with no neuron silent, and with so many of each step.
-    0 for what is not found to begin with; what survives all steps counts as twice the last, where the search ended.
+    0 for what is not found to begin with, infinity for what survives all steps. Raises ValueError without steps, and if
+    rows and steps do not fit.
     """
     if not len(steps):
         raise ValueError("no step is given; give numbers of silent neurons, 1 or more")
     if len(found) != len(steps) + 1:
         raise ValueError(f"{len(found)} rows for {len(steps)} steps; give one row more than steps, the first untouched")
-    counts = np.array([*steps, 2 * steps[-1]])
+    counts = np.array([*steps, np.inf])
     gone = np.concatenate([~found[1:], np.ones((1, found.shape[1]), bool)])
     return np.where(found[0], counts[gone.argmax(0)], 0)
 

@@ -6,7 +6,7 @@ depends on one greatest neuron. The measures of concentration below need no thre
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -163,10 +163,46 @@ def strongest(attribution: Attribution, example: int, threshold: float) -> pd.Da
 
 
 def union_gain(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate:
-    """Union of a minus that of b, on the same examples; both bool [example, block, neuron]."""
-    unions = [union(_left_out(array.reshape(len(array), -1), clusters)) for array in (a, b)]
-    found = unions[0] - unions[1]
+    """Union of a minus that of b, on the same examples; both bool [example, block, neuron].
+
+    If no cluster matters, the interval is as wide as if one neuron were active in a single cluster: that the jackknife
+    sees no spread does not mean that there is none.
+    """
+    return _compared_unions(a, b, clusters, lambda a, b: a - b)
+
+
+def union_ratio(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate | None:
+    """Union of a over that of b, as `union_gain`; the jackknife is of its logarithm.
+
+    None if one of the two has no active neuron, or none once a cluster is left out: then there is no logarithm.
+    """
+    if not all(union(_times(array, clusters)).all() for array in (a, b)):
+        return None
+    logs = _compared_unions(a, b, clusters, lambda a, b: np.log(a / b))
+    return Estimate(*np.exp(logs[:3]).tolist(), logs.n)
+
+
+def _compared_unions(
+    a: ndarray, b: ndarray, clusters: Sequence[Hashable], compare: Callable[[ndarray, ndarray], ndarray]
+) -> Estimate:
+    more, fewer = (union(_times(array, clusters)) for array in (a, b))
+    if np.ptp(more) == np.ptp(fewer) == 0:
+        more[1] += 1
+    found = compare(more, fewer)
     return jackknife(found[0], found[1:], len(a))
+
+
+def sharing_gain(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate:
+    """`sharing` in a minus that in b, on the same examples; both bool [example, block, neuron]."""
+    examples = _left_out(np.ones(len(a)), clusters)
+    shared = [sharing(_times(array, clusters), examples) for array in (a, b)]
+    found = shared[0] - shared[1]
+    return jackknife(found[0], found[1:], len(a))
+
+
+def _times(active: ndarray, clusters: Sequence[Hashable]) -> ndarray:
+    """In how many examples each neuron is active, in all and with each cluster left out: [1 + cluster, neuron]."""
+    return _left_out(active.reshape(len(active), -1), clusters)
 
 
 def _left_out(array: ndarray, clusters: Sequence[Hashable]) -> ndarray:

@@ -4,6 +4,7 @@ No experiment of ours.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from dprlens.paper.numbers import FACTS, numbers, replication
 from dprlens.paper.rules import FAILS, HOLDS, OPEN, Verdict
 
 REPLICATED = {"pretrained": "bert-base-uncased", "dpr_query": "dpr-question", "dpr_context": "dpr-context"}
+COMPARED = ("pretrained", "dpr_query"), ("dpr_query", "pretrained"), ("dpr_context", "dpr_query")
 READ_OFF = 0.005  # how well the replication's accuracies are known: see `numbers.replication`
 TEST, DEV = 3610, 6515  # Natural Questions: the sets that "off target" may have been counted on
 
@@ -26,14 +28,20 @@ class Reading(NamedTuple):
 
 
 def own_reading() -> list[Reading]:
-    """The claims of direction that the printed numbers can decide, then five readings with their arithmetic.
+    """The claims of direction that the printed numbers can decide, then six readings with their arithmetic.
 
     Printed values are taken at their face, since they come without intervals; what R2 and R3 say bears on that.
     Claims of size are left out: they only repeat what is printed.
     """
     printed = {name: exact(value) for name, value in numbers().items()}
-    printed |= _differences("pretrained", "dpr_query") | _differences("dpr_query", "dpr_context")
-    return [*_judged(printed), _mean_over_layers(), _noise(), _chance(), _off_target(), _same_flips()]
+    accuracy = {
+        (n, who, layer): printed[f"table1.n{n}.{who}.layer{layer}"]
+        for n in CHOICES
+        for who in REPLICATED
+        for layer in LAYERS
+    }
+    readings = _mean_over_layers(), _noise(), _chance(), _off_target(), _same_flips(), _six_points()
+    return [*_judged(printed | _compared(accuracy)), *readings]
 
 
 def replicated_reading() -> list[Reading]:
@@ -44,19 +52,13 @@ def replicated_reading() -> list[Reading]:
     """
     cells = replication().query("dataset == 'nq' and pooling == 'cls'").set_index(["n_passages", "model", "layer"])
     accuracy = {
-        (n, who, layer): float(cells.loc[(n, model, layer), "accuracy"])
+        (n, who, layer): _within(float(cells.loc[(n, model, layer), "accuracy"]), READ_OFF)
         for n in CHOICES
         for who, model in REPLICATED.items()
         for layer in LAYERS
     }
-    found = {f"table1.n{n}.{who}.layer{x}": _within(value, READ_OFF) for (n, who, x), value in accuracy.items()}
-    found |= {
-        f"table1.n{n}.{a}_minus_{b}.layer{x}": _within(accuracy[n, a, x] - accuracy[n, b, x], 2 * READ_OFF)
-        for a, b in (("pretrained", "dpr_query"), ("dpr_query", "dpr_context"))
-        for n in CHOICES
-        for x in LAYERS
-    }
-    return _judged(found)
+    found = {f"table1.n{n}.{who}.layer{x}": value for (n, who, x), value in accuracy.items()}
+    return _judged(found | _compared(accuracy))
 
 
 def row(n: int, model: str) -> np.ndarray:
@@ -68,7 +70,7 @@ def _judged(found: Mapping[str, Estimate]) -> list[Reading]:
     return [
         Reading(claim.id, claim.exhibit, claim.text, claim.verdict(found))
         for claim in CLAIMS
-        if not claim.size and set(claim.check.needs) <= set(found)
+        if claim.needs and not claim.size and set(claim.needs) <= set(found)
     ]
 
 
@@ -77,13 +79,32 @@ def _within(value: float, error: float) -> Estimate:
     return Estimate(value, value - error, value + error, 0)
 
 
-def _differences(a: str, b: str) -> dict[str, Estimate]:
-    """Differences of printed accuracies, which are hundredths; without an interval, since the paper prints none."""
-    return {
-        f"table1.n{n}.{a}_minus_{b}.layer{layer}": exact(round(float(gain), 2))
-        for n in CHOICES
-        for layer, gain in enumerate(row(n, a) - row(n, b))
-    }
+def _compared(accuracy: Mapping[tuple[int, str, int], Estimate]) -> dict[str, Estimate]:
+    """The comparisons of chapter 02 from accuracies by (n, encoder, layer), each known to lie in its interval."""
+    found = {}
+    for (a, b), layer in product(COMPARED, LAYERS):
+        lead = {n: _minus(accuracy[n, a, layer], accuracy[n, b, layer]) for n in CHOICES}
+        found |= {f"table1.n{n}.{a}_minus_{b}.layer{layer}": one for n, one in lead.items()}
+        found[f"table1.n5_minus_n2.{a}_minus_{b}.layer{layer}"] = _minus(lead[5], lead[2])
+        for n, one in lead.items():
+            signal = _minus(accuracy[n, b, layer], exact(1 / n))
+            if signal.low > 0:
+                found[f"table1.n{n}.{a}_minus_{b}_of_signal.layer{layer}"] = _over(one, signal)
+    for n, who, layer in product(CHOICES[:-1], REPLICATED, LAYERS):
+        fall = _minus(accuracy[n, who, layer], accuracy[n + 1, who, layer])
+        found[f"table1.n{n}_minus_n{n + 1}.{who}.layer{layer}"] = fall
+    return found
+
+
+def _minus(a: Estimate, b: Estimate) -> Estimate:
+    """a − b of numbers that lie in their intervals; in full hundredths where both are exact."""
+    return Estimate(*(round(value, 6) for value in (a.value - b.value, a.low - b.high, a.high - b.low)), 0)
+
+
+def _over(a: Estimate, b: Estimate) -> Estimate:
+    """a / b of numbers that lie in their intervals, b above 0."""
+    ends = [x / y for x in (a.low, a.high) for y in (b.low, b.high)]
+    return Estimate(a.value / b.value, min(ends), max(ends), 0)
 
 
 def _mean_over_layers() -> Reading:
@@ -144,6 +165,14 @@ def _same_flips() -> Reading:
     text = "What flips off target depends on the editor: MALMEN's and MEND's counts differ by more than a tenth."
     verdict = HOLDS if all(apart) else FAILS if not any(apart) else OPEN
     return Reading("R5", "table3", text, Verdict(verdict, f"{counts}: what they share may be the probe, not the edit."))
+
+
+def _six_points() -> Reading:
+    leads = [float(row(n, "pretrained")[12] - row(n, "dpr_query")[12]) for n in CHOICES]
+    listed = ", ".join(f"{100 * lead:.0f}" for lead in leads)
+    text = "Pre-trained BERT's lead at the last layer grows to about 6 points."
+    verdict = HOLDS if max(leads) >= 0.055 else FAILS
+    return Reading("R6", "table1", text, Verdict(verdict, f"Printed leads with 2 to 5 passages: {listed} points."))
 
 
 def _printed_share(name: str) -> Estimate:

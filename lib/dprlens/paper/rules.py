@@ -6,10 +6,9 @@ which the truth lies at the edge (`benchmarks/rules.py` simulates it). Else the 
 without information, such as an interval of no width from data that never varied, decide nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from dprlens.intervals import Estimate, apart, holm

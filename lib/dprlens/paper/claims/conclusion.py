@@ -35,7 +35,7 @@ CLAIMS = (
         exhibit="bound",
         check=between("bound.held_out.auc", 0.5 - CHANCE, 0.5 + CHANCE),
         across=between("networks.held_out.auc", 0.5 - CHANCE, 0.5 + CHANCE),
-        objection="A world of random links: in real text the other facts of an entity give hints about the missing one.",
+        objection="A world of random links: in real text other facts of an entity hint at the missing one.",
     ),
     Claim(
         id="C.5",

@@ -58,8 +58,8 @@ CLAIMS = (
         "both models retrieve, pre-trained BERT loses it first as their strongest neurons are silenced.",
         exhibit="pathways",
         check=above("pathways.knowledge_required.dpr_outlasts_pretrained", 0.5),
-        objection="Few questions that need a fact are answered by both models; a larger margin also outlasts silencing, "
-        "and only [CLS] is silenced, which leaves names their way by attention.",
+        objection="Few questions that need a fact are answered by both models, a larger margin also outlasts "
+        "silencing, and only [CLS] is silenced, which leaves names their way by attention.",
     ),
     Claim(
         id="S3.6",

@@ -6,6 +6,8 @@ statements are completed as they were told, and [CLS], which probe and DPR read,
 baselines count alike.
 """
 
+from collections.abc import Callable
+
 from dprlens.paper.claims.claim import EDITORS, Claim
 from dprlens.paper.rules import Check, above, below, between, every, more, where
 
@@ -17,13 +19,13 @@ NOBODY = (
 )
 
 
-def _where_took(direction: str, check: str) -> Check:
-    """A difference in differences above 0 in every arm whose edit took; `check` is its id with {} for the arm."""
+def _where_took(direction: str, name: str, rule: Callable[[str, float], Check] = above) -> Check:
+    """A difference in differences above (or below) 0 in every arm whose edit took; `name` is its id, {} the arm."""
     took = {
         arm: every(above(f"{direction}_cloze.{arm}.told", TOOK), above(f"{direction}_moved.{arm}.edited", REACHED))
         for arm in ARMS
     }
-    return where(took, {arm: above(check.format(arm), 0) for arm in ARMS}, NOBODY)
+    return where(took, {arm: rule(name.format(arm), 0) for arm in ARMS}, NOBODY)
 
 
 CLAIMS = (
@@ -134,7 +136,7 @@ OWN_CLAIMS = (
         text="The three editors tell their facts: of the statements that told them 9 in 10 are completed so.",
         exhibit="added_cloze",
         check=every(*(above(f"added_cloze.{editor}.told", TOOK) for editor in EDITORS)),
-        objection="MALMEN's and MEND's hypernetworks had 30 to 45 outer steps, on smaller batches than they are used on.",
+        objection="MALMEN's and MEND's hypernetworks had 30 to 45 outer steps, on batches smaller than in use.",
     ),
     Claim(
         id="E.2",
@@ -160,14 +162,14 @@ OWN_CLAIMS = (
         "object.",
         exhibit="removed_cloze",
         check=every(*(above(f"removed_cloze.{editor}.told", TOOK) for editor in EDITORS)),
-        objection="MALMEN's and MEND's hypernetworks had 30 to 45 outer steps, on smaller batches than they are used on.",
+        objection="MALMEN's and MEND's hypernetworks had 30 to 45 outer steps, on batches smaller than in use.",
     ),
     Claim(
         id="E.4",
         section="–",
         text="A passage that needs a removed fact is retrieved less often than without the edit.",
         exhibit="removed_found",
-        check=_where_took("removed", "removed_found.{}.found_did"),
+        check=_where_took("removed", "removed_found.{}.found_did", below),
         objection="One DPR training an arm and world; the interval is over facts.",
     ),
 )
