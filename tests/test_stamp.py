@@ -52,6 +52,9 @@ def test_the_commit_is_named_and_so_is_a_change_since(committed):
     clean = read(committed, "book/index")
     assert clean.startswith(f"commit {name} · ")
     assert read(committed, "book/index") == clean
+    (committed / "results").mkdir()
+    (committed / "results" / "small.json").write_text("{}")  # by the build itself
+    assert read(committed, "book/index") == clean
     (committed / "a").write_text("2")
     assert read(committed, "book/index").startswith(f"commit {name} with local changes · ")
 

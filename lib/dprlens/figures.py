@@ -38,6 +38,7 @@ STYLE = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
+BARS, HATCHES = ("blue", "orange", "grey"), ("", "//", "..")  # of arms; the hatch says the same as the colour
 MARKS = (("blue", "o"), ("sky", "s"), ("vermilion", "D"), ("grey", "|"), ("green", "^"), ("orange", "v"))
 SURVIVORS = ("blue", "vermilion", "grey", "green")  # colours of `survival`, far from each other where bands overlap
 
@@ -119,6 +120,36 @@ def dose_response(arms: Mapping[str, Mapping[int, Estimate]], dose: str, respons
         axes.set_ylabel(response)
         axes.grid(axis="y", alpha=0.25)
         _legend_above(axes, columns=2)
+        return figure
+
+
+def bars(arms: Mapping[str, Mapping[str, Estimate]], response: str, chance: float | None = None) -> Figure:
+    """A bar with its 95 % interval for each arm of each group, its value above it: {arm: {group: estimate}}.
+
+    Responses are shares (0–1); `chance` is a level to mark. A group may lack an arm.
+    """
+    groups = list(dict.fromkeys(group for arm in arms.values() for group in arm))
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5, 3.4))
+        width = 0.8 / len(arms)
+        for i, (arm, estimates) in enumerate(arms.items()):
+            colour = COLOURS[BARS[i % len(BARS)]]
+            places = [groups.index(group) + width * (i - (len(arms) - 1) / 2) for group in estimates]
+            found = list(estimates.values())
+            ends = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
+            style = {"width": 0.9 * width, "color": colour, "label": arm, "hatch": HATCHES[i % len(HATCHES)]}
+            axes.bar(places, [e.value for e in found], yerr=ends, edgecolor="white", **style)
+            for place, e in zip(places, found, strict=True):
+                axes.text(place, e.high + 0.02, f"{e.value:.2f}", ha="center", va="bottom")
+        if chance is not None:
+            axes.axhline(chance, color="black", lw=1, ls=":", label=f"chance, {chance:.2f}")
+        axes.set_xticks(range(len(groups)), groups)
+        axes.set_xlim(-0.5, len(groups) - 0.5)
+        axes.set_ylim(0, 1.03)
+        axes.set_ylabel(response)
+        axes.grid(axis="y", alpha=0.25)
+        axes.set_axisbelow(True)
+        axes.legend(loc="upper right", bbox_to_anchor=(1.02, 1.04))
         return figure
 
 

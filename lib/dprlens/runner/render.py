@@ -91,7 +91,7 @@ def stage(root: Path, notebooks: list[Notebook], profile: str) -> None:
 def _write_generated(root: Path, notebooks: list[Notebook], profile: str, book: Path) -> None:
     """Put results into the staged prose pages, and write the pages and parts of pages that are made of nothing else."""
     # they bring matplotlib along, for which no other command should wait
-    from dprlens.runner import outcome, printed, quotes, scorecard
+    from dprlens.runner import hero, outcome, printed, quotes, scorecard
 
     here, full = (scorecard.read_results(root / "results", name) for name in (profile, "full"))
     for page in book.glob("*.md"):
@@ -101,6 +101,7 @@ def _write_generated(root: Path, notebooks: list[Notebook], profile: str, book: 
         "scorecard.md": scorecard.scorecard_page(notebooks, here, full),
         "numbers.md": printed.printed_page(notebooks, here, full),
         # parts of pages; as .md they would be pages of their own
+        "hero.txt": hero.hero(here, full),
         "glance.txt": scorecard.glance(here),
         "outcome.txt": outcome.outcome(here, full),
         "standing.txt": outcome.standing(here),

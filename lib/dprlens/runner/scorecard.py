@@ -55,6 +55,7 @@ class Found(NamedTuple):
     numbers: dict[str, Estimate]
     exhibits: frozenset[str]
     worlds: dict[str, str]  # by number, the digest of the world that it was measured in
+    passages: int = 0  # of the profile's world; 0: no results
 
     def verdict(self, claim: Claim) -> Verdict:
         return claim.verdict(self.numbers, self.profile)
@@ -85,7 +86,10 @@ def read_results(root: Path, profile: str) -> Found:
     files = [json.loads(path.read_text("utf-8")) for path in sorted((root / profile).glob("*.json"))]
     numbers = {id_: value for results in files for id_, value in estimates(results).items()}
     worlds = {id_: results["world"]["digest"] for results in files if "world" in results for id_ in estimates(results)}
-    return Found(profile, numbers, frozenset(name for results in files for name in results["exhibits"]), worlds)
+    exhibits = frozenset(name for results in files for name in results["exhibits"])
+    return Found(
+        profile, numbers, exhibits, worlds, max((r["world"]["passages"] for r in files if "world" in r), default=0)
+    )
 
 
 def scorecard_page(notebooks: Sequence[Notebook], here: Found, full: Found) -> str:

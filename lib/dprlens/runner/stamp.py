@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+CHANGES = ("status", "--porcelain", "--", ".", ":(exclude)results")
 LIBRARIES = ("dprlens", "torch", "transformers", "numpy")
 
 
@@ -41,11 +42,14 @@ def _shipped(run: dict) -> list[str]:
 
 
 def commit(root: Path) -> str:
-    """The commit of the working tree, and whether it was changed since; what is above `root` is not asked."""
+    """The commit of the working tree, and whether it was changed since; what is above `root` is not asked.
+
+    `results/` does not count: a build writes there what it measured, which is no change of what it was made with.
+    """
     found = _git(root, "rev-parse", "--short=10", "HEAD")
     if found is None:
         return "commit unknown"
-    return f"commit {found.strip()}{' with local changes' if _git(root, 'status', '--porcelain') else ''}"
+    return f"commit {found.strip()}{' with local changes' if _git(root, *CHANGES) else ''}"
 
 
 def _git(root: Path, *arguments: str) -> str | None:
