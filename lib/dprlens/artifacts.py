@@ -37,6 +37,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+PACKAGED = Path(__file__).parent / "shipped"  # artifacts that come with the package
 LIBRARIES = ("torch", "transformers", "numpy")  # their versions are part of every key
 # metadata of a dataclass's field that came when there were artifacts already: at its default, which is what they were
 # made with, it is no part of a key, so that they stay valid
@@ -299,7 +300,7 @@ def default_root() -> Path:
 
 def shipped_root() -> Path | None:
     """What came with the package; None if `$DPRLENS_FROM_NOTHING` is set."""
-    return None if os.environ.get("DPRLENS_FROM_NOTHING") else Path(__file__).parent / "shipped"
+    return None if os.environ.get("DPRLENS_FROM_NOTHING") else PACKAGED
 
 
 def default_cache() -> Cache:

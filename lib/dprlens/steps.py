@@ -708,10 +708,12 @@ def _placing(dual: DualEncoder, world: World) -> Callable[[torch.Tensor, np.ndar
             return torch.from_numpy(found.scores), found.places
 
         return among_stored
-    passages = dual.passages(texts_of(world, "passage", range(len(world.passages))))
+    places: dict[Text, int] = {}  # each distinct text is scored once, so that equal ones tie to the last digit
+    of_text = [places.setdefault(t, len(places)) for t in texts_of(world, "passage", range(len(world.passages)))]
+    passages = dual.passages([*places])
 
     def among_all(asked: torch.Tensor, candidates: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        scores = asked @ passages.T
+        scores = (asked @ passages.T)[:, of_text]
         shown = scores.gather(1, torch.tensor(candidates))
         return shown, (scores > shown[:, :1]).sum(1).numpy()
 
