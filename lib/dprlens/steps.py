@@ -50,6 +50,7 @@ from dprlens.store import Store
 from dprlens.tokens import make_tokenizer, vocabulary
 from dprlens.training import processes
 from dprlens.training.dpr import DPRSpec, Trained, examples, shuffled_pairs, train_dpr
+from dprlens.training.muon import in_quick_precision
 from dprlens.training.pretrain import PretrainSpec, continue_pretraining, pretrain
 from dprlens.world import SPLITS, World
 
@@ -62,6 +63,7 @@ def closed_world(spec: ClosedSpec, seed: int) -> World:
     return make_world(spec, seed)
 
 
+@in_quick_precision()
 @step(version=1)
 def base_model(world: World, text: TextSpec, shape: EncoderSpec, spec: PretrainSpec, seed: int) -> Encoder:
     """The BERT that has read the known part of the world: every other model of the book starts from it."""
@@ -246,6 +248,14 @@ def _trained(chosen: Profile, world: World, seed: int) -> DualEncoder:
     return dpr(*call).dual
 
 
+def _lacks_base(asked: Mapping) -> bool:
+    """Must the base model of these `findings` be made?"""
+    read = _told(closed_world(asked["world"], asked["seed"]), asked["told"], asked["seed"])
+    start = read, asked["text"], asked["shape"], asked["pretraining"], asked["seed"]
+    return base_model.as_asked.record(*start) is None
+
+
+@in_quick_precision(needed=_lacks_base)
 @step(version=1)
 def findings(
     world: ClosedSpec,
@@ -266,14 +276,13 @@ def findings(
     if told not in TOLD:
         raise ValueError(f"told = {told!r} is no arm; choose one of {', '.join(TOLD)}")
     true = closed_world(world, seed)
-    false = misinformed(true, seed)
-    read = false if told == "false" else true
+    read = _told(true, told, seed)
     base = base_model(read, text, shape, pretraining, seed)
     start = untrained(base, seed) if told == "nothing" else base
     recalled = cloze_recall(start, read).query("wording == 'reserved'").groupby("fact")["recalled"].mean()
     trained = dpr(DualEncoder(start, start), true, negatives, training, seed)
     ranking = rankings(trained.dual, true, k=len(true.passages))
-    other = false_gold(true, false)
+    other = false_gold(true, misinformed(true, seed))
     gold = [true.place(question.gold) for question in true.questions]
     wrong = [true.place(other[question.id]) if question.id in other else -1 for question in true.questions]
     frame = knowledge.asked(true)
@@ -281,6 +290,11 @@ def findings(
     frame["place"] = gold_places(ranking, gold)
     frame["false_place"] = np.where(np.array(wrong) < 0, -1, gold_places(ranking, wrong))
     return frame
+
+
+def _told(world: World, told: str, seed: int) -> World:
+    """The world as an arm of the causal test reads of it."""
+    return misinformed(world, seed) if told == "false" else world
 
 
 @step(version=1)
@@ -694,10 +708,12 @@ def _placing(dual: DualEncoder, world: World) -> Callable[[torch.Tensor, np.ndar
             return torch.from_numpy(found.scores), found.places
 
         return among_stored
-    passages = dual.passages(texts_of(world, "passage", range(len(world.passages))))
+    places: dict[Text, int] = {}  # each distinct text is scored once, so that equal ones tie to the last digit
+    of_text = [places.setdefault(t, len(places)) for t in texts_of(world, "passage", range(len(world.passages)))]
+    passages = dual.passages([*places])
 
     def among_all(asked: torch.Tensor, candidates: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        scores = asked @ passages.T
+        scores = (asked @ passages.T)[:, of_text]
         shown = scores.gather(1, torch.tensor(candidates))
         return shown, (scores > shown[:, :1]).sum(1).numpy()
 
