@@ -211,6 +211,20 @@ def test_questions_to_follow_are_as_many_of_each_kind_in_their_order(world):
     assert followed(world, [], 6) == []
 
 
+def test_the_question_that_is_followed_first_is_one_that_only_the_second_model_finds(world):
+    examples = np.random.default_rng(0).permutation(len(world.questions))[:40]
+    golds = np.array([world.place(question.gold) for question in world.questions])
+    before = np.stack([golds + 1, golds + 2], 1)  # finds nothing
+    after = before.copy()
+    assert followed(world, examples, 6, before, after) == followed(world, examples, 6)
+    after[examples[[13, 30]], 1] = golds[examples[[13, 30]]]
+    first, *others = followed(world, examples, 6, before, after)
+    assert first == 13
+    assert others == [i for i in followed(world, examples, 6) if i != 13][:5]
+    before[examples[13], 0] = golds[examples[13]]
+    assert followed(world, examples, 6, before, after)[0] == 30
+
+
 def test_a_strip_in_words_counts_the_neurons_of_each_block():
     share = np.array([[0.0, 0.5, 1.0], [0.0, 0.0, 0.25], [0.0, 0.0, 0.0]])
     assert strip_in_words(share, "BERT") == "BERT. Neurons active for any question, by block: 0: 2, 1: 1, 2: 0."

@@ -341,5 +341,5 @@ def test_the_explorer_offers_the_edited_models(page):
     plain = [arm.name for arm in arms(MICRO) if not arm.null and not arm.reseed]
     assert list(ground.models) == [exploring.PRETRAINED, exploring.DPR, *(f"DPR, {label(arm)}" for arm in plain)]
     assert {fact.id for fact in ground.told} == set(page[2]["added"].chosen.edited)
-    asked = exploring.Asked(ground, ground.models["DPR, MALMEN"], exploring.default_question(ground.world))
+    asked = exploring.Asked(ground, ground.models["DPR, MALMEN"], exploring.default_question(ground, 5))
     assert len(asked.active(0.1))

@@ -120,12 +120,27 @@ def test_suggestions_are_test_questions_and_begin_with_what_was_told(ground, wor
     assert len(ground.suggestions(7)) == 7
 
 
-def test_the_default_question_takes_a_fact_that_the_model_may_know(world):
-    question = next(q for q in world.questions if q.text == default_question(world))
+def test_the_default_question_takes_a_fact_that_the_model_may_know(ground, world):
+    question = ground.questions[words(default_question(ground, 1))]
     assert question.split == "test"
     assert world.may_know(question.link)
     lexical = replace(world, questions=tuple(q for q in world.questions if q.kind == "lexical"))
-    assert default_question(lexical) in {q.text for q in lexical.questions}
+    assert default_question(replace(ground, world=lexical), 1) in {q.text for q in lexical.questions}
+
+
+def test_the_default_question_is_answered_after_training_and_not_before(ground, world):
+    before, after = (ground.models[name] for name in (exploring.PRETRAINED, exploring.DPR))
+
+    def finds(model: Model, text: str, top: int) -> bool:
+        one = Asked(ground, model, text)
+        return one.right in one.found.passages[:top]
+
+    tops = [top for top in range(1, 20) if finds(after, default_question(ground, top), top)]
+    assert tops  # the two models differ somewhere
+    assert not any(finds(before, default_question(ground, top), top) for top in tops)
+    same = replace(ground, models=dict.fromkeys(ground.models, after))
+    first = next(q for q in world.questions if q.split == "test" and q.link and world.may_know(q.facts[0]))
+    assert default_question(same, 3) == first.text  # no question shows a difference
 
 
 # which passages

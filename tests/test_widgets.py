@@ -25,6 +25,12 @@ from dprlens.widgets import (
 )
 from dprlens.world import Exposure, Fact, Passage, Question, Statement, World
 
+
+def bar_widths(source: str) -> list[float]:
+    """Widths of the bars in percent of their tracks."""
+    return [float(width) for width in re.findall(r"(?<!-)width:([\d.]+)%", source)]
+
+
 CANARY = "<script>alert(1)</script> {{x}} $x$ & \"q\" 'a' &lt; </p> <img src=x onerror=alert(2)>"
 VOID = ("img", "br", "hr")
 
@@ -166,8 +172,7 @@ def test_beliefs_tick_the_right_answer_only_and_draw_bars_by_probability():
     source = beliefs(Statement("Ada is a Poet.", 9, 13), [("poet", 0.75), ("poets", 0.25)])
     assert "poet ✓" in source
     assert "poets ✓" not in source
-    first, second = map(float, re.findall(r"(?<!-)width:([\d.]+)%", source))
-    assert first == pytest.approx(3 * second, rel=0.1)
+    assert bar_widths(source) == [75, 25]
 
 
 def test_an_explorer_works_in_the_browser_alone(monkeypatch):
@@ -236,7 +241,7 @@ def test_the_strongest_neurons_are_listed_by_model_with_bars_by_share():
     read = safe(source)
     assert f"{CANARY}: 3 active neurons, the strongest:" in read.text
     assert "none: 0 active neurons" in read.text
-    assert [float(width) for width in re.findall(r"(?<!-)width:([\d.]+)%", source)] == [45, 22.5]
+    assert bar_widths(source) == [100, 50]
     assert read.text.index(f"block 3, {CANARY} 7") < read.text.index(f"block 0, {CANARY} 8")
     assert f"{CANARY} 9" not in read.text
 

@@ -4,6 +4,7 @@ Questions about one passage are not independent: intervals draw, or leave out, w
 on probes (choice PR-3).
 """
 
+import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -273,9 +274,24 @@ def strip_in_words(share: ndarray, what: str) -> str:
     return f"{what}. Neurons active for any question, by block: {counts}."
 
 
-def followed(world: World, examples: Sequence[int], most: int) -> list[int]:
-    """Places among the examples of `most` questions to be shown one by one: of each kind as many, in their order."""
+def followed(
+    world: World,
+    examples: Sequence[int],
+    most: int,
+    before: ndarray | None = None,
+    after: ndarray | None = None,
+) -> list[int]:
+    """Places among the examples of `most` questions to be shown one by one: of each kind as many, in their order.
+
+    Given what two models rank first, [question, rank] as places in the world's passages, the first of all examples
+    whose gold passage only the second model has there comes before the others.
+    """
     kinds = dict.fromkeys(world.questions[q].kind for q in examples)
     each = -(-most // max(1, len(kinds)))
     of_kind = {kind: [i for i, q in enumerate(examples) if world.questions[q].kind == kind][:each] for kind in kinds}
-    return [i for places in of_kind.values() for i in places][:most]
+    places = [i for places in of_kind.values() for i in places]
+    if before is not None and after is not None:
+        golds = [world.place(world.questions[q].gold) for q in examples]
+        telling = (i for i, q in enumerate(examples) if golds[i] in after[q] and golds[i] not in before[q])
+        places = list(dict.fromkeys([*itertools.islice(telling, 1), *places]))
+    return places[:most]

@@ -28,6 +28,7 @@ from dprlens.world import Fact, Question, Statement, World
 
 POOL = 20_000  # passages that are searched at most: with BERT-base on a GPU, a minute's encoding for a model
 CHARACTERS = 2000  # of a question, at most
+TRIED = 200  # test questions, to find one that shows a difference
 PRETRAINED, DPR = "BERT, pre-trained", "DPR"
 
 
@@ -124,10 +125,23 @@ def pool(world: World, negatives: Mapping[str, Sequence[str]], most: int, seed: 
     return np.sort([*places][:most])
 
 
-def default_question(world: World) -> str:
-    """A test question that takes knowledge which the model may have, if there is one; else any test question."""
-    asked = [question for question in world.questions if question.split == "test"]
-    return min(asked, key=lambda q: (q.link is None, not world.may_know(q.facts[0]))).text
+def default_question(ground: Ground, top: int) -> str:
+    """The first test question whose gold passage DPR has among its `top` and pre-trained BERT has not.
+
+    Questions that need a fact which pre-training states come before all others; only the first `TRIED` are tried. If
+    none of them is such a question, the first of them.
+    """
+    test = [question for question in ground.world.questions if question.split == "test"]
+    test.sort(key=lambda q: (q.link is None, not ground.world.may_know(q.facts[0])))
+    tried = test[:TRIED]
+    gold = np.array([ground.world.place(question.gold) for question in tried])[:, None]
+    found = {}
+    for name in (PRETRAINED, DPR):
+        model = ground.models[name]
+        vectors = model.dual.questions([question.text for question in tried]).numpy()
+        first, _ = model.index.search(vectors, min(top, len(model.places)))
+        found[name] = (model.places[first] == gold).any(1)
+    return tried[int(np.argmax(found[DPR] & ~found[PRETRAINED]))].text
 
 
 # what was typed

@@ -24,8 +24,13 @@ from dprlens.world import Passage, Question, Statement, World
 Key = str | tuple[str, ...]  # of a page of an explorer: what its selectors stand at
 AS_TEXT = "tex2jax_ignore mathjax_ignore"  # dollars in data are no formulas
 SNIPPET = 70  # characters of a passage that stand behind its title
-ROW = "display:flex;align-items:center;gap:0.5em"
-BAR = "background:{colour};width:{width:.1f}%;min-width:2px;height:0.9em"
+# The track of a bar has its width from the row alone, the same in every row, so that bars are as long as their numbers.
+BAR = (
+    '<div class="bar" style="display:grid;grid-template-columns:minmax(0,2fr) minmax(0,3fr) 3em;align-items:center;'
+    'column-gap:0.5em"><span>{name}</span><span class="track" style="display:block">'
+    '<span style="display:block;background:{colour};width:{share:.2%};height:0.9em"></span></span>'
+    '<span style="text-align:right">{share:.0%}</span></div>'
+)
 
 
 def article(world: World, title: str) -> str:
@@ -100,12 +105,8 @@ def beliefs(statement: Statement, guesses: Sequence[tuple[str, float]]) -> str:
     rows = []
     for guess, probability in guesses:
         right = guess.lower() == statement.answer.lower()
-        bar = BAR.format(colour=COLOURS["blue" if right else "grey"], width=45 * probability)
-        sign = " ✓" if right else ""
-        rows.append(
-            f'<div style="{ROW}"><span style="flex:0 0 40%">{html.escape(guess)}{sign}</span>'
-            f'<span style="{bar}"></span><span>{probability:.0%}</span></div>'
-        )
+        name = html.escape(guess) + (" ✓" if right else "")
+        rows.append(BAR.format(name=name, colour=COLOURS["blue" if right else "grey"], share=probability))
     return (
         f'<div class="question {AS_TEXT}"><p class="asked">{_blanked(statement)}</p>{"".join(rows)}'
         f'<p class="fine">the world says: {html.escape(statement.answer)}</p></div>'
@@ -119,11 +120,7 @@ def strongest(models: Mapping[str, pd.DataFrame], most: int = 8) -> str:
         bars = []
         for neuron in active[:most].itertuples():
             name = html.escape(f"block {neuron.block}, {neuron.site} {neuron.neuron}")
-            bar = BAR.format(colour=COLOURS["blue"], width=45 * neuron.share)
-            bars.append(
-                f'<div style="{ROW}"><span style="flex:0 0 45%">{name}</span>'
-                f'<span style="{bar}"></span><span style="white-space:nowrap">{neuron.share:.0%}</span></div>'
-            )
+            bars.append(BAR.format(name=name, colour=COLOURS["blue"], share=neuron.share))
         said = f"{html.escape(model)}: {len(active):,} active neurons" + (", the strongest:" if bars else "")
         columns.append(f"<div><p>{said}</p>{''.join(bars)}</div>")
     return f'<div class="question {AS_TEXT}"><div class="article-grid">{"".join(columns)}</div></div>'
