@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 
 import pytest
 import torch
@@ -20,6 +21,17 @@ SHAPE = EncoderSpec(layers=3, d_model=32, d_ff=64, heads=2, max_length=40)
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible():
+    """Ctrl-C reaches what the tests start, even if they were started by a shell that has it ignored (a job behind &).
+
+    The product does not do so: who puts a run into the background wants no Ctrl-C of the terminal to end it.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

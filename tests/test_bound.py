@@ -1,10 +1,14 @@
 """The contrasts of the causal test, on a dozen rows whose answers can be counted on one's fingers."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from dprlens import bound
+from dprlens.closed import ClosedSpec, Segment, TextSpec, make_world, segments
 from dprlens.intervals import share
+from dprlens.store import Passage
+from dprlens.world import Fact, Question, World
 
 K = 20
 HERE = {"study": "deep", "size": 1.0, "form": 0.5, "seed": 0}  # one world
@@ -235,3 +239,205 @@ def test_rows_of_one_fact_are_not_several_pieces_of_evidence(contrast, groups):
     assert more.high - more.low < 0.8 * (once.high - once.low)
     assert same.value == more.value == pytest.approx(once.value)
     assert same.n == more.n == 6 * once.n
+
+
+# --- within the relation ---
+
+
+def within(places, peers=11, tied=0, **columns) -> pd.DataFrame:
+    """One row a place within the relation, of so many passages."""
+    return rows([500] * len(places), within=places, peers=peers, tied=tied, **columns)
+
+
+def test_auc_is_the_share_of_other_passages_behind():
+    assert bound.values(within([0, 10, 5, 2]), "auc").tolist() == [1, 0, 0.5, 0.8]
+    assert bound.values(within([0, 4], tied=[10, 2]), "auc").tolist() == [0.5, 0.5]  # ties count half
+
+
+def test_top1_within_the_relation_shares_the_first_place_among_ties():
+    assert bound.values(within([0, 1, 0], tied=[0, 0, 3]), "top1").tolist() == [1, 0, 1 / 4]
+
+
+def test_a_k_counts_places_among_all_passages_whatever_is_within_the_relation():
+    assert bound.values(within([0]).assign(place=19), 20).tolist() == [1]
+    assert bound.values(within([0]).assign(place=20), 20).tolist() == [0]
+
+
+def test_random_ranks_have_auc_one_half_and_top1_one_in_n_and_perfect_ranks_have_one():
+    rng = np.random.default_rng(0)
+    random = within(rng.integers(40, size=4000), peers=40)
+    assert bound.top(random, "auc").low < 0.5 < bound.top(random, "auc").high
+    assert bound.top(random, "top1").low < 1 / 40 < bound.top(random, "top1").high
+    assert bound.top(within([0] * 30), "auc").value == bound.top(within([0] * 30), "top1").value == 1
+
+
+def test_the_only_passage_of_a_relation_has_no_auc(refused):
+    with refused("only one of its relation"):
+        bound.values(within([0], peers=1), "auc")
+
+
+def test_measures_have_names_of_their_own(refused):
+    assert bound.measures(5) == {"auc": "auc", "top1": "top1", "top5": 5}
+    with refused("top_k = 1"):
+        bound.measures(1)
+
+
+def in_states(known, held_out, **columns) -> pd.DataFrame:
+    state = ["known"] * len(known) + ["held out"] * len(held_out)
+    return within([*known, *held_out], state=state, exposures=9, **columns)
+
+
+def test_contrasts_take_measures_within_the_relation():
+    found = in_states([0, 1], [5, 10])
+    assert bound.known_minus_held_out(found, "auc").value == pytest.approx((1 + 0.9) / 2 - (0.5 + 0) / 2)
+    assert bound.known_minus_held_out(found, "top1").value == 1 / 2
+    assert bound.paired(found, in_states([1, 1], [5, 10]), "auc").value == pytest.approx(0.1 / 4)
+
+
+# --- two arms, and how much of one the other has ---
+
+
+def test_difference_in_differences_by_hand():
+    """AUC, arm a: known 1 and .8, held out .5 and .5; arm b: .7 and .7, .4 and .6: (.9 − .5) − (.7 − .5)."""
+    a, b = in_states([0, 2], [5, 5]), in_states([3, 3], [6, 4])
+    found = bound.difference_in_differences(a, b.sample(frac=1, random_state=0), "auc")
+    assert found[::3] == (pytest.approx(0.2), 2)
+    assert bound.difference_in_differences(b, a, "auc").value == pytest.approx(-0.2)
+    assert bound.difference_in_differences(a, a, "auc")[:3] == (0, 0, 0)
+
+
+def test_a_bias_for_the_baseline_alone_is_no_difference_in_differences():
+    """Arm b ranks every passage 3 places lower; its own difference is the same."""
+    a = in_states([0, 1, 2, 3], [5, 6, 7, 7])
+    assert bound.difference_in_differences(a, a.assign(within=a["within"] + 3), "auc").value == pytest.approx(0)
+
+
+def test_share_of_effect_by_hand():
+    a, b = in_states([0, 2] * 20, [5, 5] * 20), in_states([3, 3] * 20, [6, 4] * 20)
+    found = bound.share_of_effect(a, b, "auc")
+    assert found[::3] == (pytest.approx(0.2 / 0.4), 40)
+    assert found.low < 0.5 < found.high
+    whole = bound.share_of_effect(a, a, "auc")
+    assert whole[:3] == pytest.approx((1, 1, 1))
+
+
+def test_share_of_effect_has_an_interval_that_covers():
+    """The truth is 1/2; 95 % intervals of 60 samples miss it rarely (binomial: 9 times or more in 0.3 %)."""
+    missed = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+
+        def drawn(p, n=40, rng=rng):
+            return np.where(rng.random(n) < p, 0, 9).tolist()
+
+        a, b = in_states(drawn(0.7), drawn(0.1)), in_states(drawn(0.4), drawn(0.1))
+        found = bound.share_of_effect(a, b, "top1", resamples=400)
+        missed += not found.low <= 0.5 <= found.high
+    assert missed <= 8
+
+
+def test_there_is_no_share_of_an_effect_that_may_be_none():
+    nothing = in_states([0, 9, 0, 9], [0, 9, 0, 9])
+    assert bound.share_of_effect(nothing, in_states([0] * 4, [9] * 4), "auc") is None
+    known = within([0, 0], state="known")
+    assert bound.share_of_effect(known, known, "auc") is bound.difference_in_differences(known, known, "auc") is None
+
+
+def test_contrasts_of_arms_are_named_by_state_arm_and_measure():
+    dpr, counted = in_states([0] * 9, [5] * 9), in_states([2] * 9, [5] * 9)
+    found = bound.contrasts({"dpr": dpr, "cooccurrence": counted}, 20)
+    assert found["known.auc"].value == found["known.top1"].value == 1
+    assert found["held_out.cooccurrence.auc"].value == 0.5
+    assert found["difference.auc"].value == pytest.approx(0.5)
+    assert found["cooccurrence.difference.auc"].value == pytest.approx(0.3)
+    assert found["dpr_minus_cooccurrence.difference.auc"].value == pytest.approx(0.2)
+    assert found["cooccurrence_over_dpr.difference.auc"].value == pytest.approx(0.6)
+    assert found["cooccurrence_over_dpr.difference.top20"] is None  # DPR has no effect there
+    assert found["chance.top1"].value == pytest.approx(1 / 11)
+    assert {"known.top20", "difference.top1", "held_out.cooccurrence.top20"} < set(found)
+
+
+def test_by_size_gives_each_size_and_each_share_of_description():
+    halves = [in_states([0] * 4, [5] * 4, form=form) for form in (0.1, 0.9)]
+    grid = pd.concat([*halves, in_states([0] * 4, [0] * 4, form=0.1, size=2.0)])
+    found = bound.by_size({"dpr": grid, "cooccurrence": grid[:0]}, 20)
+    assert found["size100.difference.auc"][::3] == (0.5, 8)
+    assert found["size100.form10.difference.auc"][::3] == (0.5, 4)
+    assert found["size200.difference.auc"].value == 0
+    assert not any("cooccurrence" in name for name in found)
+
+
+# --- of which passages, and from which sentences ---
+
+
+def tiny_world() -> World:
+    """Two cities on rivers, one also with a mayor; who was born where is a fact of its own."""
+    facts = [
+        Fact("f0", "Ada", "born_in", "Kestrel", "test"),
+        Fact("f1", "Kestrel", "river", "Wend", "test"),
+        Fact("f2", "Kestrel", "mayor", "Bo", "test"),
+        Fact("f3", "Dunby", "river", "Ouse", "test"),
+    ]
+    passages = [
+        Passage("p0", "Ada", "", ("f0",)),
+        Passage("p1", "Kestrel", "", ("f1",)),
+        Passage("p2", "Dunby", "", ("f3",)),
+        Passage("p3", "Kestrel", "", ("f2",)),
+        Passage("p4", "Nowhere", "", ()),
+    ]
+    questions = [
+        Question("q0", "Which river …", ("Wend",), "p1", ("f0", "f1"), "test", "knowledge_required"),
+        Question("q1", "Who is the mayor of Kestrel?", ("Bo",), "p3", ("f2",), "test", "lexical"),
+    ]
+    return World("closed", tuple(facts), tuple(passages), tuple(questions))
+
+
+def test_passages_of_the_relation_state_what_the_question_asks_for_of_any_subject():
+    assert bound.same_relation(tiny_world()).tolist() == [
+        [False, True, True, False, False],
+        [False, False, False, True, False],
+    ]
+
+
+def test_standings_by_hand():
+    scores = np.array([[9.0, 2.0, 3.0, 2.0, 1.0], [9.0, 9.0, 9.0, 1.0, 9.0]])
+    found = bound.standings(tiny_world(), scores)
+    assert {name: column.tolist() for name, column in found.items()} == {
+        "within": [1, 0],  # only the other river's passage can be before it
+        "tied": [0, 0],
+        "peers": [2, 1],
+    }
+    scores[0, 2] = 2
+    assert bound.standings(tiny_world(), scores)["tied"].tolist() == [1, 0]
+
+
+def test_random_scores_of_a_world_have_auc_one_half():
+    world = make_world(ClosedSpec(30, 10, 8, 10, low_doses=()), 3)
+    scores = np.random.default_rng(0).normal(size=(len(world.questions), len(world.passages)))
+    found = pd.DataFrame(bound.standings(world, scores)).assign(place=0)
+    assert bound.values(found, "auc").mean() == pytest.approx(0.5, abs=0.03)
+    gold = [world.place(question.gold) for question in world.questions]
+    scores[range(len(gold)), gold] = 9
+    perfect = pd.DataFrame(bound.standings(world, scores))
+    assert set(bound.values(perfect, "auc")) == set(bound.values(perfect, "top1")) == {1}
+
+
+def test_compositions_count_descriptions_of_the_target_through_the_link():
+    read = [
+        Segment("The city where Ada was born, Kestrel, lies on the Wend.", ("f0", "f1"), (), "description"),
+        Segment("The home town of Ada, Kestrel, lies on the Wend.", ("f0", "f1"), (), "description"),
+        Segment("The home town of Ada, Kestrel, is old.", ("f0",), (), "description"),  # a remark
+        Segment("Kestrel lies on the Wend. Its mayor is Bo.", ("f1", "f2"), (), "paragraph"),
+    ]
+    assert bound.compositions(read) == {("f0", "f1"): 2}
+
+
+def test_composed_sentences_name_the_subject_of_the_link_and_the_answer_and_no_held_out_link_has_one():
+    world = make_world(ClosedSpec(30, 10, 8, 10, low_doses=()), 3)
+    read = segments(world, TextSpec())
+    counted = bound.compositions(read)
+    assert counted
+    for link, target in counted:
+        assert not world.held_out(link)
+        names = world.fact[link].subject, world.fact[target].object
+        assert any(all(name in one.text for name in names) for one in read if one.facts == (link, target))

@@ -12,6 +12,7 @@ from dprlens.closed import ClosedSpec, TextSpec, make_world, segments
 from dprlens.encoder import EncoderSpec
 from dprlens.knowledge import cloze
 from dprlens.tokens import make_tokenizer, vocabulary
+from dprlens.training.muon import Muon
 from dprlens.training.pretrain import (
     PretrainSpec,
     continue_pretraining,
@@ -22,7 +23,7 @@ from dprlens.training.pretrain import (
 )
 
 SHAPE = EncoderSpec(layers=2, d_model=64, d_ff=128, heads=2, max_length=64)
-QUICK = PretrainSpec(shallow_layers=1, batch=8, threads=1)
+QUICK = PretrainSpec(shallow_layers=1, batch=8, threads=1, muon="float32")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_reading_on_may_leave_most_of_the_network_as_it_is(lines, pieces, part, 
 
 def test_reading_on_without_a_rate_is_by_both_optimisers_at_theirs(lines, pieces, monkeypatch, refused):
     start, rates = pretrain(pieces, lines[:200], SHAPE, QUICK, 0), defaultdict(list)
-    for kind in (torch.optim.AdamW, torch.optim.Muon):
+    for kind in (torch.optim.AdamW, Muon):
 
         def step(optimiser, *call, kind=kind, taken=kind.step, **named):
             rates[kind].append(optimiser.param_groups[0]["lr"])
@@ -140,7 +141,7 @@ def test_reading_on_without_a_rate_is_by_both_optimisers_at_theirs(lines, pieces
         monkeypatch.setattr(kind, "step", step)
     read_on(start, lines[:400], QUICK, None)
     assert max(rates[torch.optim.AdamW]) == QUICK.learning_rate
-    assert max(rates[torch.optim.Muon]) == QUICK.matrix_learning_rate
+    assert max(rates[Muon]) == QUICK.matrix_learning_rate
     with refused("block0", "learning rate"):
         read_on(start, lines[:9], QUICK, None, only=("block0",))
 

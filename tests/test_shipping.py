@@ -14,7 +14,7 @@ from dprlens.runner.notebooks import Mistake
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shipping, "shipped_root", lambda: tmp_path / "package")
+    monkeypatch.setattr(shipping, "PACKAGED", tmp_path / "package")
     return tmp_path / "package"
 
 
@@ -40,6 +40,13 @@ def test_models_of_the_pages_world_are_copied_and_others_are_not(tmp_path, packa
         assert seal(folder / "model.safetensors")["sha256"] in said
         assert (package / folder.name / "meta.json").read_bytes() == (folder / "meta.json").read_bytes()
     assert "commit" in said
+
+
+def test_models_made_from_nothing_are_shipped(tmp_path, package, monkeypatch):
+    """`make ship FROM_NOTHING=1`: the package is where it is, even where nothing is read from it."""
+    base = kept(tmp_path, "base_model", seed=0)
+    monkeypatch.setenv("DPRLENS_FROM_NOTHING", "1")
+    assert shipping.ship(tmp_path, TINY, 0) == [package / base.name]
 
 
 def test_a_cache_without_models_ships_nothing_and_leaves_the_package_alone(tmp_path, package):

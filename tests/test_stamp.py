@@ -47,6 +47,12 @@ def test_what_came_with_the_package_is_said(committed):
     assert "shipped" not in read(committed, "book/index", RUNS)
 
 
+def test_networks_that_are_not_those_on_record_are_named(committed):
+    runs = {"00_world": {**RUNS["00_world"], "siblings": ["entered", "base_model"]}}
+    assert "siblings of the networks on record: base_model, entered · " in read(committed, "notebooks/00_world", runs)
+    assert "siblings" not in read(committed, "notebooks/00_world", RUNS)
+
+
 def test_the_commit_is_named_and_so_is_a_change_since(committed):
     name = subprocess.run(["git", "rev-parse", "HEAD"], cwd=committed, capture_output=True, text=True).stdout[:10]
     clean = read(committed, "book/index")

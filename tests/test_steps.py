@@ -172,9 +172,41 @@ def test_arms_ask_the_same_questions_and_find_other_passages(arms):
     asked = knowledge.asked(arms.true)
     for frame in arms.found.values():
         assert frame[asked.columns].equals(asked)
-        assert [*frame.columns] == [*asked.columns, "recalled", "place", "false_place"]
+        ranked = ["within", "tied", "peers"]
+        assert [*frame.columns] == [*asked.columns, "recalled", "place", "false_place", *ranked]
     places = [tuple(frame["place"]) for frame in arms.found.values()]
     assert len(set(places)) == len(places)
+
+
+@pytest.mark.parametrize("told", steps.TOLD)
+def test_ranks_within_the_relation_are_counted_in_the_ranking(arms, told):
+    frame, world = arms.found[told], arms.true
+    dual = steps.dpr(start_of(told, arms), world, NEGATIVES, DPR, SEED).dual
+    ranked = steps.rankings(dual, world, len(world.passages)).passages
+    for i, (question, row) in enumerate(zip(world.questions, frame.itertuples(), strict=True)):
+        relation = world.fact[question.target].relation
+        alike = [
+            place
+            for place in ranked[i]
+            if relation in {world.fact[fact].relation for fact in world.passages[place].facts}
+        ]
+        assert row.peers == len(alike)
+        assert row.within <= alike.index(world.place(question.gold)) <= row.within + row.tied
+
+
+def test_baselines_are_asked_the_same_questions(arms):
+    asked = knowledge.asked(arms.true)
+    before = steps.untrained_findings(LINKED, TEXT, SHAPE, TRAIN, SEED)
+    counted = steps.cooccurrence_findings(LINKED, TEXT, SEED)
+    for frame in (before, counted):
+        assert frame[asked.columns].equals(asked)
+        assert frame["peers"].equals(arms.found["true"]["peers"])
+        assert (frame["within"] <= frame["place"]).all()
+    assert not before["place"].equals(arms.found["true"]["place"])
+    links = counted[counted["kind"] == "knowledge_required"]
+    assert (links["composed"] <= links["described"]).all()
+    assert links["composed"].sum() > 0
+    assert (counted.loc[counted["kind"] == "lexical", "composed"] == 0).all()
 
 
 def test_each_arm_makes_only_what_the_others_have_not(arms):
@@ -416,6 +448,30 @@ def test_the_causal_test_has_the_models_of_its_spec(calls):
         ]
     )
     assert found.index.tolist() == [*range(len(found))]
+
+
+def test_baselines_are_in_the_worlds_of_the_causal_test_whose_text_is_true(monkeypatch):
+    def frame(*arguments):
+        return pd.DataFrame({"question": ["q0"], "arguments": [arguments]})
+
+    def one_by_one(step, arguments):
+        return [step(*each) for each in arguments]
+
+    monkeypatch.setattr(steps.processes, "in_parallel", one_by_one)
+    for name in ("findings", "cooccurrence_findings", "untrained_findings"):
+        monkeypatch.setattr(steps, name, frame)
+    of = [*bound.WORLD]
+    tested = steps.causal_test(WIDE, 5).query("told == 'true'")[of].drop_duplicates()
+    found = steps.baselines(WIDE, 5)
+    for told, pool in (("cooccurrence", "mean"), ("cooccurrence_max", "max")):
+        rows = found[found["told"] == told]
+        assert sorted(map(tuple, rows[of].to_numpy())) == sorted(map(tuple, tested.to_numpy()))
+        assert all(
+            (a[1], a[2], a[3]) == (TEXT, seed, pool) for a, seed in zip(rows["arguments"], rows["seed"], strict=True)
+        )
+    before = found[found["told"] == "pretrained"]
+    assert set(before["study"]) == {"deep"}
+    assert [a[2] for a in before["arguments"]] == [WIDE.encoder] * len(before)
 
 
 def test_each_model_is_of_its_own_world_and_depth_and_the_rest_is_the_pages(calls):

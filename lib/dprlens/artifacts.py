@@ -37,7 +37,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+PACKAGED = Path(__file__).parent / "shipped"  # artifacts that come with the package
 LIBRARIES = ("torch", "transformers", "numpy")  # their versions are part of every key
+# metadata of a dataclass's field that came when there were artifacts already: at its default, which is what they were
+# made with, it is no part of a key, so that they stay valid
+LATER = types.MappingProxyType({"later": True})
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -230,8 +234,8 @@ def canonical(value: object) -> object:
     """`value` as plain JSON, the same for equal values in every run: what `digest` and the keys are made from.
 
     None, bool, int, float, str, tuples, lists and dicts with str keys stand for themselves, an object with a str
-    `digest` for that digest, a dataclass or NamedTuple for its type's name and fields. Anything else is a
-    TypeError, a float that is not finite a ValueError.
+    `digest` for that digest, a dataclass or NamedTuple for its type's name and fields. Fields that are `LATER` are left
+    out at their default. Anything else is a TypeError, a float that is not finite a ValueError.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -242,8 +246,8 @@ def canonical(value: object) -> object:
     if isinstance(own := getattr(value, "digest", None), str):
         return {"digest": own}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **fields}
+        told = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _tells(field, value)}
+        return {"type": type(value).__name__, **canonical(told)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {"type": type(value).__name__, **canonical(value._asdict())}
     if isinstance(value, tuple | list):
@@ -254,6 +258,11 @@ def canonical(value: object) -> object:
         f"a {type(value).__name__} cannot be an argument of a cached step: give None, bool, int, float, str,"
         " a tuple, list or str-keyed dict of them, a dataclass, a NamedTuple, or an object with a `digest`"
     )
+
+
+def _tells(field: dataclasses.Field, value: object) -> bool:
+    """Is this field of a dataclass part of its key?"""
+    return not field.metadata.get("later") or getattr(value, field.name) != field.default
 
 
 def digest(value: object) -> str:
@@ -291,7 +300,7 @@ def default_root() -> Path:
 
 def shipped_root() -> Path | None:
     """What came with the package; None if `$DPRLENS_FROM_NOTHING` is set."""
-    return None if os.environ.get("DPRLENS_FROM_NOTHING") else Path(__file__).parent / "shipped"
+    return None if os.environ.get("DPRLENS_FROM_NOTHING") else PACKAGED
 
 
 def default_cache() -> Cache:
@@ -403,6 +412,19 @@ def emit(event: str, **record: object) -> None:
                 os.write(file, line.encode())  # one write, so that lines of two processes do not mix
             finally:
                 os.close(file)
+
+
+def sibling(step: str) -> None:
+    """Tell the reader, once a step, that its networks are siblings of those on record, and why."""
+    text = f"{step}: bfloat16 is slow on this processor and this network did not come with the package, so Muon takes"
+    text += " float32: a sibling of the network on record, not the same"
+    emit("sibling", name=step, text=text)
+    if step not in _siblings and not os.environ.get("DPRLENS_EVENTS"):
+        print(text, file=sys.stderr)
+    _siblings.add(step)
+
+
+_siblings: set[str] = set()  # steps of which the reader was told
 
 
 def _notice(text: str) -> None:

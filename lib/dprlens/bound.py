@@ -1,19 +1,31 @@
-"""Does what BERT knows bound what DPR finds? The contrasts of the causal test (the paper's conclusion; claims C.1–C.3).
+"""Does retrieval depend on what BERT knows? The contrasts of the causal test (the paper's conclusion; claims C.1–C.3).
 
-All functions take rows of `steps.causal_test`: one row a question, model and seed, with what pre-training said about
-the fact that decides the question, and the place at which its passage was found. Whether a fact was stated, and how
-often, was dealt at random, so a difference between groups of questions is the effect of having read the fact. Questions
-about one fact are not independent: intervals draw whole facts, of each seed apart.
+All functions take rows of `steps.causal_test` or `steps.baselines`: one row a question, model and seed, with what
+pre-training said about the fact that decides the question, and where its gold passage was ranked. Whether a fact was
+stated, and how often, was dealt at random, so a difference between groups of questions is the effect of having stated
+the fact: of the statements of the fact, and of what the text composes with them (`compositions`). Questions about one
+fact are not independent: intervals draw whole facts, of each seed apart.
+
+A `measure` is a number k (top-k accuracy among all passages) or the name of a measure within the relation of the fact
+asked for, whose chance does not depend on the world's size: "auc", the share of the other passages of the relation
+that rank behind the gold passage (ties count half; chance 1/2), or "top1", whether none of them ranks before it (a tie
+of n passages counts 1/n; chance 1/number of passages).
 """
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from dprlens.closed import Segment
 from dprlens.intervals import Estimate, difference, gap, mean, slope
+from dprlens.world import World
 
+Measure = int | str
+WITHIN = ("auc", "top1")  # the measures within the relation
+STATES = ("known", "low dose", "held out")
 WORLD = ["study", "size", "form", "seed"]  # the columns that say in which world a row's question is asked
 
 
@@ -43,49 +55,192 @@ def facts(rows: pd.DataFrame) -> list[tuple]:
     return [*rows[[*WORLD, "fact"]].itertuples(index=False, name=None)]
 
 
-def top(rows: pd.DataFrame, k: int, place: str = "place") -> Estimate | None:
-    """Share of the rows whose passage is among the first k; None without rows."""
-    return mean(rows[place] < k, facts(rows)) if len(rows) else None
+def measures(k: int) -> dict[str, Measure]:
+    """The measures by the names that they have in ids of numbers: those within the relation, and top-k accuracy."""
+    if k < 2:
+        raise ValueError(f"top_k = {k}: top1 is a measure within the relation on this page; give 2 or more")
+    return {**{name: name for name in WITHIN}, f"top{k}": k}
 
 
-def tops(rows: pd.DataFrame, k: int, by: str | list[str]) -> dict:
+def values(rows: pd.DataFrame, measure: Measure, place: str = "place") -> np.ndarray:
+    """The measure of each row, 0–1 [row]; `place`: the column with the place that top-k accuracy looks at."""
+    if measure not in WITHIN:
+        return (rows[place] < measure).to_numpy(dtype=float)
+    if measure == "top1":
+        return ((rows["within"] == 0) / (1 + rows["tied"])).to_numpy()
+    if (rows["peers"] < 2).any():
+        raise ValueError("a passage that is the only one of its relation has no AUC; enlarge the world")
+    return (1 - (rows["within"] + rows["tied"] / 2) / (rows["peers"] - 1)).to_numpy()
+
+
+def top(rows: pd.DataFrame, measure: Measure, place: str = "place") -> Estimate | None:
+    """Mean of the measure over rows (for a k: the share ranked among the first k); None without rows."""
+    return mean(values(rows, measure, place), facts(rows)) if len(rows) else None
+
+
+def tops(rows: pd.DataFrame, measure: Measure, by: str | list[str]) -> dict:
     """`top` of each group of rows."""
-    return {group: top(found, k) for group, found in rows.groupby(by)}
+    return {group: top(found, measure) for group, found in rows.groupby(by)}
 
 
-def known_minus_held_out(rows: pd.DataFrame, k: int) -> Estimate | None:
-    """Top-k accuracy where the deciding fact is known, minus where it is held out (`apart`)."""
-    return apart(*(rows[rows["state"] == state] for state in ("known", "held out")), k)
+def known_minus_held_out(rows: pd.DataFrame, measure: Measure) -> Estimate | None:
+    """The measure where the deciding fact is known, minus where it is held out (`apart`)."""
+    return apart(*_known_and_held_out(rows), measure)
 
 
-def apart(a: pd.DataFrame, b: pd.DataFrame, k: int) -> Estimate | None:
-    """Top-k accuracy of rows a minus that of rows b, about different facts; None if one of them has no rows."""
+def apart(a: pd.DataFrame, b: pd.DataFrame, measure: Measure) -> Estimate | None:
+    """The measure on rows a minus that on rows b, about different facts; None if one of them has no rows."""
     if a.empty or b.empty:
         return None
-    return gap(a["place"] < k, b["place"] < k, facts(a), facts(b))
+    return gap(values(a, measure), values(b, measure), facts(a), facts(b))
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame, k: int, place: str = "place") -> Estimate | None:
-    """Top-k accuracy in arm a minus that in arm b, on the same questions of the same worlds; None without questions."""
-    both = a.merge(b, on=[*WORLD, "question"], suffixes=("", "_b"))
-    shared = len(both.drop_duplicates([*WORLD, "question"]))
-    if not len(a) == len(b) == shared == len(both):
-        raise ValueError(f"{len(a)} and {len(b)} rows share {shared} questions; give two arms of the same worlds")
-    if both.empty:
+def paired(a: pd.DataFrame, b: pd.DataFrame, measure: Measure, place: str = "place") -> Estimate | None:
+    """The measure in arm a minus that in arm b, on the same questions of the same worlds; None without questions."""
+    a, b = _same_questions(a, b)
+    return difference(values(a, measure, place), values(b, measure, place), facts(a)) if len(a) else None
+
+
+def difference_in_differences(a: pd.DataFrame, b: pd.DataFrame, measure: Measure) -> Estimate | None:
+    """`known_minus_held_out` in arm a minus that in arm b, on the same questions; None if a state has no rows."""
+    a, b = _same_questions(a, b)
+    more = a.assign(more=values(a, measure) - values(b, measure))
+    known, held_out = _known_and_held_out(more)
+    if known.empty or held_out.empty:
         return None
-    return difference(both[place] < k, both[f"{place}_b"] < k, facts(both))
+    return gap(known["more"], held_out["more"], facts(known), facts(held_out))
 
 
-def dose_slope(rows: pd.DataFrame, k: int) -> Estimate:
-    """Gain in top-k accuracy for ten times the exposures: slope on log10(1 + exposures)."""
-    return slope(np.log10(1 + rows["exposures"]), rows["place"] < k, facts(rows))
+def share_of_effect(
+    a: pd.DataFrame, b: pd.DataFrame, measure: Measure, seed: int = 0, resamples: int = 2000
+) -> Estimate | None:
+    """`known_minus_held_out` in arm b as a share of that in arm a, on the same questions; n is the smaller state's.
+
+    The interval is the bootstrap's, facts drawn whole and for both arms together. None where arm a's own effect is not
+    above 0 (its 95 % interval), since a share of nothing says nothing.
+    """
+    a, b = _same_questions(a, b)
+    both = a.assign(a=values(a, measure), b=values(b, measure))
+    groups = _known_and_held_out(both)
+    if any(rows.empty for rows in groups):
+        return None
+    rng = np.random.default_rng(seed)
+    known, held_out = (_resampled(rows, rng, resamples) for rows in groups)
+    of_a, of_b = known - held_out  # [arm, 1 + resample]
+    if np.percentile(of_a[1:], 2.5) <= 0:
+        return None
+    low, high = np.percentile(of_b[1:] / of_a[1:], (2.5, 97.5))
+    return Estimate(float(of_b[0] / of_a[0]), float(low), float(high), min(map(len, groups)))
 
 
-def by_seed(rows: pd.DataFrame, k: int) -> dict[int, Estimate | None]:
+def _resampled(rows: pd.DataFrame, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """Means of the columns a and b, first of all rows, then of each draw of whole facts [arm, 1 + resample]."""
+    cluster = pd.factorize(pd.Series(facts(rows)))[0]
+    sums = np.stack([np.bincount(cluster, rows[arm]) for arm in ("a", "b")])  # [arm, cluster]
+    counts = np.bincount(cluster)
+    drawn = rng.integers(len(counts), size=(resamples, len(counts)))
+    drawn = np.vstack([np.arange(len(counts)), drawn])
+    return sums[:, drawn].sum(2) / counts[drawn].sum(1)
+
+
+def _same_questions(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Arm a, and arm b in its order. Raises ValueError if they are not of the same questions of the same worlds."""
+    key = [*WORLD, "question"]
+    order = a[key].assign(a=range(len(a))).merge(b[key].assign(b=range(len(b))), on=key).sort_values("a")
+    shared = len(order.drop_duplicates(key))
+    if not len(a) == len(b) == shared == len(order):
+        raise ValueError(f"{len(a)} and {len(b)} rows share {shared} questions; give two arms of the same worlds")
+    return a, b.iloc[order["b"]]
+
+
+def _known_and_held_out(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return rows[rows["state"] == "known"], rows[rows["state"] == "held out"]
+
+
+def contrasts(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | None]:
+    """All numbers of the main table, by id without its exhibit: `<group>.<arm>.<measure>` and the contrasts.
+
+    `arms` holds rows of the same test questions (knowledge-required) by arm: dpr, unpretrained, cooccurrence and more;
+    dpr is the arm that the ids leave out, as in known.auc, difference.auc, cooccurrence.difference.auc.
+    """
+    numbers: dict[str, Estimate | None] = {}
+    for name, measure in measures(k).items():
+        for arm, rows in arms.items():
+            of = "" if arm == "dpr" else f"{arm}."
+            for state, found in rows.groupby("state"):
+                numbers[f"{state.replace(' ', '_')}.{of}{name}"] = top(found, measure)
+            numbers[f"{of}difference.{name}"] = known_minus_held_out(rows, measure)
+            if arm != "dpr":
+                numbers[f"dpr_minus_{of}difference.{name}"] = difference_in_differences(arms["dpr"], rows, measure)
+                numbers[f"{arm}_over_dpr.difference.{name}"] = share_of_effect(arms["dpr"], rows, measure)
+    numbers["chance.top1"] = mean(1 / arms["dpr"]["peers"], facts(arms["dpr"])) if len(arms["dpr"]) else None
+    return numbers
+
+
+def by_size(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | None]:
+    """Known minus held out by size of the world and share of description, by id without its exhibit.
+
+    `arms` as in `contrasts`, dpr and cooccurrence: `size<percent>.[form<percent>.][<arm>.]difference.<measure>`.
+    """
+    numbers: dict[str, Estimate | None] = {}
+    for arm, rows in arms.items():
+        of = "" if arm == "dpr" else f"{arm}."
+        for size, found in rows.groupby("size"):
+            groups = {f"size{100 * size:.0f}": found}
+            groups |= {f"size{100 * size:.0f}.form{100 * form:.0f}": part for form, part in found.groupby("form")}
+            for group, part in groups.items():
+                for name, measure in measures(k).items():
+                    numbers[f"{group}.{of}difference.{name}"] = known_minus_held_out(part, measure)
+    return numbers
+
+
+def dose_slope(rows: pd.DataFrame, measure: Measure) -> Estimate:
+    """Gain in the measure for ten times the exposures: slope on log10(1 + exposures)."""
+    return slope(np.log10(1 + rows["exposures"]), values(rows, measure), facts(rows))
+
+
+def by_seed(rows: pd.DataFrame, measure: Measure) -> dict[int, Estimate | None]:
     """`known_minus_held_out` of each seed."""
-    return {seed: known_minus_held_out(found, k) for seed, found in rows.groupby("seed")}
+    return {seed: known_minus_held_out(found, measure) for seed, found in rows.groupby("seed")}
 
 
 def mostly_described(rows: pd.DataFrame) -> Sequence[bool]:
     """Whether pre-training stated the deciding fact in descriptions more often than not [row]."""
     return rows["described"] > rows["exposures"] / 2
+
+
+def same_relation(world: World) -> np.ndarray:
+    """Which passages state a fact of the relation that the question asks for: bool [question, passage].
+
+    That is the relation of the question's target fact, of whatever subject; the gold passage is one of them.
+    """
+    names = sorted({fact.relation for fact in world.facts})
+    number = {name: i for i, name in enumerate(names)}
+    states = np.zeros((len(names), len(world.passages)), dtype=bool)
+    for place, passage in enumerate(world.passages):
+        states[[number[world.fact[fact].relation] for fact in passage.facts], place] = True
+    return states[[number[world.fact[question.target].relation] for question in world.questions]]
+
+
+def standings(world: World, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """Where scores [question, passage] rank each gold passage among the passages of the relation asked for.
+
+    Columns [question]: within, how many score higher; tied, how many others score the same; peers, how many there are,
+    the gold passage included.
+    """
+    gold = np.array([world.place(question.gold) for question in world.questions])
+    rows = np.arange(len(gold))
+    own, others = scores[rows, gold][:, None], same_relation(world)
+    peers = others.sum(1)
+    others[rows, gold] = False
+    return {"within": ((scores > own) & others).sum(1), "tied": ((scores == own) & others).sum(1), "peers": peers}
+
+
+def compositions(segments: Iterable[Segment]) -> Counter[tuple[str, ...]]:
+    """How often a text states each target fact of a description through each linking fact: (link, target) -> times.
+
+    As in "The city where Ada Larchcroft was born, Kestrelgate, lies on the river Wend": the sentence names the subject
+    of the link together with the answer to "Which river flows through the city where Ada Larchcroft was born?", whose
+    facts are the same pair.
+    """
+    return Counter(one.facts for one in segments if one.form == "description" and len(one.facts) == 2)

@@ -29,6 +29,7 @@ from dprlens.profile import Profile
 from dprlens.retrieval import Retriever, gold_places
 from dprlens.store import Store
 from dprlens.training import processes
+from dprlens.training.muon import in_quick_precision
 from dprlens.world import Fact, Question, Statement, World
 
 PAPER = ("transformer_patcher", "malmen", "mend")
@@ -81,6 +82,7 @@ def arms(chosen: Profile) -> list[Arm]:
     return [*(Arm(editor) for editor in (*PAPER, *spec.baselines)), *shams, Arm(), *churn]
 
 
+@in_quick_precision(needed=lambda asked: asked["spec"].learning_rate is None)
 @step(version=1)
 def edited(
     base: Encoder,

@@ -27,6 +27,7 @@ from dprlens.retrieval import gold_places
 from dprlens.tokens import make_tokenizer, vocabulary
 from dprlens.training import processes
 from dprlens.training.dpr import DPRSpec
+from dprlens.training.muon import in_quick_precision
 from dprlens.training.pretrain import PretrainSpec, pretrain_in_order, read_on
 from dprlens.world import World
 
@@ -41,6 +42,7 @@ def world_of(chosen: Profile, spec: LateSpec, seed: int) -> World:
     return steps.closed_world(world_spec(chosen.world, spec), seed)
 
 
+@in_quick_precision()
 @step(version=1)
 def entered(
     world: World,
@@ -68,6 +70,7 @@ def entered(
     return read_on(model, [*ordered.after, *old], pretraining, learning_rate, seed + turn)
 
 
+@in_quick_precision(needed=lambda asked: asked["learning_rate"] is None)
 @step(version=1)
 def told_late(
     base: Encoder,

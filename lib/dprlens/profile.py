@@ -99,7 +99,7 @@ TINY = Profile(
     models=ModelsSpec(),
     text=TextSpec(remarks=3),
     encoder=EncoderSpec(layers=4, d_model=64, d_ff=256, heads=4),
-    pretrain=PretrainSpec(shallow_layers=2, batch=8, matrix_learning_rate=0.02),
+    pretrain=PretrainSpec(shallow_layers=2, batch=8, matrix_learning_rate=0.02, muon="float32"),
     negatives=NegativesSpec(),
     dpr=DPRSpec(epochs=3, batch=16, warm_up_steps=10),
     bound=BoundSpec(
@@ -119,7 +119,7 @@ TINY = Profile(
         malmen=MalmenSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
         mend=MendSpec(blocks=2, rank=16, batch=8, kept=16, steps=20),
         rehearsal=RehearsalSpec(times=20),
-        relearning=RehearsalSpec(times=20, learning_rate=None),
+        relearning=RehearsalSpec(times=20, learning_rate=None, muon="float32"),
     ),
     late=LateSpec(layers=2, size=0.5, points=(0.0, 0.5), arms=("plain", "large_steps")),
 )

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from dprlens import attribution, controls, interventions, knowledge, natural
+from dprlens import attribution, bound, controls, cooccurrence, interventions, knowledge, natural
 from dprlens.artifacts import default_root, digest, step
 from dprlens.attribution import Attribution, AttributionSpec
 from dprlens.closed import ClosedSpec, TextSpec, false_gold, make_world, misinformed, reading, segments
@@ -50,9 +50,11 @@ from dprlens.store import Store
 from dprlens.tokens import make_tokenizer, vocabulary
 from dprlens.training import processes
 from dprlens.training.dpr import DPRSpec, Trained, examples, shuffled_pairs, train_dpr
+from dprlens.training.muon import in_quick_precision
 from dprlens.training.pretrain import PretrainSpec, continue_pretraining, pretrain
 from dprlens.world import SPLITS, World
 
+ROUNDED = 9  # decimals of co-occurrence scores, so that equal ones tie whatever the order of their sums
 TOLD = ("true", "false", "nothing")  # what pre-training says about the linking facts under test
 
 
@@ -62,6 +64,7 @@ def closed_world(spec: ClosedSpec, seed: int) -> World:
     return make_world(spec, seed)
 
 
+@in_quick_precision()
 @step(version=1)
 def base_model(world: World, text: TextSpec, shape: EncoderSpec, spec: PretrainSpec, seed: int) -> Encoder:
     """The BERT that has read the known part of the world: every other model of the book starts from it."""
@@ -246,7 +249,15 @@ def _trained(chosen: Profile, world: World, seed: int) -> DualEncoder:
     return dpr(*call).dual
 
 
-@step(version=1)
+def _lacks_base(asked: Mapping) -> bool:
+    """Must the base model of these `findings` be made?"""
+    read = _told(closed_world(asked["world"], asked["seed"]), asked.get("told", "true"), asked["seed"])
+    start = read, asked["text"], asked["shape"], asked["pretraining"], asked["seed"]
+    return base_model.as_asked.record(*start) is None
+
+
+@in_quick_precision(needed=_lacks_base)
+@step(version=2)
 def findings(
     world: ClosedSpec,
     text: TextSpec,
@@ -259,28 +270,77 @@ def findings(
 ) -> pd.DataFrame:
     """One arm of the causal test, from the world to the rankings: what a model that was `told` this finds.
 
-    `knowledge.asked` with three more columns: recalled (share of the fact's unread wordings that the model completes
-    before DPR training as it was told them), place (from 0) of the gold passage, and false_place, that of the passage
-    which would be gold if the counterfactual link were true (−1 where no link is false).
+    `knowledge.asked` with more columns: recalled (share of the fact's unread wordings that the model completes before
+    DPR training as it was told them), place (from 0) of the gold passage, and false_place, that of the passage which
+    would be gold if the counterfactual link were true (−1 where no link is false); within, tied, peers: the gold
+    passage among those of its relation (`bound.standings`).
     """
     if told not in TOLD:
         raise ValueError(f"told = {told!r} is no arm; choose one of {', '.join(TOLD)}")
     true = closed_world(world, seed)
-    false = misinformed(true, seed)
-    read = false if told == "false" else true
+    read = _told(true, told, seed)
     base = base_model(read, text, shape, pretraining, seed)
     start = untrained(base, seed) if told == "nothing" else base
     recalled = cloze_recall(start, read).query("wording == 'reserved'").groupby("fact")["recalled"].mean()
     trained = dpr(DualEncoder(start, start), true, negatives, training, seed)
     ranking = rankings(trained.dual, true, k=len(true.passages))
-    other = false_gold(true, false)
+    other = false_gold(true, misinformed(true, seed))
     gold = [true.place(question.gold) for question in true.questions]
     wrong = [true.place(other[question.id]) if question.id in other else -1 for question in true.questions]
     frame = knowledge.asked(true)
     frame["recalled"] = recalled.loc[frame["fact"]].to_numpy()
     frame["place"] = gold_places(ranking, gold)
     frame["false_place"] = np.where(np.array(wrong) < 0, -1, gold_places(ranking, wrong))
-    return frame
+    return frame.assign(**bound.standings(true, _scores(ranking)))
+
+
+def _scores(ranking: Ranking) -> np.ndarray:
+    """The scores [question, passage] of a ranking of all passages."""
+    scores = np.empty_like(ranking.scores)
+    np.put_along_axis(scores, ranking.passages, ranking.scores, 1)
+    return scores
+
+
+@in_quick_precision(needed=_lacks_base)
+@step(version=1)
+def untrained_findings(
+    world: ClosedSpec, text: TextSpec, shape: EncoderSpec, pretraining: PretrainSpec, seed: int
+) -> pd.DataFrame:
+    """What pre-trained BERT retrieves without DPR training: `knowledge.asked`, place, and `bound.standings`."""
+    true = closed_world(world, seed)
+    base = base_model(true, text, shape, pretraining, seed)
+    ranking = rankings(DualEncoder(base, base), true, k=len(true.passages))
+    place = gold_places(ranking, [true.place(question.gold) for question in true.questions])
+    return knowledge.asked(true).assign(place=place, **bound.standings(true, _scores(ranking)))
+
+
+@step(version=1)
+def cooccurrence_findings(world: ClosedSpec, text: TextSpec, seed: int, pool: str = "mean") -> pd.DataFrame:
+    """What word co-occurrence in the pre-training text retrieves (`cooccurrence.score`), without any network.
+
+    `knowledge.asked` with place (from 0; of the passages with the same score half rank before), `bound.standings`, and
+    composed, how often the text states the question's target in a description through its link (`bound.compositions`;
+    0 for lexical questions).
+    """
+    true = closed_world(world, seed)
+    read = segments(true, text, seed)
+    questions = [question.text for question in true.questions]
+    passages = [f"{passage.title} {passage.text}" for passage in true.passages]
+    counted = cooccurrence.count(segment.text for segment in read)
+    scores = cooccurrence.score(counted, questions, passages, pool).round(ROUNDED)
+    own = scores[range(len(scores)), [true.place(question.gold) for question in true.questions]][:, None]
+    place = (scores > own).sum(1) + ((scores == own).sum(1) - 1) // 2
+    composed = bound.compositions(read)
+    return knowledge.asked(true).assign(
+        place=place,
+        **bound.standings(true, scores),
+        composed=[composed[question.facts] for question in true.questions],
+    )
+
+
+def _told(world: World, told: str, seed: int) -> World:
+    """The world as an arm of the causal test reads of it."""
+    return misinformed(world, seed) if told == "false" else world
 
 
 @step(version=1)
@@ -694,10 +754,12 @@ def _placing(dual: DualEncoder, world: World) -> Callable[[torch.Tensor, np.ndar
             return torch.from_numpy(found.scores), found.places
 
         return among_stored
-    passages = dual.passages(texts_of(world, "passage", range(len(world.passages))))
+    places: dict[Text, int] = {}  # each distinct text is scored once, so that equal ones tie to the last digit
+    of_text = [places.setdefault(t, len(places)) for t in texts_of(world, "passage", range(len(world.passages)))]
+    passages = dual.passages([*places])
 
     def among_all(asked: torch.Tensor, candidates: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        scores = asked @ passages.T
+        scores = (asked @ passages.T)[:, of_text]
         shown = scores.gather(1, torch.tensor(candidates))
         return shown, (scores > shown[:, :1]).sum(1).numpy()
 
@@ -799,7 +861,29 @@ def causal_test(chosen: Profile, seed: int) -> pd.DataFrame:
         *_shallow_runs(chosen, seed),
         *_deep_runs(chosen, seed),
     ]  # the deep ones may have to wait for the base model
-    frames = processes.in_parallel(findings, [_findings_of(run) for run in runs])
+    return _stacked(runs, processes.in_parallel(findings, [_findings_of(run) for run in runs]))
+
+
+def baselines(chosen: Profile, seed: int) -> pd.DataFrame:
+    """What is retrieved without a trained retriever, in the worlds of `causal_test`, with the same further columns.
+
+    told "cooccurrence" and "cooccurrence_max": `cooccurrence_findings` in each world whose text is true, by pool; told
+    "pretrained": `untrained_findings` of each model of full depth.
+    """
+    runs = [run for run in (*_deep_runs(chosen, seed), *_shallow_runs(chosen, seed)) if run.told == "true"]
+    deep = [run for run in runs if run.study == "deep"]
+    pools = {"cooccurrence": "mean", "cooccurrence_max": "max"}
+    named = [(run._replace(told=arm), pool) for arm, pool in pools.items() for run in runs]
+    calls = [(run.profile.world, run.profile.text, run.seed, pool) for run, pool in named]
+    counted = processes.in_parallel(cooccurrence_findings, calls)
+    calls = [(p.world, p.text, p.encoder, p.pretrain, run.seed) for run in deep for p in (run.profile,)]
+    before = processes.in_parallel(untrained_findings, calls)
+    all_runs = [run for run, _ in named] + [run._replace(told="pretrained") for run in deep]
+    return _stacked(all_runs, [*counted, *before])
+
+
+def _stacked(runs: Sequence[Run], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The frame of each run, one below the other, with columns that say which run it is of."""
     return pd.concat(
         [
             frame.assign(study=run.study, size=run.size, form=run.form, seed=run.seed, told=run.told)

@@ -9,15 +9,16 @@ tell a model something new. In small steps it changes little else; in steps as l
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from dprlens.artifacts import progress
+from dprlens.artifacts import LATER, progress
 from dprlens.closed import Segment
 from dprlens.editors.objective import at_masks, blanks, copied, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder
+from dprlens.training.muon import PRECISIONS, Precision
 from dprlens.training.pretrain import PretrainSpec, read_on
 from dprlens.training.processes import threads
 from dprlens.world import Fact
@@ -34,12 +35,12 @@ class FinetuningSpec:
     epochs: int = 20  # at most
 
     def __post_init__(self) -> None:
-        for field in ("batch", "epochs", *(["blocks"] if self.blocks is not None else [])):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
-        for field in ("bound", "learning_rate"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"{field} = {getattr(self, field):g} teaches nothing; give a number above 0")
+        for name in ("batch", "epochs", *(["blocks"] if self.blocks is not None else [])):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} is too few; give 1 or more")
+        for name in ("bound", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name):g} teaches nothing; give a number above 0")
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,14 @@ class RehearsalSpec:
     learning_rate: float | None = 3e-4  # of AdamW; None: Muon and AdamW, as a shallow network learns in pre-training
     batch: int = 32  # segments
     random_mask: float = 0.05  # as in pre-training
+    muon: Precision = field(default="bfloat16", metadata=LATER)  # of Muon, as in pre-training
 
     def __post_init__(self) -> None:
-        for field in ("times", "batch"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        for name in ("times", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} is too few; give 1 or more")
+        if self.muon not in PRECISIONS:
+            raise ValueError(f"muon = {self.muon!r} is no precision of Muon; choose one of {', '.join(PRECISIONS)}")
         if not 0 <= self.old < math.inf:
             raise ValueError(f"old = {self.old:g} is no number of segments; give 0 or more")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
@@ -109,7 +113,7 @@ class Rehearsal:
             return start
         new = [segment for fact in facts for segment in _repeated(fact, self.spec.times)]
         old = np.random.default_rng([self.seed, 0x01D]).permutation(len(self.text))[: int(self.spec.old * len(new))]
-        reading = PretrainSpec(batch=self.spec.batch, random_mask=self.spec.random_mask)
+        reading = PretrainSpec(batch=self.spec.batch, random_mask=self.spec.random_mask, muon=self.spec.muon)
         return read_on(start, [*new, *(self.text[i] for i in old)], reading, self.spec.learning_rate, self.seed)
 
 

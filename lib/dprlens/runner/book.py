@@ -59,6 +59,7 @@ class Watch:
     read: int = 0  # bytes of its events
     doing: str = "running"
     steps: dict[str, dict] = field(default_factory=dict)  # step -> its last event
+    siblings: list[str] = field(default_factory=list)  # steps whose networks are not those on record
 
 
 def book(root: Path, profile: str) -> None:
@@ -92,6 +93,7 @@ def book(root: Path, profile: str) -> None:
             record = {
                 "seconds": round(seconds, 1),
                 "steps": watch.steps,
+                "siblings": watch.siblings,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
             }
             write_json(runs, {**_record(runs), name: record})
@@ -284,6 +286,9 @@ def _follow(watch: Watch, began: float) -> None:
             case {"event": "progress", "label": label, "done": done, "total": total}:
                 watch.doing = f"{label} {done}/{total}" if total else f"{label} {done}"
             case {"event": "notice", "text": text}:
+                _say(began, f"{name}: {text}")
+            case {"event": "sibling", "name": step, "text": text} if step not in watch.siblings:
+                watch.siblings.append(step)
                 _say(began, f"{name}: {text}")
             case {"event": "step", "name": step, "state": "start"}:
                 watch.doing = step

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dprlens import steps
-from dprlens.artifacts import canonical, default_root, shipped_root
+from dprlens.artifacts import PACKAGED, canonical, default_root
 from dprlens.profile import Profile
 from dprlens.runner.notebooks import Mistake
 from dprlens.runner.stamp import commit
@@ -47,7 +47,7 @@ def ship(root: Path, chosen: Profile, seed: int) -> list[Path]:
         raise Mistake(
             f"{default_root()} has no models of the profile {chosen.name!r}: run `make ship`, which makes them"
         )
-    made_at, to = commit(root), shipped_root()  # asked before the copies change the tree
+    made_at, to = commit(root), PACKAGED  # asked before the copies change the tree
     shutil.rmtree(to, ignore_errors=True)
     rows = []
     for folder in found:

@@ -24,7 +24,7 @@ def stamps(root: Path, profile: str, results: Mapping[str, dict], runs: Mapping[
     ends = [*versions, f"Python {platform.python_version()}"]
     begins = [commit(root), f"profile {profile}"]
     pages = {
-        f"notebooks/{name}": " · ".join([*begins, *_world(result), *_shipped(runs.get(name, {})), *ends])
+        f"notebooks/{name}": " · ".join([*begins, *_world(result), *_made(runs.get(name, {})), *ends])
         for name, result in results.items()
     }
     return f"{{% set pages = {json.dumps(pages)} %}}\n{{% set other = {json.dumps(' · '.join([*begins, *ends]))} %}}\n"
@@ -35,10 +35,14 @@ def _world(result: dict) -> list[str]:
     return [f"seed {result['seed']}", f"{world['maker']} world {world['digest']}"]
 
 
-def _shipped(run: dict) -> list[str]:
-    """The steps of which something was taken as it came with the package, if there are any."""
-    names = sorted(step for step, last in run.get("steps", {}).items() if last["state"] == "shipped")
-    return [f"as shipped: {', '.join(names)}"] if names else []
+def _made(run: dict) -> list[str]:
+    """The steps of which something came with the package, and those whose networks are not the ones on record."""
+    shipped = sorted(step for step, last in run.get("steps", {}).items() if last["state"] == "shipped")
+    siblings = sorted(run.get("siblings", ()))
+    return [
+        *([f"as shipped: {', '.join(shipped)}"] if shipped else []),
+        *([f"made here in float32, siblings of the networks on record: {', '.join(siblings)}"] if siblings else []),
+    ]
 
 
 def commit(root: Path) -> str:

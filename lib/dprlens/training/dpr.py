@@ -307,8 +307,12 @@ class _Run:
         everything = [[tokens.positive, *tokens.negatives] for tokens in self.dev]
         starts = np.cumsum([0, *map(len, everything)])
         questions = _encoded(self.towers[0], [tokens.question for tokens in self.dev])
-        passages = _encoded(self.towers[1], [ids for own in everything for ids in own])
-        rank = average_rank(questions @ passages.T, torch.tensor(starts[:-1], device=passages.device))
+        pool, places = _distinct([ids for own in everything for ids in own])
+        vectors = _encoded(self.towers[1], pool)
+        # each distinct passage is scored once: the columns of a matrix product differ in their last digits even where
+        # vectors are equal, and a passage must not beat itself
+        scores, passages = (questions @ vectors.T)[:, places], vectors[places]
+        rank = average_rank(scores, torch.tensor(starts[:-1], device=passages.device))
         losses = []
         for i in range(0, len(self.dev), self.spec.batch):
             shown = [min(2, len(own)) for own in everything[i : i + self.spec.batch]]

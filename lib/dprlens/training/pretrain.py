@@ -3,12 +3,13 @@
 The recipe: mask a fact's whole answer; train a shallow network on most of the text, with Muon for the blocks' matrices
 (AdamW alone needs about three times the steps for the same recall); then deepen it by splitting every block, and let
 the deep network read the rest with AdamW. The head is applied at masked places only, and batches hold equally long
-segments, so that nothing is padded. Plain float32: at this size bfloat16 autocast is slower even on CPUs that have it.
+segments, so that nothing is padded. The network computes in float32: at this size bfloat16 autocast is slower even on
+CPUs that have it. Muon alone, between the steps, works in bfloat16 or float32, as the spec says (`training.muon`).
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 from transformers import BertForMaskedLM, BertTokenizer
 
-from dprlens.artifacts import progress
+from dprlens.artifacts import LATER, progress
 from dprlens.closed import Segment
 from dprlens.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
 from dprlens.tokens import with_places
+from dprlens.training.muon import PRECISIONS, Precision, muon
 from dprlens.training.processes import threads
 
 
@@ -37,21 +39,24 @@ class PretrainSpec:
     batch: int = 32  # segments
     random_mask: float = 0.05  # of the tokens outside answers; answers are always masked, whole
     threads: int = 1  # part of the result, since sums are split among threads; two are slower on a busy machine
+    muon: Precision = field(default="bfloat16", metadata=LATER)  # in which Muon makes its matrices orthogonal
 
     def __post_init__(self) -> None:
         if not 0 < self.shallow_share < 1:
             raise ValueError(
                 f"shallow_share = {self.shallow_share:g} leaves a stage without text; give more than 0, less than 1"
             )
-        for field in ("batch", "threads", "shallow_layers"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
-        for field in ("random_mask", "warm_up"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field):g} is no share; give 0 or more, less than 1")
-        for field in ("learning_rate", "matrix_learning_rate", "deep_learning_rate", "split_scale"):
-            if not 0 < getattr(self, field) < float("inf"):
-                raise ValueError(f"{field} = {getattr(self, field):g} teaches nothing; give a number above 0")
+        for name in ("batch", "threads", "shallow_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} is too few; give 1 or more")
+        for name in ("random_mask", "warm_up"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name):g} is no share; give 0 or more, less than 1")
+        for name in ("learning_rate", "matrix_learning_rate", "deep_learning_rate", "split_scale"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} = {getattr(self, name):g} teaches nothing; give a number above 0")
+        if self.muon not in PRECISIONS:
+            raise ValueError(f"muon = {self.muon!r} is no precision of Muon; choose one of {', '.join(PRECISIONS)}")
 
 
 class Masked(NamedTuple):
@@ -246,8 +251,7 @@ def _shallow_optimisers(model: BertForMaskedLM, spec: PretrainSpec) -> list[torc
     matrices = [weights for weights in model.bert.encoder.parameters() if weights.dim() == 2]
     inside = {id(matrix) for matrix in matrices}
     others = [weights for weights in model.parameters() if id(weights) not in inside]
-    muon = torch.optim.Muon(matrices, spec.matrix_learning_rate, weight_decay=0.0, momentum=0.95)
-    return [muon, _adamw(others, spec.learning_rate)]
+    return [muon(matrices, spec.matrix_learning_rate, spec.muon), _adamw(others, spec.learning_rate)]
 
 
 def _adamw(weights: Iterable[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
