@@ -380,7 +380,7 @@ def encoder_pairs(
     }
 
 
-@step(version=1)
+@step(version=2)
 def probed(
     query: Features,
     passage: Features,
@@ -396,7 +396,7 @@ def probed(
     """One probe on questions as one encoder sees them and passages as another (or the same) does.
 
     It is fitted to the train questions, on which DPR was trained too, or (fit_on = "test") to the other half of the
-    test questions; its strength is always chosen on the dev questions.
+    test questions.
     """
     if fit_on not in ("train", "test"):
         raise ValueError(f"fit_on = {fit_on!r} is not known; choose train or test")
@@ -405,8 +405,8 @@ def probed(
     with threadpool_limits(1):
         if fit_on == "test":
             golds = chosen["test"].choices[:, 0]
-            return cross_fitted(maker, seen["test"], seen["dev"], golds, choices, spec.l2, seed)
-        return evaluate(maker, seen["train"], seen["dev"], seen["test"], choices, spec.l2, seed)
+            return cross_fitted(maker, seen["test"], golds, choices, seed)
+        return evaluate(maker, seen["train"], seen["test"], choices, seed)
 
 
 def probed_in_worlds(
@@ -435,7 +435,7 @@ def probed_in_worlds(
     return found
 
 
-@step(version=1)
+@step(version=2)
 def selective(
     query: Features,
     passage: Features,
@@ -452,7 +452,7 @@ def selective(
     ids = [passage.id for passage in world.passages]
     with threadpool_limits(1):
         found = [
-            controls.selectivity(make_probe(probe, spec, seed), shown, chosen["test"], ids, n, spec.l2, seed)
+            controls.selectivity(make_probe(probe, spec, seed), shown, chosen["test"], ids, n, seed)
             for shown in seen["test"]
         ]
     return {
@@ -462,7 +462,7 @@ def selective(
     }
 
 
-@step(version=1)
+@step(version=2)
 def code_lengths(
     query: Features,
     passage: Features,
@@ -472,25 +472,21 @@ def code_lengths(
     probe: str,
     n: int,
     layers: Sequence[int],
-    l2: Sequence[float],
     orders: int,
     seed: int,
 ) -> np.ndarray:
-    """Compression by `controls.online_code` on the test questions [layer, order]: 1 if the features tell nothing.
-
-    `l2` gives the strength of each layer, `orders` how often it is done.
-    """
+    """Compression by `controls.online_code` on the test questions [layer, order]: 1 if the features tell nothing."""
     _, seen = _probed_items(query, passage, world, negatives, spec, layers, seed)
     found = []
     with threadpool_limits(1):
-        for shown, strength in zip(seen["test"], l2, strict=True):
+        for shown in seen["test"]:
             X, y = shown.shown(n, seed)
-            maker = make_probe(probe, spec, seed).set_params(l2=strength)
+            maker = make_probe(probe, spec, seed)
             found.append(len(y) * np.log2(n) / controls.online_code(maker, X, y, orders, seed))
     return np.array(found)
 
 
-@step(version=1)
+@step(version=2)
 def learned(
     query: Features,
     passage: Features,
@@ -505,12 +501,12 @@ def learned(
 ) -> np.ndarray:
     """`controls.learning_curve`: whether each test question is right [size, question]."""
     _, seen = _probed_items(query, passage, world, negatives, spec, [layer], seed)
-    maker, parts = make_probe(probe, spec, seed), [seen[split][0] for split in SPLITS]
+    maker, train, test = make_probe(probe, spec, seed), seen["train"][0], seen["test"][0]
     with threadpool_limits(1):
-        return np.array([*controls.learning_curve(maker, *parts, n, sizes, spec.l2, seed).values()])
+        return np.array([*controls.learning_curve(maker, train, test, n, sizes, seed).values()])
 
 
-@step(version=1)
+@step(version=2)
 def reversed_pairs(
     query: Features,
     passage: Features,
@@ -530,26 +526,25 @@ def reversed_pairs(
     _, seen = _probed_items(query, passage, world, negatives, spec, [layer], seed)
     pairs = {split: matching(query, passage, layer, controls.reversible(world, mined, split, seed)) for split in SPLITS}
     X, y = controls.both_orders(pairs["test"])
-    fits = {"ordinary": (seen["train"][0].shown(2, seed), seen["dev"][0].shown(2, seed))}
-    if all(len(found.questions) for found in pairs.values()):
-        fits["balanced"] = controls.both_orders(pairs["train"]), controls.both_orders(pairs["dev"])
+    fits = {"ordinary": seen["train"][0].shown(2, seed)}
+    if all(len(pairs[split].questions) for split in ("train", "test")):
+        fits["balanced"] = controls.both_orders(pairs["train"])
     with threadpool_limits(1):
         return {
-            name: make_probe(probe, spec, seed).fit_path(*fit, select, spec.l2).predict(X) == y if len(y) else y
-            for name, (fit, select) in fits.items()
+            name: make_probe(probe, spec, seed).fit(*fit).predict(X) == y if len(y) else y for name, fit in fits.items()
         }
 
 
-@step(version=1)
+@step(version=2)
 def without_network(
     world: World, negatives: NegativesSpec, spec: ProbeSpec, choices: Sequence[int], seed: int
 ) -> dict[str, np.ndarray]:
     """`controls.surface_features` on the test questions: whether each is right, by name [n, question]."""
     mined = mined_negatives(world, negatives)
-    splits = [items(world, mined, split, spec.most, seed) for split in SPLITS]
+    splits = [items(world, mined, split, spec.most, seed) for split in ("train", "test")]
     with threadpool_limits(1):
         return {
-            name: evaluate(probe, *([part] for part in parts), choices, spec.l2, seed).correct[:, 0]
+            name: evaluate(probe, *([part] for part in parts), choices, seed).correct[:, 0]
             for name, (probe, parts) in controls.surface_features(world, splits, negatives).items()
         }
 
