@@ -162,7 +162,8 @@ OWN_CLAIMS = (
         text="It takes the right pairs: DPR on shuffled pairs activates fewer different intermediate neurons.",
         exhibit="controls",
         check=above("controls.dpr_minus_shuffled.intermediate.union", 0),
-        objection="One training of each on one world.",
+        across=above("ratios.dpr_over_shuffled.intermediate.union", 1),
+        objection="One training of each a world.",
     ),
     Claim(
         id="D.4",
@@ -170,7 +171,8 @@ OWN_CLAIMS = (
         text="It takes retrieval training: as many more steps of masked-LM activate fewer.",
         exhibit="controls",
         check=above("controls.dpr_minus_continued.intermediate.union", 0),
-        objection="One training of each on one world.",
+        across=above("ratios.dpr_over_continued.intermediate.union", 1),
+        objection="One training of each a world.",
     ),
     Claim(
         id="D.5",
