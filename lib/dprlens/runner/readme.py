@@ -36,7 +36,9 @@ def _said(claim: Claim, here: Found, full: Found) -> str:
     """The verdict in bold and what decided it, with the record's beside it where it is another experiment."""
     said = [_verdict(claim, here)]
     if full.decides(claim) and not claim.is_across(here.numbers) and not full.repeats(here, claim):
-        said.append(f"On record: {_verdict(claim, full)}")
+        recorded = f"**{sign(full.verdict(claim))}**"
+        number = f": {full.numbers[claim.needs[0]]}." if len(claim.needs) == 1 else "."  # in words before
+        said.append(f"On record: {recorded}{number}")
     return " ".join(said)
 
 
