@@ -1,9 +1,12 @@
 """The short list: each claim stands under its verdict, and says where the record knows more."""
 
+from dataclasses import replace
+
 import pytest
 
 from dprlens.intervals import Estimate
 from dprlens.paper import CLAIMS, OWN_CLAIMS
+from dprlens.report import SIGNS, plain
 from dprlens.runner import outcome as module
 from dprlens.runner.outcome import GROUPS, SHORT, outcome, standing
 from dprlens.runner.scorecard import Found
@@ -30,10 +33,11 @@ def groups(page):
 )
 def test_a_claim_stands_under_its_verdict_with_its_number(low, high, title):
     page = groups(outcome(found("small", low, high), NOTHING._replace(profile="full")))
-    (line,) = [line for lines in page.values() for line in lines if "bounds what DPR retrieves" in line]
+    (line,) = [line for lines in page.values() for line in lines if plain(CLAIM.text) in line]
     assert "{numref}`bound`" in line
     assert line in page[title]
     assert "n\u00a0&#61;\u00a0100" in line
+    assert "difference of AUC" in line
     assert sum(map(len, page.values())) == len(SHORT)
 
 
@@ -48,10 +52,12 @@ def test_what_is_open_here_says_what_the_record_says():
 def test_without_results_everything_is_open_and_nothing_is_referred_to():
     page = outcome(NOTHING, NOTHING)
     assert "numref" not in page
+    untested = sum(claim.check is None for claim in (*CLAIMS, *OWN_CLAIMS) if claim.id in SHORT)
     assert {title: len(lines) for title, lines in groups(page).items()} == {
         "What holds": 0,
         "What does not hold": 0,
-        "What cannot be told here": len(SHORT),
+        "What cannot be told here": len(SHORT) - untested,
+        "What is not tested yet": untested,
     }
     assert page.count("Nothing on the short list.") == 2
 
@@ -65,22 +71,34 @@ def test_the_short_list_is_of_claims_once_each_and_no_claim_about_sizes():
     sizes = {claim.id: claim.size for claim in (*CLAIMS, *OWN_CLAIMS)}
     assert len(set(SHORT)) == len(SHORT)
     assert not any(sizes[id_] for id_ in SHORT)
-    assert list(GROUPS.values()) == ["What holds", "What does not hold", "What cannot be told here"]
+    assert set(GROUPS) == set(SIGNS)
 
 
 def test_the_sentence_counts_every_claim_of_the_paper():
-    said = standing(found("small", 0.4, 0.6))
+    said = standing(found("small", 0.4, 0.6), NOTHING)
+    untested = sum(claim.check is None for claim in CLAIMS)
     assert f"Of {len(CLAIMS)} claims" in said
     assert "**1 hold**" in said
     assert "**0 do not**" in said
-    assert f"{len(CLAIMS) - 1} cannot be told here, 4 of them" in said
-    assert "height" not in standing(NOTHING._replace(profile="paper"))
+    assert f"{len(CLAIMS) - 1 - untested} cannot be told here (5 of them" in said
+    assert f"{untested} are not tested yet" in said
+    assert "height" not in standing(NOTHING._replace(profile="paper"), NOTHING)
+
+
+def test_numbers_over_worlds_decide_where_they_are_on_record():
+    here = found("small", 0.4, 0.6)
+    over = found("full", -0.6, -0.4)._replace(numbers={CLAIM.across.needs[0]: Estimate(-0.5, -0.6, -0.4, 5)})
+    assert "**0 hold**" in standing(here, over)
+    assert "**1 do not**" in standing(here, over)
+    (line,) = [line for line in outcome(here, over).splitlines() if plain(CLAIM.text) in line]
+    assert "Over worlds and networks" in line
+    assert "on record" not in line
 
 
 def test_text_is_shown_as_text(monkeypatch):
-    hostile = CLAIM._replace(id="X", text="<script>{{ x }} $a$ [b](c) `d`\n\n# e")
+    hostile = replace(CLAIM, id="X", text="<script>{{ x }} $a$ [b](c) `d`\n\n# e")
     monkeypatch.setattr(module, "CLAIMS", (hostile,))
     monkeypatch.setattr(module, "SHORT", ("X",))
-    page = outcome(NOTHING, NOTHING) + standing(NOTHING._replace(profile="<script>"))
+    page = outcome(NOTHING, NOTHING) + standing(NOTHING._replace(profile="<script>"), NOTHING)
     for markup in ("<script>", "{{", "$a$", "[b](c)", "`d`", "# e"):
         assert markup not in page

@@ -35,7 +35,8 @@ def test_what_is_not_there_is_said_to_be_missing():
 
 @pytest.mark.parametrize(("value", "sign"), [(0.5, "✓ holds"), (-0.5, "✗ does not hold")])
 def test_a_verdict_is_that_of_the_results(value, sign):
-    here = HERE._replace(numbers={"bound.difference.top20": exact(value)})
+    (needed,) = next(claim.needs for claim in CLAIMS if claim.id == "C.1")
+    here = HERE._replace(numbers={needed: exact(value)})
     assert with_quotes("{verdict}`C.1`", here, FULL) == f"**{sign}**"
     assert with_quotes("{verdict}`C.2`", here, FULL) == "**? cannot tell here**"
 

@@ -1,5 +1,6 @@
 """The README's table of results: what the committed results say now, in its place, as text."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,20 +38,30 @@ def test_the_readme_says_what_the_committed_results_say():
 @pytest.mark.parametrize(
     ("low", "high", "cell"),
     [
-        (0.4, 0.6, "**✓ holds**: 0.50 [0.40, 0.60], n = 100"),
-        (-0.6, -0.4, "**✗ does not hold**: −0.50 [−0.60, −0.40], n = 100"),
-        (-0.1, 0.3, "**? cannot tell here**: 0.10 [−0.10, 0.30], n = 100"),
+        (0.4, 0.6, ("**✓ holds**: ", "0.50 [0.40, 0.60], n = 100.")),
+        (-0.6, -0.4, ("**✗ does not hold**: ", "−0.50 [−0.60, −0.40], n = 100.")),
+        (-0.1, 0.3, ("**? cannot tell here**: ", "0.10 [−0.10, 0.30], n = 100.")),
     ],
 )
 def test_a_row_has_the_verdict_its_number_and_the_way_to_the_chapter(low, high, cell):
-    row = line(results_table(CHAPTERS, found(low, high), NOTHING), "bounds what DPR retrieves")
-    assert row.endswith(f"(notebooks/B_1_knowledge_bound.ipynb) | {cell} | – |")
+    row = line(results_table(CHAPTERS, found(low, high), NOTHING), CLAIM.text)
+    claim, said, objection = row.strip("| ").split(" | ")
+    assert claim.endswith("(notebooks/B_1_knowledge_bound.ipynb)")
+    assert said.startswith(cell[0])
+    assert said.endswith(cell[1])
+    assert objection == CLAIM.objection
+
+
+def test_the_record_stands_beside_where_it_is_another_experiment():
+    other = Found("full", {CLAIM.needs[0]: Estimate(0.5, 0.4, 0.6, 900)}, frozenset(), {})
+    row = line(results_table(CHAPTERS, found(-0.1, 0.3), other), CLAIM.text)
+    assert "On record: **✓ holds**: 0.50 [0.40, 0.60], n = 900. |" in row
 
 
 def test_only_what_is_between_the_comments_changes():
     text = f"before\n{BEGIN}\nstale\n{END}\nafter\n"
     written = with_results(text, CHAPTERS, found(0.4, 0.6), NOTHING)
-    assert written.startswith(f"before\n{BEGIN}\n| Claim | `small` |")
+    assert written.startswith(f"before\n{BEGIN}\n| Claim | Verdict")
     assert written.endswith(f"|\n{END}\nafter\n")
     assert "stale" not in written
     assert with_results(written, CHAPTERS, found(0.4, 0.6), NOTHING) == written
@@ -63,11 +74,13 @@ def test_a_readme_without_one_place_for_it_is_a_mistake(text):
 
 
 def test_a_claim_is_text_in_its_cell(monkeypatch):
-    hostile = CLAIM._replace(id="X", text="a | b ](https://c) <script> $d$ `e` **f**\n\n# g")
+    text = "a | b ](https://c) <script> $d$ `e` **f**\n\n# g"
+    hostile = replace(CLAIM, id="X", text=text, objection=text)
     monkeypatch.setattr(readme, "CLAIMS", (hostile,))
     monkeypatch.setattr(readme, "GLANCE", ("X",))
     (row,) = results_table([Notebook("B", Path("B.ipynb"), "B", (), ("bound",), ())], NOTHING, NOTHING).splitlines()[2:]
-    assert row == r"| [a \| b \](https://c) \<script\> \$d\$ \`e\` \*\*f\*\* \# g](notebooks/B.ipynb) | – | – |"
+    shown = r"a \| b \](https://c) \<script\> \$d\$ \`e\` \*\*f\*\* \# g"
+    assert row == f"| [{shown}](notebooks/B.ipynb) | – | {shown} |"
 
 
 def test_the_command_writes_it(tmp_path, monkeypatch):
@@ -75,6 +88,8 @@ def test_the_command_writes_it(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["readme"]) == 0
-    assert line((tmp_path / "README.md").read_text("utf-8"), "bounds what DPR retrieves").endswith("| – | – |")
+    assert "(notebooks/B_1_knowledge_bound.ipynb) | – | " in line(
+        (tmp_path / "README.md").read_text("utf-8"), CLAIM.text
+    )
     (tmp_path / "README.md").write_text("")
     assert cli.main(["readme"]) == 2

@@ -45,8 +45,9 @@ NEEDED = sorted(
         ),
         (
             "taught.full_depth.difference.top20",
-            "share of questions whose passage is among the first 20, other questions through the same links, networks of"
-            " full depth: facts never stated, links asked in DPR training minus links not asked (difference of shares)",
+            "share of questions whose passage is among the first 20, other questions through the same links, networks"
+            " of full depth: facts never stated, links asked in DPR training minus links not asked (difference of"
+            " shares)",
         ),
         ("recall.known.seen", "share of facts recalled, facts stated in pre-training, wording that was read"),
         ("table2.dpr.strong", "strongly active neurons per question, DPR (count)"),

@@ -89,7 +89,8 @@ def _answer(found: Found) -> str:
     known, held_out = (found.numbers[f"bound.{state}.top{TOP}"] for state in STATES)
     share = found.numbers.get(f"bound.cooccurrence_over_dpr.difference.top{TOP}")
     sentence = (
-        f"**In a closed world, where it is on record what BERT has read, what DPR retrieves depends on what BERT knows:**"
+        "**In a closed world, where it is on record what BERT has read, what DPR retrieves depends on what BERT"
+        " knows:**"
         f" it puts the right passage among its first {TOP} for {known.value:.0%} of the questions whose linking fact"
         f" pre-training stated, and for {held_out.value:.0%} of those whose linking fact it never stated"
     )
@@ -110,8 +111,8 @@ def _caption(found: Found) -> str:
     )
     return (
         "*Left:* questions whose passage only somebody can find who knows a linking fact, which was stated or left out"
-        f" by lot.{within} *Right:* facts read late are recalled as well, and lead to their passage less often. Bars and"
-        " whiskers are shares with 95&nbsp;% intervals"
+        f" by lot.{within} *Right:* facts read late are recalled as well, and lead to their passage less often. Bars"
+        " and whiskers are shares with 95&nbsp;% intervals"
         f" (profile {plain(found.profile)}): {{doc}}`../notebooks/B_1_knowledge_bound`,"
         " {doc}`../notebooks/B_2_late_facts`. A small network in a generated world: the mechanism exists there; how"
         " large it is in BERT-base on Wikipedia it does not say."

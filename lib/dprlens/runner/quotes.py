@@ -13,7 +13,7 @@ from dprlens.intervals import Estimate
 from dprlens.paper import CLAIMS, OWN_CLAIMS
 from dprlens.report import plain
 from dprlens.runner.notebooks import Mistake
-from dprlens.runner.scorecard import Found, sign, unbroken
+from dprlens.runner.scorecard import Found, sign, unbroken, with_record
 
 QUOTE = re.compile(r"\{(result|record|verdict)\}`([^`\n]*)`")
 
@@ -24,6 +24,7 @@ def with_quotes(text: str, here: Found, full: Found) -> str:
     A number that the results do not have is said to be not measured here, or not on record.
     """
     claims = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
+    judged = with_record(here, full)
 
     def said(quote: re.Match) -> str:
         kind, id_ = quote.groups()
@@ -33,7 +34,7 @@ def with_quotes(text: str, here: Found, full: Found) -> str:
             return shown(full.numbers[id_]) if id_ in full.numbers else "*not on record*"
         if id_ not in claims:
             raise Mistake(f"a page asks for the verdict on {id_!r}, which is no claim: {', '.join(claims)}")
-        return f"**{sign(here.verdict(claims[id_]))}**"
+        return f"**{sign(judged.verdict(claims[id_]))}**"
 
     return QUOTE.sub(said, text)
 

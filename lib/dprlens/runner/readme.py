@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim
 from dprlens.runner.notebooks import Mistake, Notebook
-from dprlens.runner.scorecard import GLANCE, Found, briefly, sign
+from dprlens.runner.scorecard import GLANCE, Found, briefly, sign, with_record
 
 BEGIN = "<!-- results: written by `python -m dprlens readme`, not by hand -->"
 END = "<!-- end of results -->"
@@ -21,23 +21,30 @@ def with_results(text: str, notebooks: Sequence[Notebook], small: Found, full: F
 
 
 def results_table(notebooks: Sequence[Notebook], small: Found, full: Found) -> str:
-    """The claims of the front page with their verdicts, as Markdown that GitHub shows."""
+    """The claims of the front page with their verdicts and objections, as Markdown that GitHub shows."""
     claims = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
     chapters = {exhibit: notebook for notebook in notebooks for exhibit in notebook.exhibits}
-    rows = [f"| Claim | `{small.profile}` | `{full.profile}`, on record |", "| :--- | :--- | :--- |"]
+    judged = with_record(small, full)
+    rows = ["| Claim | Verdict and what decides it | Strongest objection |", "| :--- | :--- | :--- |"]
     for claim in map(claims.__getitem__, GLANCE):
         linked = f"[{_escaped(claim.text)}](notebooks/{chapters[claim.exhibit].path.name})"
-        recorded = "same world and cases" if full.repeats(small, claim) else _said(claim, full)
-        rows.append(f"| {linked} | {_said(claim, small)} | {recorded} |")
+        rows.append(f"| {linked} | {_said(claim, judged, full)} | {_escaped(claim.objection)} |")
     return "\n".join(rows) + "\n"
 
 
-def _said(claim: Claim, found: Found) -> str:
-    """The verdict in bold and what decided it, or a dash where nothing was measured."""
-    if not found.decides(claim):
-        return "–"
+def _said(claim: Claim, here: Found, full: Found) -> str:
+    """The verdict in bold and what decided it, with the record's beside it where it is another experiment."""
+    said = [_verdict(claim, here)]
+    if full.decides(claim) and not claim.is_across(here.numbers) and not full.repeats(here, claim):
+        recorded = f"**{sign(full.verdict(claim))}**"
+        number = f": {full.numbers[claim.needs[0]]}." if len(claim.needs) == 1 else "."  # in words before
+        said.append(f"On record: {recorded}{number}")
+    return " ".join(said)
+
+
+def _verdict(claim: Claim, found: Found) -> str:
     verdict = found.verdict(claim)
-    return f"**{sign(verdict)}**: {_escaped(briefly(claim, verdict, found))}"
+    return f"**{sign(verdict)}**: {_escaped(briefly(verdict))}" if claim.is_reported(found.numbers) else "–"
 
 
 def _escaped(text: str) -> str:

@@ -102,9 +102,9 @@ def _write_generated(root: Path, notebooks: list[Notebook], profile: str, book: 
         "numbers.md": printed.printed_page(notebooks, here, full),
         # parts of pages; as .md they would be pages of their own
         "hero.txt": hero.hero(here, full),
-        "glance.txt": scorecard.glance(here),
+        "glance.txt": scorecard.glance(here, full),
         "outcome.txt": outcome.outcome(here, full),
-        "standing.txt": outcome.standing(here),
+        "standing.txt": outcome.standing(here, full),
         "scale.txt": measured_costs(root / "benchmarks" / "scale.json"),
     }
     for name, text in made.items():
