@@ -123,7 +123,7 @@ def last_features(encoder: Encoder, world: World) -> Features:
     return Features(questions.numpy()[None], passages.numpy()[None])
 
 
-@step(version=1)
+@step(version=1, libraries=steps.PROBES, on_device=False)
 def probe_verdicts(
     fitted_to: Features,
     applied_to: Sequence[Features],
@@ -157,7 +157,7 @@ def probe_verdicts(
     return found
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s", "faiss-cpu"))
 def retrieved(dual: DualEncoder, world: World, negatives: NegativesSpec, most: int, seed: int) -> dict[str, np.ndarray]:
     """Where DPR finds the test questions' passages.
 
@@ -186,7 +186,7 @@ def cloze_after(encoder: Encoder, facts: Sequence[Fact]) -> pd.DataFrame:
     )
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def retrieved_in_store(
     dual: DualEncoder, asking: World, world: World, negatives: NegativesSpec, most: int, seed: int
 ) -> dict[str, np.ndarray]:
