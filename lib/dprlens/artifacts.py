@@ -351,7 +351,7 @@ def step(version: int, libraries: Sequence[str] = (), on_device: bool = True) ->
             return {name: value for name, value in bound.arguments.items() if name != "checkpoint"}
 
         def basis() -> Basis:
-            return Basis(tuple(libraries), device() if on_device else "cpu")
+            return Basis(cached.libraries, device() if on_device else "cpu")
 
         @functools.wraps(function)
         def cached(*args, **kwargs):
@@ -370,7 +370,7 @@ def step(version: int, libraries: Sequence[str] = (), on_device: bool = True) ->
         def record(*args, **kwargs) -> dict | None:
             return default_cache().look(function.__name__, version, arguments(args, kwargs), basis())
 
-        cached.record = record
+        cached.record, cached.libraries, cached.on_device = record, tuple(libraries), on_device
         return cached
 
     return decorate
