@@ -125,7 +125,7 @@ def last_features(encoder: Encoder, world: World) -> Features:
     return Features(questions.numpy()[None], passages.numpy()[None])
 
 
-@step(version=2)
+@step(version=2, libraries=steps.PROBES, on_device=False)
 def probe_verdicts(
     fitted_to: Features,
     applied_to: Sequence[Features],
@@ -155,7 +155,7 @@ def probe_verdicts(
     return found
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s", "faiss-cpu"))
 def retrieved(dual: DualEncoder, world: World, negatives: NegativesSpec, most: int, seed: int) -> dict[str, np.ndarray]:
     """Where DPR finds the test questions' passages.
 
@@ -184,7 +184,7 @@ def cloze_after(encoder: Encoder, facts: Sequence[Fact]) -> pd.DataFrame:
     )
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def retrieved_in_store(
     dual: DualEncoder, asking: World, world: World, negatives: NegativesSpec, most: int, seed: int
 ) -> dict[str, np.ndarray]:

@@ -55,10 +55,11 @@ from dprlens.training.pretrain import PretrainSpec, continue_pretraining, pretra
 from dprlens.world import SPLITS, World
 
 ROUNDED = 9  # decimals of co-occurrence scores, so that equal ones tie whatever the order of their sums
+PROBES = ("bm25s", "scipy", "scikit-learn")  # the libraries that a fitted probe and its items depend on
 TOLD = ("true", "false", "nothing")  # what pre-training says about the linking facts under test
 
 
-@step(version=1)
+@step(version=1, on_device=False)
 def closed_world(spec: ClosedSpec, seed: int) -> World:
     """The generated encyclopedia."""
     return make_world(spec, seed)
@@ -73,13 +74,13 @@ def base_model(world: World, text: TextSpec, shape: EncoderSpec, spec: PretrainS
     return pretrain(tokenizer, read, shape, spec, seed)
 
 
-@step(version=1)
+@step(version=1, on_device=False)
 def natural_world(spec: NaturalSpec, files: dict, seed: int) -> Natural:  # noqa: ARG001, part of the key
     """The world of DPR's files; `files` (`natural.fingerprint`) tells them from others of the same names."""
     return natural.make_world(spec, seed)
 
 
-@step(version=1)
+@step(version=1, on_device=False)
 def statements(world: World, file: str | None, seed: int) -> Written:
     """Statements and false answers for a world's facts: those of a file of JSON lines, or written by rules."""
     if file is not None:
@@ -129,7 +130,7 @@ def cloze_recall(encoder: Encoder, world: World) -> pd.DataFrame:
     return knowledge.recall(encoder, world)
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",), on_device=False)
 def mined_negatives(world: World, spec: NegativesSpec) -> dict:
     """`negatives.hard_negatives` of every question: question id -> passage ids."""
     return hard_negatives(world, spec)
@@ -175,7 +176,7 @@ def dpr_in_group(chosen: Profile, seed: int) -> None:
             (dpr if processes.rank() == 0 else dpr.__wrapped__)(*call)
 
 
-@step(version=1)
+@step(version=1, libraries=("faiss-cpu",))
 def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
     """The k best passages (all, if there are fewer) for every question of the world, in their order there."""
     questions, k = [question.text for question in world.questions], min(k, len(world.passages))
@@ -185,7 +186,7 @@ def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
         return search(vectors(dual, world).shards, dual.questions(questions).numpy(), k)
 
 
-@step(version=1)
+@step(version=1, libraries=("faiss-cpu",))
 def answered(dual: DualEncoder, world: World, questions: Sequence[natural.OpenQuestion], k: int) -> np.ndarray:
     """Place of the first passage with an answer, by DPR's measure, to questions of no gold passage [question].
 
@@ -257,7 +258,7 @@ def _lacks_base(asked: Mapping) -> bool:
 
 
 @in_quick_precision(needed=_lacks_base)
-@step(version=2)
+@step(version=2, libraries=("bm25s", "faiss-cpu", "scipy"))
 def findings(
     world: ClosedSpec,
     text: TextSpec,
@@ -380,7 +381,7 @@ def encoder_pairs(
     }
 
 
-@step(version=2)
+@step(version=2, libraries=PROBES, on_device=False)
 def probed(
     query: Features,
     passage: Features,
@@ -435,7 +436,7 @@ def probed_in_worlds(
     return found
 
 
-@step(version=2)
+@step(version=2, libraries=PROBES, on_device=False)
 def selective(
     query: Features,
     passage: Features,
@@ -462,7 +463,7 @@ def selective(
     }
 
 
-@step(version=2)
+@step(version=2, libraries=PROBES, on_device=False)
 def code_lengths(
     query: Features,
     passage: Features,
@@ -486,7 +487,7 @@ def code_lengths(
     return np.array(found)
 
 
-@step(version=2)
+@step(version=2, libraries=PROBES, on_device=False)
 def learned(
     query: Features,
     passage: Features,
@@ -506,7 +507,7 @@ def learned(
         return np.array([*controls.learning_curve(maker, train, test, n, sizes, seed).values()])
 
 
-@step(version=2)
+@step(version=2, libraries=PROBES, on_device=False)
 def reversed_pairs(
     query: Features,
     passage: Features,
@@ -535,7 +536,7 @@ def reversed_pairs(
         }
 
 
-@step(version=2)
+@step(version=2, libraries=PROBES, on_device=False)
 def without_network(
     world: World, negatives: NegativesSpec, spec: ProbeSpec, choices: Sequence[int], seed: int
 ) -> dict[str, np.ndarray]:
@@ -581,7 +582,7 @@ def _candidates(dual: DualEncoder, world: World, side: str, candidates: np.ndarr
     return vectors[torch.tensor(where.reshape(candidates.shape))]
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def products(
     dual: DualEncoder, world: World, negatives: NegativesSpec, spec: SampleSpec, side: str, seed: int
 ) -> np.ndarray:
@@ -593,7 +594,7 @@ def products(
         return (_candidates(dual, world, side, drawn.candidates) @ vectors[:, :, None])[:, :, 0].numpy()
 
 
-@step(version=2)
+@step(version=2, libraries=("bm25s",))
 def attributed(
     dual: DualEncoder,
     world: World,
@@ -761,7 +762,7 @@ def _placing(dual: DualEncoder, world: World) -> Callable[[torch.Tensor, np.ndar
     return among_all
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def intervened(
     dual: DualEncoder,
     world: World,
@@ -786,7 +787,7 @@ def intervened(
         return _judged(dual, world, drawn, (interventions.scaled(dual.query, texts, each) for each in factors))
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def silenced(
     dual: DualEncoder,
     world: World,
@@ -814,7 +815,7 @@ def silenced(
         return _judged(dual, world, drawn, (interventions.scaled(dual.query, texts, each) for each in factors))
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def patched(
     into: DualEncoder,
     other: DualEncoder,
