@@ -126,7 +126,7 @@ CLAIMS = (
         text="The editors agree with each other: MALMEN and MEND succeed on the same facts more often than by chance.",
         exhibit="added_agreement",
         check=above("added_agreement.malmen_mend.probe", 0),
-        objection="Both are judged by one probe, and facts near its border turn for either, as for a probe fitted again.",
+        objection="Both are judged by one probe, and facts near its border turn for any change, a new fit included.",
     ),
 )
 
