@@ -201,17 +201,18 @@ def test_a_number_without_a_value_is_refused(value):
 
 def test_a_number_that_could_not_be_computed_is_left_out_and_its_claims_are_open():
     report = make()
-    numbers = {"bound.difference.top20": share(9, 10), "bound.lexical_difference.top20": None}
+    numbers = {"bound.difference.auc": share(9, 10), "bound.lexical_difference.top1": None}
     report.table("bound", pd.DataFrame({"x": [1]}), "T", numbers)
     report.figure("dose", line_figure(), "F", "a line", {"dose.slope": None})
     report.claims("bound")
-    assert list(report.numbers) == ["bound.difference.top20"]
+    assert list(report.numbers) == ["bound.difference.auc"]
     exhibits = read(report)["exhibits"]
-    assert (list(exhibits["bound"]["numbers"]), exhibits["dose"]["numbers"]) == (["bound.difference.top20"], {})
+    assert (list(exhibits["bound"]["numbers"]), exhibits["dose"]["numbers"]) == (["bound.difference.auc"], {})
     verdicts = {claim["id"]: (claim["verdict"], claim["why"]) for claim in exhibits["bound"]["claims"]}
-    assert verdicts["K.1"] == ("cannot tell here", "Not reported here: bound.lexical_difference.top20.")
+    assert verdicts["K.1"][0] == "cannot tell here"
+    assert verdicts["K.1"][1].startswith("Not reported here: share of questions whose passage ranks first")
     assert verdicts["C.1"][0] == "holds"
-    report.number("bound.lexical_difference.top20", share(1, 2))  # nor is its name taken
+    report.number("bound.lexical_difference.top1", share(1, 2))  # nor is its name taken
 
 
 def test_a_promised_exhibit_that_is_missing_is_named():
@@ -228,23 +229,36 @@ def test_a_promised_exhibit_that_is_missing_is_named():
 
 def test_verdicts_are_shown_and_kept_with_their_reason(shown):
     report = make()
-    report.table("bound", pd.DataFrame({"x": [1]}), "T", {"bound.difference.top20": Estimate(0.3, 0.2, 0.4, 300)})
+    report.table("bound", pd.DataFrame({"x": [1]}), "T", {"bound.difference.auc": Estimate(0.3, 0.2, 0.4, 300)})
     report.claims("bound")
     claims = read(report)["exhibits"]["bound"]["claims"]
-    assert [(claim["id"], claim["verdict"]) for claim in claims] == [
-        ("C.1", "holds"),
-        ("C.2", "cannot tell here"),
-        ("C.3", "cannot tell here"),
-        ("K.1", "cannot tell here"),
-        ("K.2", "cannot tell here"),
-    ]
-    assert claims[0]["why"] == "bound.difference.top20 is 0.30 [0.20, 0.40], n = 300, against 0."
-    boxes = [data for data, _ in shown[-5:]]
-    assert ["verdict holds" in box["text/html"] for box in boxes] == [True, False, False, False, False]
-    assert ["verdict unclear" in box["text/markdown"] for box in boxes] == [False, True, True, True, True]
+    verdicts = {claim["id"]: claim["verdict"] for claim in claims}
+    assert [*verdicts] == ["C.1", "C.4", "C.2", "C.3", "K.1", "K.2", "K.8"]
+    assert {*verdicts.values()} == {"holds", "cannot tell here"}
+    assert verdicts["C.1"] == "holds"
+    assert claims[0]["why"].endswith("(difference of AUC): 0.30 [0.20, 0.40], n = 300; the claim needs more than 0.")
+    boxes = [data for data, _ in shown[-7:]]
+    assert ["verdict holds" in box["text/html"] for box in boxes] == [True, *[False] * 6]
+    assert ["verdict unclear" in box["text/markdown"] for box in boxes] == [False, *[True] * 6]
     for face in ("text/plain", "text/html"):
         assert "holds" in boxes[0][face]
-        assert "bound.difference.top20 is 0.30 [0.20, 0.40]" in boxes[0][face]
+        assert "0.30 [0.20, 0.40]" in boxes[0][face]
+        assert "Strongest objection: In the pre-training text nearly every known link" in boxes[0][face]
+
+
+def test_numbers_that_come_later_and_those_on_record_over_worlds_are_heard(shown, monkeypatch):
+    kept = {"ratios.dpr_over_pretrained.sharing": Estimate(0.8, 0.7, 0.9, 5)}
+    monkeypatch.setattr("dprlens.report.recorded", lambda notebook, profile: kept if profile == "full" else {})
+    report = make(exhibits=())
+    report.table("figure1", pd.DataFrame({"x": [1]}), "T")
+    report.claims("figure1")
+    (box,) = [data for data, _ in shown if "S3.4" in data.get("text/plain", "")]
+    assert box["text/plain"].startswith("cannot tell here")
+    assert "On record, over several worlds and networks: holds." in box["text/plain"]
+    report.number("figure1.dpr_minus_pretrained.sharing", Estimate(-0.2, -0.3, -0.1, 50))
+    report.close()
+    verdicts = {claim["id"]: claim["verdict"] for claim in read(report)["exhibits"]["figure1"]["claims"]}
+    assert verdicts["S3.4"] == "holds"
 
 
 def test_our_own_claims_are_judged_like_the_papers():
