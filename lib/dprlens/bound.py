@@ -44,7 +44,12 @@ def facts(rows: pd.DataFrame) -> list[tuple]:
 
 
 def top(rows: pd.DataFrame, k: int, place: str = "place") -> Estimate | None:
-    """Share of the rows whose passage is among the first k; None without rows."""
+    """Share of the rows whose passage is among the first k; None without rows.
+
+    Places in rows are among all passages of their world, so that every k has an answer. ValueError for a k below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k = {k} counts no passage; give 1 or more")
     return mean(rows[place] < k, facts(rows)) if len(rows) else None
 
 
