@@ -51,11 +51,11 @@ class Parameter(NamedTuple):
         several = isinstance(value, tuple | list)
         items = list(value) if several else [value]
         if several and (not items or (count and len(items) != int(count))):
-            raise ValueError(f"{len(items)} values came; give {f'{count} of them' if count else 'one or more'}")
+            raise ValueError(f"give {f'{count} values' if count else 'one or more values'}")
         if several and len({repr(item) for item in items}) < len(items):
-            raise ValueError("a value came twice; give each once")
+            raise ValueError("give each value once")
         if wrong := [item for item in items if not _within(item, each)]:
-            raise ValueError(f"{wrong[0]!r} came; give {each}")
+            raise ValueError(f"give {each}" + f", not {wrong[0]!r}" * several)
 
 
 class Notebook(NamedTuple):
