@@ -79,6 +79,12 @@ def test_top_counts_the_places_before_k_from_zero():
     assert bound.top(links, 1).value == 1 / 7
 
 
+def test_top_of_no_passage_is_refused(refused):
+    for k in (0, -1):
+        with refused(f"k = {k}", "1 or more"):
+            bound.top(ROWS, k)
+
+
 def test_top_may_look_at_another_place():
     assert bound.top(rows([0, 0, 0], false_place=[50, 0, 50]), K, "false_place").value == 1 / 3
 

@@ -238,6 +238,17 @@ def test_accuracy_on_fingers_and_by_cluster():
     assert accuracy(places, 2, clusters) != accuracy(places, 2)
 
 
+def test_nothing_is_said_of_places_deeper_than_the_search(refused):
+    """Of 3 passages that were searched, a fourth place is that of nothing."""
+    ranking = Ranking(np.array([[4, 2, 7], [1, 0, 3]]), np.zeros((2, 3), np.float32))
+    places = gold_places(ranking, [7, 9])
+    assert (places.tolist(), places.depth) == ([2, 3], 3)
+    assert accuracy(places, 3).value == 0.5
+    for some in (places, places[[1]], places[np.array([True, False])]):
+        with refused("k = 4", "3 passages", "deeper"):
+            accuracy(some, 4)
+
+
 def test_accuracy_never_falls_with_k_and_places_agree_with_a_deeper_search():
     index, queries, gold = Index(integers(60, 4)), integers(30, 4, seed=1), np.arange(30)
     deep = gold_places(index.search(queries, 60), gold)

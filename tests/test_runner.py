@@ -25,9 +25,9 @@ from dprlens.runner.results import Difference, compare_results
 LIB = Path(dprlens.__file__).parents[1]
 PARAMETERS = """
 profile: str = "tiny"  # tiny, small or full
-seed: int = 0  # all random choices
-threshold: float | None = None  # share of the greatest | attribution <0 to 1>; None = the profile's
-layers: tuple[int, ...] = (0, 1)
+seed: int = 0  # [-9 to 9] all random choices
+threshold: float | None = None  # [0 or more] share of the greatest | attribution <0 to 1>; None = the profile's
+layers: tuple[int, ...] = (0, 1)  # [0 to 9]
 fast: bool = False
 """.strip()
 STEP = """
@@ -164,14 +164,14 @@ def test_parameters_are_read_with_type_default_and_help(tmp_path):
     assert notebook.title == "The 00_world"
     assert notebook.parameters == (
         Parameter("profile", "str", "tiny", "tiny, small or full"),
-        Parameter("seed", "int", 0, "all random choices"),
+        Parameter("seed", "int", 0, "[-9 to 9] all random choices"),
         Parameter(
             "threshold",
             "float | None",
             None,
-            "share of the greatest | attribution <0 to 1>; None = the profile's",
+            "[0 or more] share of the greatest | attribution <0 to 1>; None = the profile's",
         ),
-        Parameter("layers", "tuple[int, ...]", (0, 1), ""),
+        Parameter("layers", "tuple[int, ...]", (0, 1), "[0 to 9]"),
         Parameter("fast", "bool", False, ""),
     )
 
@@ -182,6 +182,77 @@ def test_parameters_are_read_with_type_default_and_help(tmp_path):
 def test_a_bad_parameters_cell_is_one_sentence(tmp_path, line):
     with pytest.raises(Mistake, match=r"the parameters cell of 00_x has the line `.*`: write `name: type = default"):
         read(write(tmp_path / "00_x.ipynb", parameters=line))
+
+
+RANGES = """profile: str = "tiny"
+k: int = 20  # [1 to 1,000] counted
+rate: float | None = None  # [above 0 to 1] of learning
+shares: list[float] | None = (
+    None  # [2 of above 0 to 1] of the greatest
+)
+layers: list[int] = [1, 2]  # [0 or more] shown
+heat: float = 1.5  # [above 0] of choices
+pooling: str = "cls"  # [cls, max or mean] of states"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("k", "0", "give 1 to 1,000"),
+        ("k", "-1", "give 1 to 1,000"),
+        ("k", "1001", "give 1 to 1,000"),
+        ("rate", "0", "give above 0 to 1"),
+        ("rate", "1.01", "give above 0 to 1"),
+        ("shares", "[0.5]", "give 2 values"),
+        ("shares", "[0.5, 0]", "give above 0 to 1, not 0.0"),
+        ("layers", "[]", "give one or more values"),
+        ("layers", "[3, 3]", "give each value once"),
+        ("layers", "[3, -1]", "give 0 or more, not -1"),
+        ("heat", "0", "give above 0"),
+        ("pooling", "min", "give cls, max or mean"),
+    ],
+)
+def test_values_outside_their_range_are_refused_before_anything_runs(tmp_path, name, text, wanted):
+    notebook = read(write(tmp_path / "00.ipynb", parameters=RANGES))
+    with pytest.raises(Mistake, match=f"the parameter {name} of 00 cannot be .*: {wanted}"):
+        check(notebook, parse(notebook, {name: text}))
+
+
+def test_values_inside_their_range_are_taken(tmp_path):
+    notebook = read(write(tmp_path / "00.ipynb", parameters=RANGES))
+    for name, text in [("k", "1"), ("k", "1000"), ("rate", "1"), ("rate", "None"), ("shares", "[1, 0.1]")]:
+        check(notebook, parse(notebook, {name: text}))
+    for name, text in [("layers", "[0, 999]"), ("heat", "1e9"), ("pooling", "max"), ("pooling", "cls")]:
+        check(notebook, parse(notebook, {name: text}))
+    assert notebook.parameters[3].help == "[2 of above 0 to 1] of the greatest"
+
+
+def test_a_number_without_a_range_breaks_a_rule(tmp_path):
+    lines = 'profile: str = "tiny"\nx: int | None = 1  # counted\nname: str = "a"\nfast: bool = True'
+    (found,) = problems(write(tmp_path / "00.ipynb", parameters=lines))
+    assert found == "its parameter x does not say its range: begin its help as `[0 or more]`"
+
+
+@pytest.mark.parametrize("range_", ["1 too 3", "3", "above 1 or more", "lots"])
+def test_a_range_that_cannot_be_read_and_a_default_outside_are_one_sentence(tmp_path, range_):
+    for line in (f"k: int = 1  # [{range_}] counted", "k: int = 0  # [1 to 3] counted"):
+        with pytest.raises(Mistake, match="a range in brackets before the help"):
+            read(write(tmp_path / "00.ipynb", parameters=line))
+
+
+def test_numbers_of_the_book_say_their_range():
+    """… and what was refused too late once is refused before anything runs."""
+    folder = Path(__file__).parents[1] / "notebooks"
+    found = {notebook.name: notebook for notebook in discover(folder)}
+    cases = [(name, "seed", value) for name in found for value in (-1, 10**30)]
+    cases += [("01", "top_k", value) for value in (0, 101, 500)]
+    cases += [("02", "n_passages", value) for value in ([6], [], [1], [2, 2])]
+    cases += [("02", "layers", [-1]), ("03", "threshold", 0.0), ("03", "maximum", "none"), ("04_1", "facts", 0)]
+    cases += [("A_2", "thresholds", value) for value in ([0.1], [0.1, 0.2, 0.3, 0.4, 2.0])]
+    cases += [("B_1", "top_k", 0), ("B_2", "late_rate", 0.0), ("00", "held_out", 1.5), ("explorer", "top", 0)]
+    for name, parameter, value in cases:
+        with pytest.raises(Mistake, match=f"the parameter {parameter} of .* cannot be"):
+            check(find(name, found.values()), {parameter: value})
 
 
 def test_values_as_typed_take_the_annotated_type(tmp_path):
@@ -433,10 +504,10 @@ def test_ctrl_c_ends_everything_and_says_what_is_kept(times, tmp_path):
     ready = tmp_path / "ready"
     write(
         tmp_path / "notebooks" / "00.ipynb",
-        f"import pathlib, time\npathlib.Path({str(ready)!r}).touch()\ntime.sleep(60)",
+        f"import pathlib, time\npathlib.Path({str(ready)!r}).touch()\ntime.sleep(600)",
     )
     runner = subprocess.Popen([sys.executable, "-c", INTERRUPTED], cwd=tmp_path, text=True, stderr=subprocess.PIPE)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120  # for a kernel to start, on however busy a machine
     while not ready.exists():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -445,7 +516,7 @@ def test_ctrl_c_ends_everything_and_says_what_is_kept(times, tmp_path):
     for _ in range(times):
         runner.send_signal(signal.SIGINT)
         time.sleep(0.03)
-    _, said = runner.communicate(timeout=20)
+    _, said = runner.communicate(timeout=60)
     assert runner.returncode == 130
     assert "interrupted; finished notebooks and steps are kept, the same command goes on" in said
     assert "Traceback" not in said

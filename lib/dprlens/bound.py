@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from dprlens.closed import Segment
-from dprlens.intervals import Estimate, difference, gap, mean, slope
+from dprlens.intervals import Estimate, difference, gap, mean, over_runs, slope
 from dprlens.world import World
 
 Measure = int | str
@@ -65,6 +65,8 @@ def measures(k: int) -> dict[str, Measure]:
 def values(rows: pd.DataFrame, measure: Measure, place: str = "place") -> np.ndarray:
     """The measure of each row, 0–1 [row]; `place`: the column with the place that top-k accuracy looks at."""
     if measure not in WITHIN:
+        if measure < 1:
+            raise ValueError(f"k = {measure} counts no passage; give 1 or more")
         return (rows[place] < measure).to_numpy(dtype=float)
     if measure == "top1":
         return ((rows["within"] == 0) / (1 + rows["tied"])).to_numpy()
@@ -175,6 +177,22 @@ def contrasts(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | 
                 numbers[f"{arm}_over_dpr.difference.{name}"] = share_of_effect(arms["dpr"], rows, measure)
     numbers["chance.top1"] = mean(1 / arms["dpr"]["peers"], facts(arms["dpr"])) if len(arms["dpr"]) else None
     return numbers
+
+
+def over_networks(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate]:
+    """Means over worlds and networks of what `contrasts` says of each, Student's interval; empty for fewer than two.
+
+    Networks are the units of a claim about training: questions of one network share all its accidents.
+    """
+    seeds = sorted({*arms["dpr"]["seed"]})
+    each = [contrasts({arm: rows[rows["seed"] == seed] for arm, rows in arms.items()}, k) for seed in seeds]
+    if len(each) < 2:
+        return {}
+    return {
+        id_: over_runs([one[id_].value for one in each])
+        for id_ in each[0]
+        if all(one.get(id_) is not None for one in each)
+    }
 
 
 def by_size(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | None]:

@@ -30,6 +30,18 @@ class Ranking(NamedTuple):
     scores: np.ndarray  # float32 [question, k]
 
 
+class Places(np.ndarray):
+    """int [question]: where a passage was found, from 0; `depth`, as many as were searched, stands for one not found.
+
+    Parts of it know the depth as well, so that nothing is said of places that nobody looked at (`accuracy`).
+    """
+
+    depth: int | None = None
+
+    def __array_finalize__(self, whole: object) -> None:
+        self.depth = getattr(whole, "depth", None)
+
+
 class Index:
     """Exact inner-product search over passage vectors, without approximation (FAISS's IndexFlatIP).
 
@@ -95,7 +107,7 @@ def has_answer(answers: Sequence[str], text: str) -> bool:
     return any(answer in _spaced(text) for answer in _all_spaced(answers))
 
 
-def gold_places(ranking: Ranking, gold: Sequence[int]) -> np.ndarray:
+def gold_places(ranking: Ranking, gold: Sequence[int]) -> Places:
     """Place of each question's gold passage, `gold` [question] (indices as in `ranking.passages`): int [question].
 
     k stands for a passage that is not among the first k.
@@ -104,7 +116,7 @@ def gold_places(ranking: Ranking, gold: Sequence[int]) -> np.ndarray:
     return _first(ranking.passages == np.asarray(gold, dtype=int)[:, None])
 
 
-def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], passages: Sequence[Passage]) -> np.ndarray:
+def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], passages: Sequence[Passage]) -> Places:
     """Place of the first passage that has an answer, by `has_answer`: int [question]; k where none of the first k has.
 
     `answers` [question]: each question's answers; `passages`: all that were searched, of which those found are read
@@ -123,10 +135,14 @@ def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], passages: 
 def accuracy(places: Sequence[int], k: int, clusters: Sequence[Hashable] | None = None) -> Estimate:
     """Top-k accuracy: the share of questions whose place [question] is below k; `clusters` as in `intervals.mean`.
 
-    k is at most the depth that was searched, since a passage not found has that depth as its place.
+    Raises ValueError for a k below 1, and for one beyond the depth of a search (`Places`): of the passages that were
+    not found, nobody knows whether they are among so many.
     """
     if k < 1:
         raise ValueError(f"k = {k} counts no passage; give 1 or more, up to the depth that was searched")
+    depth = getattr(places, "depth", None)
+    if depth is not None and k > depth:
+        raise ValueError(f"k = {k} is deeper than the {depth} passages that were searched; search deeper or give less")
     return mean(np.asarray(places) < k, clusters)
 
 
@@ -158,9 +174,11 @@ def _all_spaced(answers: Sequence[str]) -> list[str]:
     return [_spaced(answer) for answer in answers]
 
 
-def _first(hits: np.ndarray) -> np.ndarray:
+def _first(hits: np.ndarray) -> Places:
     """Place of the first hit [question, k] of each question, k where there is none: int [question]."""
-    return np.where(hits.any(1), hits.argmax(1), hits.shape[1])
+    places = np.where(hits.any(1), hits.argmax(1), hits.shape[1]).view(Places)
+    places.depth = hits.shape[1]
+    return places
 
 
 def _check_questions(ranking: Ranking, given: Sequence, what: str) -> None:

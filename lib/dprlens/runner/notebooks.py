@@ -3,6 +3,10 @@
 A notebook's metadata may have `"dprlens": {"after": [names]}`: the notebooks to run before it. Its cell tagged
 `parameters` has lines `name: type = default  # help`, where a type is str, int, float, bool, None, `tuple[…]` or
 `list[…]` of types, and unions of these with `|`. Papermill hands both tuples and lists over as lists.
+
+The help of a number begins with the range that it may have, in brackets: `[0 to 9]`, `[1 or more]`, `[above 0]` or
+`[above 0 to 1]`; that of a choice with its words: `[cls or mean]`. Of a list this is said of each item, and no item may
+come twice; `[5 of above 0 to 1]` says how many items there must be. None may always be given where the type allows it.
 """
 
 import ast
@@ -11,6 +15,7 @@ import graphlib
 import io
 import json
 import math
+import re
 import tokenize
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +23,7 @@ from typing import NamedTuple
 
 LONGEST_CELL, LONGEST_FUNCTION = 25, 8  # lines
 NEEDS_A_KERNEL = {"interact", "interact_manual", "interactive", "interactive_output", "Output"}  # these hang papermill
+RANGE = re.compile(r"\[([^\]]+)\] *")
 SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -29,7 +35,27 @@ class Parameter(NamedTuple):
     name: str
     type: str  # as annotated
     default: object
-    help: str
+    help: str  # range included
+
+    @property
+    def range(self) -> str:
+        """What stands in brackets at the beginning of the help: "0 to 9"; "" if nothing does."""
+        found = RANGE.match(self.help)
+        return found[1] if found else ""
+
+    def check_range(self, value: object) -> None:
+        """Raises ValueError if the value, which is of the type, is outside the range; says what would be inside."""
+        if value is None or not self.range:
+            return
+        count, _, each = self.range.rpartition(" of ")
+        several = isinstance(value, tuple | list)
+        items = list(value) if several else [value]
+        if several and (not items or (count and len(items) != int(count))):
+            raise ValueError(f"give {f'{count} values' if count else 'one or more values'}")
+        if several and len({repr(item) for item in items}) < len(items):
+            raise ValueError("give each value once")
+        if wrong := [item for item in items if not _within(item, each)]:
+            raise ValueError(f"give {each}" + f", not {wrong[0]!r}" * several)
 
 
 class Notebook(NamedTuple):
@@ -137,7 +163,8 @@ def _parameters(content: dict, name: str) -> Iterator[Parameter]:
             tokens = tokenize.generate_tokens(io.StringIO(text).readline)
             helps = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
             for line in lines:
-                yield _parameter(line, helps.get(line.end_lineno, ""), name)
+                own = range(line.lineno, line.end_lineno + 1)  # the formatter may have put the value into brackets
+                yield _parameter(line, next((helps[n] for n in own if n in helps), ""), name)
 
 
 def _parameter(line: ast.stmt, help_: str, name: str) -> Parameter:
@@ -145,11 +172,14 @@ def _parameter(line: ast.stmt, help_: str, name: str) -> Parameter:
         annotation = line.annotation
         default = ast.literal_eval(line.value)
         fit(annotation, default)
-        return Parameter(line.target.id, ast.unparse(annotation), default, help_)
+        parameter = Parameter(line.target.id, ast.unparse(annotation), default, help_)
+        parameter.check_range(default)
+        return parameter
     except (AttributeError, ValueError, TypeError):
         raise Mistake(
             f"the parameters cell of {name} has the line `{ast.unparse(line)}`: write `name: type = default  # help`"
-            " with a literal default of that type, the type made from str, int, float, bool, None, tuple[…], list[…], |"
+            " with a literal default of that type, the type made from str, int, float, bool, None, tuple[…], list[…],"
+            " |; a range in brackets before the help is `0 to 9`, `1 or more`, `above 0`, `above 0 to 1` or words"
         ) from None
 
 
@@ -173,6 +203,18 @@ def fit(annotation: ast.expr, value: object) -> object:
                 kinds = [kinds[0]] * len(value)
             return [fit(one, item) for one, item in zip(kinds, value, strict=True)]
     raise ValueError(f"{value!r} is not {ast.unparse(annotation)}")
+
+
+def _within(value: object, told: str) -> bool:
+    """Is a value within a range, or one of its words? ValueError for a range that is not written as it should be."""
+    if isinstance(value, str):
+        return value in re.split(r", | or ", told)
+    number = r"-?[\d,]+(?:\.\d+)?"
+    found = re.fullmatch(rf"(above )?({number})(?: (or more)| to ({number}))?", told)
+    if found is None or bool(found[1]) + bool(found[3]) + bool(found[4]) == 0 or (found[1] and found[3]):
+        raise ValueError(f"[{told}] is no range")
+    least, most = float(found[2].replace(",", "")), float((found[4] or "inf").replace(",", ""))
+    return (value > least if found[1] else value >= least) and value <= most
 
 
 def parse(notebook: Notebook, texts: Mapping[str, str]) -> dict:
@@ -207,6 +249,10 @@ def check(notebook: Notebook, values: Mapping[str, object]) -> dict:
                 f"the parameter {name} of {notebook.name} is {wanted}, but {value!r} ({type(value).__name__}) came:"
                 f" give a value of that type, such as the default {known[name].default!r}"
             ) from None
+        try:
+            known[name].check_range(checked[name])
+        except ValueError as wrong:
+            raise Mistake(f"the parameter {name} of {notebook.name} cannot be {value!r}: {wrong}") from None
     if "profile" in checked:
         check_profile(checked["profile"])
     return checked
@@ -246,6 +292,10 @@ def problems(path: Path) -> Iterator[str]:
         yield f"it has {len(parameters)} cells tagged parameters instead of one"
     elif "profile" not in {parameter.name for parameter in read(path).parameters}:
         yield "its parameters cell does not declare `profile: str`"
+    else:
+        for parameter in read(path).parameters:
+            if not parameter.range and re.search(r"\b(int|float)\b", parameter.type):
+                yield f"its parameter {parameter.name} does not say its range: begin its help as `[0 or more]`"
     for n, cell in enumerate(content["cells"], start=1):
         if "id" not in cell:
             yield f"cell {n} has no id (save the notebook in format 4.5), so that two runs would differ"
