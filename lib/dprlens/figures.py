@@ -126,8 +126,8 @@ def dose_response(arms: Mapping[str, Mapping[int, Estimate]], dose: str, respons
 def bars(arms: Mapping[str, Mapping[str, Estimate]], response: str, chance: float | None = None) -> Figure:
     """A bar with its 95 % interval for each arm of each group, its value above it: {arm: {group: estimate}}.
 
-    Responses are shares (0–1); `chance` is a level to mark. A group may lack an arm; an arm without any keeps its colour
-    from the others.
+    Responses are shares (0–1); `chance` is a level to mark. A group may lack an arm; an arm may lack all, and then no
+    other takes its colour.
     """
     colours = {arm: (COLOURS[BARS[i % len(BARS)]], HATCHES[i % len(HATCHES)]) for i, arm in enumerate(arms)}
     arms = {arm: estimates for arm, estimates in arms.items() if estimates}
