@@ -7,7 +7,7 @@ export DPRLENS_FROM_NOTHING := $(FROM_NOTHING)
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
-.PHONY: book test real lint lab serve run bench scale ship clean
+.PHONY: book test record nightly real lint lab serve run bench scale ship clean
 
 # install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
 book: .venv/installed
@@ -20,21 +20,36 @@ test: lint
 	$(call stage,all notebooks at tiny from an empty cache and the book)
 	@rm -rf _build/test-cache _build/tiny
 	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m dprlens book --profile tiny
+	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m dprlens baseline --profile tiny
 	$(call stage,the book in a browser)
 	@$(BIN)/python -m pytest -m book
 	$(call stage,all passed)
+
+# put the tiny book, from an empty cache, on record: what `make test` compares with
+record: .venv/installed
+	@rm -rf _build/test-cache _build/tiny
+	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m dprlens book --profile tiny
+	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m dprlens baseline --profile tiny --record
+
+# the default book from nothing, its models too, compared with the results on record; some hours
+nightly: export DPRLENS_FROM_NOTHING := 1
+nightly: .venv/installed
+	@rm -rf _build/nightly-cache _build/small
+	@DPRLENS_CACHE=_build/nightly-cache $(BIN)/python -m dprlens book --profile small
+	@DPRLENS_CACHE=_build/nightly-cache $(BIN)/python -m dprlens baseline --profile small
 
 # every notebook in the real setting, on a small set of files and models in its formats; after `make test` it is quicker
 real: .venv/installed
 	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m pytest -m real
 
-# style, the direction of imports, the rules for notebooks
+# style, the direction of imports, the rules for notebooks, versions of steps
 lint: .venv/installed
 	$(call stage,lint)
 	@$(BIN)/ruff check -q
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m dprlens check
+	@$(BIN)/python -m dprlens steps
 
 # JupyterLab, with the explorer open; it asks nobody for news, updates or extensions
 lab: .venv/installed

@@ -1,5 +1,6 @@
 """The cache against everything that happens to a cache: kills, races, damage, a full disk, bad arguments."""
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -15,7 +16,18 @@ import pandas as pd
 import pytest
 
 from dprlens import artifacts
-from dprlens.artifacts import Cache, CacheError, canonical, default_root, digest, emit, progress, step, write_json
+from dprlens.artifacts import (
+    Basis,
+    Cache,
+    CacheError,
+    canonical,
+    default_root,
+    digest,
+    emit,
+    progress,
+    step,
+    write_json,
+)
 
 LIB = Path(artifacts.__file__).parents[1]
 
@@ -716,3 +728,56 @@ def test_progress_without_a_runner_shows_a_bar(monkeypatch, capsys):
     monkeypatch.delenv("DPRLENS_EVENTS", raising=False)
     assert list(progress(range(3), "pre-training")) == [0, 1, 2]
     assert "pre-training" in capsys.readouterr().err
+
+
+# what else a key holds
+
+
+def test_a_named_library_is_part_of_the_key_and_without_one_keys_stay(tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    plain = cache.get("demo", 1, {}, write_value)
+    named = cache.get("demo", 1, {}, write_value, Basis(("scipy",)))
+    assert named.fresh
+    assert {*named.meta["libraries"]} - {*plain.meta["libraries"]} == {"scipy"}
+    assert cache.look("demo", 1, {}, Basis(("scipy",))) == named.meta
+    versions = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda one: "0" if one == "scipy" else versions(one))
+    assert cache.look("demo", 1, {}, Basis(("scipy",))) is None
+    assert not cache.get("demo", 1, {}, never).fresh
+
+
+def test_the_kind_of_device_is_part_of_the_key_unless_it_is_the_cpu(tmp_path):
+    cache = Cache(tmp_path)
+    on_cpu = cache.get("demo", 1, {}, write_value)
+    assert "device" not in on_cpu.meta
+    assert not cache.get("demo", 1, {}, never, Basis(device="cpu")).fresh
+    on_gpu = cache.get("demo", 1, {}, write_value, Basis(device="cuda"))
+    assert on_gpu.fresh
+    assert on_gpu.meta["device"] == "cuda"
+
+
+def test_what_comes_with_the_package_is_taken_on_every_device(tmp_path):
+    Cache(tmp_path / "package").get("demo", 1, {}, write_value)
+    cache = Cache(tmp_path / "cache", shipped=tmp_path / "package")
+    assert not cache.get("demo", 1, {}, never, Basis(device="cuda")).fresh
+    assert cache.look("demo", 1, {}, Basis(device="cuda"))["files"]
+
+
+def test_a_step_without_a_network_is_the_same_on_every_device(calls, monkeypatch):
+    @step(version=1, on_device=False)
+    def counted() -> dict:
+        calls.append("counted")
+        return {}
+
+    @step(version=1, libraries=("scipy",))
+    def encoded() -> dict:
+        calls.append("encoded")
+        return {}
+
+    for kind in ("cpu", "cuda", "cuda"):
+        monkeypatch.setattr(artifacts, "device", lambda kind=kind: kind)
+        counted()
+        encoded()
+    assert calls == ["counted", "encoded", "encoded"]
+    assert encoded.record()["device"] == "cuda"
+    assert "scipy" in encoded.record()["libraries"]

@@ -35,13 +35,13 @@ ENCODERS = ("pretrained", "dpr_query", "dpr_context", "dpr_paired", "random0", "
 def cell(correct: str, shuffled: str = "....") -> Probed:
     """One number of passages, one layer: "x.x." is right on the first and the third question."""
     right, other = (np.array([[[mark == "x" for mark in marks]]]) for marks in (correct, shuffled))
-    return Probed(right, other, np.ones((1, 1)), np.ones((1, 1)))
+    return Probed(right, other, np.ones((1, 1)))
 
 
 def drawn(seed: int, n: int = 2, layers: int = 2, questions: int = 4) -> Probed:
     """Right and wrong at random."""
     correct, shuffled = np.random.default_rng(seed).random((2, n, layers, questions)) < 0.6
-    return Probed(correct, shuffled, np.ones((n, layers)), np.ones((n, layers)))
+    return Probed(correct, shuffled, np.ones((n, layers)))
 
 
 def one(**probes: Probed) -> Results:
@@ -159,9 +159,7 @@ def test_intervals_draw_whole_gold_passages_and_differences_pairs():
     shares = np.random.default_rng(0).random((2, 12, 1)) < 0.5
     right, other = (np.tile(share, (1, 5)).reshape(1, 1, -1) for share in shares)  # all of a passage, or none
     other[0, 0, :7] = True
-    cells = {
-        who: Probed(a, a, np.ones((1, 1)), np.ones((1, 1))) for who, a in (("pretrained", right), ("dpr_query", other))
-    }
+    cells = {who: Probed(a, a, np.ones((1, 1))) for who, a in (("pretrained", right), ("dpr_query", other))}
     numbers = table1(Results({(who, "linear"): a for who, a in cells.items()}, [2], [12], golds))
     assert numbers["table1.n2.pretrained.layer12"] == mean(right.ravel(), golds)
     apart = mean(right.ravel())
@@ -221,9 +219,7 @@ def test_significance_is_mcnemars_of_each_cell_adjusted_for_their_number():
     for i, (only_a, only_b) in enumerate(cells.values()):
         a[i, 0, :only_a], b[i, 0, only_a : only_a + only_b] = True, True
         a[i, 0, -3:] = b[i, 0, -3:] = True  # both
-    probed = {
-        (who, "tied"): Probed(right, right, np.ones((3, 1)), np.ones((3, 1))) for who, right in (("a", a), ("b", b))
-    }
+    probed = {(who, "tied"): Probed(right, right, np.ones((3, 1))) for who, right in (("a", a), ("b", b))}
     found = significance(Results(probed, [*cells], [12], np.arange(20)), ("a", "tied"), ("b", "tied"))
     one_by_one = {n: binomtest(*of, p=0.5).pvalue for n, of in ((2, (1, 10)), (3, (6, 12)), (4, (4, 4)))}
     assert one_by_one[2] == pytest.approx(22 / 1024)
@@ -379,7 +375,7 @@ def test_the_arrays_of_a_page_are_left_as_they_were():
 
 def test_accuracy_on_train_questions_is_a_mean_over_repeats_too():
     ones = np.ones((1, 1, 4), dtype=bool)
-    made = {(f"random{i}", "linear"): Probed(ones, ones, np.array([[rate]]), ones[0]) for i, rate in ((0, 0.5), (1, 1))}
+    made = {(f"random{i}", "linear"): Probed(ones, ones, np.array([[rate]])) for i, rate in ((0, 0.5), (1, 1))}
     results = Results(made, [2], [12], GOLDS)
     assert results.on_train("random", "linear", 2, 12) == 0.75
     assert results.on_train("random1", "linear", 2, 12) == 1
@@ -421,7 +417,7 @@ def test_over_worlds_a_difference_is_the_mean_of_theirs():
 
     def world(bert: np.ndarray) -> Results:
         cells = {("pretrained", "linear"): bert, ("dpr_query", "linear"): wrong}
-        made = {who: Probed(a, a, np.ones((1, 1)), np.ones((1, 1))) for who, a in cells.items()}
+        made = {who: Probed(a, a, np.ones((1, 1))) for who, a in cells.items()}
         return Results(made, [2], [12], golds)
 
     found = across([world(right), world(half)])

@@ -1,5 +1,6 @@
 """Controls on features for which their outcome is known, and on worlds small enough to go through by hand."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +13,6 @@ from dprlens.negatives import BM25, NegativesSpec, hard_negatives
 from dprlens.probe import Dot, Items, Linear, Matching, Probe, Tied
 from dprlens.retrieval import has_answer
 from dprlens.world import Fact, Passage, Question, World
-
-PATH = (1.0, 0.1, 0.01)
 
 
 def noise(n: int, choices: int = 2, width: int = 4, seed: int = 0) -> Matching:
@@ -45,11 +44,6 @@ class Noting(Tied):
         assert len(X) == len(y)
         return self
 
-    def fit_path(self, X, y, select, path):  # noqa: ARG002
-        self.fit(X, y)
-        self.notes[-1] += ([*select[0][:, 0, 0]],)
-        return self
-
     def decision_function(self, X):
         self.notes[-1] += ([*X[:, 0, 0]],)
         return np.zeros((len(X), self.slots_))
@@ -79,12 +73,11 @@ def test_the_control_task_is_learnt_where_passages_come_again():
     rng = np.random.default_rng(1)
     chosen = pool(600, 12, 2)
     found = selectivity(
-        Tied(),
+        Tied(l2=0.01),
         Matching(rng.normal(size=(600, 16)), rng.normal(size=(12, 16))[chosen.choices]),
         chosen,
         names(12),
         2,
-        PATH,
     )
     assert found.control.mean() > 0.9
     assert near_chance(found.task, 2)  # the gold passage was drawn as the others were
@@ -92,7 +85,7 @@ def test_the_control_task_is_learnt_where_passages_come_again():
 
 def test_the_control_task_is_not_learnt_where_every_passage_is_new():
     chosen = Items(np.arange(1000), np.arange(2000).reshape(1000, 2))
-    found = selectivity(Tied(), injected(1000), chosen, names(2000), 2, PATH)
+    found = selectivity(Tied(), injected(1000), chosen, names(2000), 2)
     assert found.task.all()
     assert near_chance(found.control, 2)
 
@@ -103,10 +96,10 @@ def test_in_the_control_task_the_passage_of_the_highest_score_is_gold(n):
     chosen = Items(np.arange(300), np.arange(1200).reshape(300, 4))
     scores = np.array([controls._hashed(name, 3) for name in names(1200)])
     shown = Matching(np.ones((300, 1)), scores[chosen.choices][..., None])
-    found = selectivity(Tied(), shown, chosen, names(1200), n, PATH, seed=3)
+    found = selectivity(Tied(), shown, chosen, names(1200), n, seed=3)
     assert found.control.all()
     assert not found.task.all()
-    assert selectivity(Tied(), shown, chosen, names(1200), n, PATH, seed=4).control.mean() < 0.8  # other scores
+    assert selectivity(Tied(), shown, chosen, names(1200), n, seed=4).control.mean() < 0.8  # other scores
 
 
 def test_scores_of_names_are_spread_evenly_and_differ_by_seed():
@@ -118,14 +111,14 @@ def test_scores_of_names_are_spread_evenly_and_differ_by_seed():
     assert controls._hashed("p7", 0) == scores[0, 7]
 
 
-def test_fitted_chosen_and_held_back_questions_are_apart(noting):
+def test_fitted_and_held_back_questions_are_apart(noting):
     shown = Matching(np.arange(100.0)[:, None], np.ones((100, 3, 1)))
-    found = selectivity(noting, shown, pool(100, 9, 3), names(9), 3, PATH)
+    found = selectivity(noting, shown, pool(100, 9, 3), names(9), 3)
     assert len(noting.notes) == 2  # the task and the control task, on the same questions
     assert noting.notes[0] == noting.notes[1]
-    fit, select, held = noting.notes[0]
-    assert [len(fit), len(select), len(held)] == [50, 20, 30]
-    assert sorted(fit + select + held) == [*range(100)]
+    fit, held = noting.notes[0]
+    assert [len(fit), len(held)] == [70, 30]
+    assert sorted(fit + held) == [*range(100)]
     assert held == found.questions.tolist()
     assert found.task.shape == found.control.shape == (30,)
 
@@ -151,7 +144,9 @@ def test_random_slots_cannot_be_compressed(probe):
 
 def test_slots_that_can_be_learnt_are_compressed_and_the_simpler_probe_compresses_more():
     X, y = injected(1000, 3).shown(3)
-    tied, linear = (online_code(probe(), X, y, orders=3).mean() for probe in (Tied, Linear))
+    tied, linear = (
+        online_code(probe(), X, y, orders=3).mean() for probe in (partial(Tied, 0.01), partial(Linear, 0.01))
+    )
     assert tied < linear < 0.2 * 1000 * np.log2(3)
 
 
@@ -209,16 +204,15 @@ def test_orders_are_drawn_by_the_seed_and_each_is_another():
 
 
 def test_a_smaller_sample_is_part_of_a_larger_one(noting):
-    train, select, test = (Matching(start + np.arange(60.0)[:, None], np.ones((60, 3, 1))) for start in (0, 100, 200))
-    found = learning_curve(noting, train, select, test, 3, (5, 20, 60), PATH)
+    train, test = (Matching(start + np.arange(60.0)[:, None], np.ones((60, 3, 1))) for start in (0, 200))
+    found = learning_curve(noting, train, test, 3, (5, 20, 60))
     assert list(found) == [5, 20, 60]
     assert all(correct.shape == (60,) for correct in found.values())
-    samples = [set(fit) for fit, _, _ in noting.notes]
+    samples = [set(fit) for fit, _ in noting.notes]
     assert [len(sample) for sample in samples] == [5, 20, 60]
     assert samples[0] < samples[1] < samples[2] == set(range(60))
     assert samples[0] != set(range(5))  # drawn, and not the first
-    for _, chosen, asked in noting.notes:
-        assert set(chosen) == set(range(100, 160))
+    for _, asked in noting.notes:
         assert set(asked) == set(range(200, 260))
 
 
@@ -230,9 +224,18 @@ def test_more_questions_help():
         passages[:, 0, :20] += 0.4
         return Matching(rng.normal(size=(n, 40)), passages)
 
-    found = learning_curve(Tied(), hard(1000), hard(500), hard(1000), 2, (10, 100, 1000), PATH)
+    found = learning_curve(Tied(), hard(1000), hard(1000), 2, (10, 100, 1000))
     shares = [correct.mean() for correct in found.values()]
     assert shares[0] + 0.1 < shares[1] < shares[2]
+
+
+def test_a_question_weighs_as_much_in_a_small_sample_as_in_a_large_one(monkeypatch):
+    """Fitted to a quarter, the probe is the one whose penalty is four times as strong in the mean."""
+    train, test = injected(80), injected(50)
+    used = []
+    monkeypatch.setattr(Tied, "fit", lambda self, X, y: used.append((self.l2, len(y))) or Probe.fit(self, X, y))
+    learning_curve(Tied(l2=0.1), train, test, 2, (20, 80))
+    assert used == [(pytest.approx(0.4), 20), (pytest.approx(0.1), 80)]
 
 
 # --- reversible pairs ---

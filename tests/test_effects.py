@@ -8,6 +8,7 @@ from dprlens import edits, effects, paper
 from dprlens.edits import Chosen, Outcome
 from dprlens.effects import TABLES, apart_from_zero, in_words, label
 from dprlens.intervals import Estimate, difference, exact, mean
+from dprlens.world import Fact, Statement
 
 N = 60
 
@@ -142,6 +143,45 @@ def test_a_claim_is_judged_on_edits_that_took_and_can_show():
     frame = effects.with_took(effects.printed("table3", effects.numbers("table3", x, 2), x), "c", worked, x)
     assert frame["edit took"].tolist() == ["yes (0.97)", "", "no (0.50)", *["null arm"] * 4]
     assert frame.columns[1] == "edit took"
+
+
+def test_edits_that_are_set_aside_have_their_reason():
+    x = outcome()
+    x = x._replace(after=x.after | {"malmen": judged(9)})
+    yes, no = Estimate(0.97, 0.95, 0.99, 9), Estimate(0.5, 0.4, 0.6, 9)
+    worked = {f"c.{arm}.told": no if arm == "malmen" else yes for arm in x.after}
+    assert effects.set_aside("c", worked, still(x, "mend")) == (
+        f"MEND (it does not reach [CLS]), MALMEN (its model completes {no.brief} of the statements)"
+    )
+    assert effects.set_aside("c", worked | {"c.malmen.told": yes}, x) == "none"
+
+
+def test_a_column_by_arm_in_words():
+    one = Estimate(0.1, 0, 0.2, 9)
+    found = {"t.mend.dpr_did": one, "t.mend.dpr_effect": one, "u.mend.dpr_did": one}
+    assert effects.by_arm(found, "t", "dpr_did") == {"MEND": one}
+
+
+def test_a_record_speaks_of_edits_that_took_and_can_show():
+    yes, no = Estimate(0.97, 0.95, 0.99, 9), Estimate(0.5, 0.4, 0.6, 9)
+    told = {"mend": no, "rehearsal": yes, "transformer_patcher": yes, "reseeded1": no}
+    found = {f"added_on_record.{arm}.told": value for arm, value in told.items()}
+    found |= {f"added_on_record.{arm}.dpr_did_all": no for arm in ("mend", "rehearsal", "reseeded1")}
+    found["added_on_record.rehearsal.found_effect"] = yes
+    said = effects.recorded_in_words(found, "added")
+    assert said["took"] == f"more masked-LM, with rehearsal {no.brief}"
+    assert said["churn"] == f"no edit, other seed (1) {no.brief}"
+    assert said["top"] == f"more masked-LM, with rehearsal {yes.brief}"
+    found["added_on_record.rehearsal.found_did"] = no
+    assert effects.recorded_in_words(found, "added")["top"].endswith(no.brief)
+    assert effects.recorded_in_words({}, "added")["took"] == "no arm"
+
+
+def test_how_many_facts_and_statements_in_words():
+    read, unread = (Statement("a b", 0, 1, reserved) for reserved in (False, True))
+    two, one = (Fact("f", "a", "r", "b", "test", statements=(*([read] * n), unread)) for n in (2, 1))
+    assert effects.how_told([two, two]) == "2 facts by 2 statements"
+    assert effects.how_told([two, one]) == "2 facts by 1 to 2 statements"
 
 
 def test_agreements_are_of_malmen_and_mend_with_all_that_act():

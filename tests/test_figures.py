@@ -18,6 +18,7 @@ from dprlens.figures import (
     by_layer,
     dose_response,
     exposure_bars,
+    forest,
     learning_curves,
     longest,
     points,
@@ -57,6 +58,17 @@ def spans(container) -> list[tuple]:
     """The two ends of every interval of an error bar: [((x, y), (x, y))]."""
     (lines,) = container.lines[2]
     return [tuple(map(tuple, segment)) for segment in lines.get_segments()]
+
+
+def test_a_forest_has_a_row_a_group_about_zero_and_bears_an_empty_panel():
+    arms = {"mend": Estimate(0.1, -0.1, 0.3, 20), "fine_tuning": Estimate(0.2, 0.1, 0.25, 20)}
+    figure = forest({"one": arms, "none": {}}, "difference")
+    first, second = figure.axes
+    assert ticks(first.get_yticklabels()) == ["mend", "fine tuning"]
+    assert spans(first.containers[0]) == [((-0.1, 0), (0.3, 0)), ((0.1, 1), (0.25, 1))]
+    assert not second.containers
+    assert second.get_xlabel() == "difference"
+    assert [line.get_xdata()[0] for line in (first.lines[0], second.lines[0])] == [0, 0]
 
 
 def test_exposure_bars_stack_the_counts():

@@ -180,7 +180,7 @@ TRUE_IN = [  # pattern of claim and id, value in a world where all the claims ar
     (r"dpr_added", 0.4, 0.9),
     (r"probing_removed", 0.13, 0.9),
     (r"dpr_removed", 0.9, 0.1),
-    (r"_did|added_minus_off_target", 0.2, -0.1),
+    (r"_did|_effect|added_minus_off_target", 0.2, -0.1),
     (r"held_out\.auc", 0.5, 0.9),
     (r"C\.5 ", -0.1, 0.4),
     (r"difference\.auc", 0.3, -0.1),

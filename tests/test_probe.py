@@ -13,11 +13,13 @@ from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from dprlens import probe as module
 from dprlens.controls import both_orders
 from dprlens.probe import (
     FLOOR,
+    GRADIENT,
     PROBES,
     Bilinear,
     Cosine,
@@ -43,7 +45,6 @@ from dprlens.probe import (
 from dprlens.world import Fact, Passage, Question, World
 
 TRAINED = ["linear", "no_query", "tied", "low_rank", "bilinear"]
-PATH = (1.0, 0.1, 0.01)
 
 
 def noise(n: int, choices: int = 5, width: int = 8, seed: int = 0) -> Matching:
@@ -164,10 +165,11 @@ def test_a_spec_with_too_few_of_something_is_refused(refused, spec, field, value
         spec(**{field: value})
 
 
-@pytest.mark.parametrize("path", [(), (1.0, 0.0), (1.0, -1.0), (0.1, 1.0)])
-def test_strengths_that_are_no_path_are_refused(refused, path):
-    with refused("l2", str(path), "strongest first"):
-        ProbeSpec(l2=path)
+@pytest.mark.parametrize("field", ["l2", "l2_bilinear"])
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
+def test_a_strength_without_a_unique_solution_is_refused(refused, field, strength):
+    with refused(f"{field} = {strength}", "above 0"):
+        ProbeSpec(**{field: strength})
 
 
 # --- features ---
@@ -272,7 +274,7 @@ def test_every_probe_keeps_scikit_learns_contract(name):
     probe, (X, y) = make_probe(name, spec), biased(60, 3).shown(3)
     assert type(probe) is PROBES[name]
     own = {"low_rank": {"rank": 3, "seed": 0}, "untrained": {"seed": 0}}.get(name, {})
-    fitting = {"l2": 0.01, "iterations": 7}
+    fitting = {"l2": 1.0 if name == "bilinear" else 0.1, "iterations": 7}
     if name == "replication":
         fitting = {"epochs": 30, "rate": 1e-4, "batch": 32_768, "seed": 0}
     assert probe.get_params() == {**fitting, **own}
@@ -380,7 +382,7 @@ def test_the_loss_is_cross_entropy_and_half_the_squared_weights(name, monkeypatc
 
 
 @pytest.mark.parametrize("l2", [1.0, 0.1, 0.01])
-@pytest.mark.parametrize("probe", [Linear(iterations=500), NoQuery(iterations=500)])
+@pytest.mark.parametrize("probe", [Linear(), NoQuery()])
 def test_the_linear_probe_is_logistic_regression(probe, l2):
     """scikit-learn's with C = 1 / (n · l2); neither penalises the intercepts."""
     X, y = biased(400, 3).shown(3)
@@ -393,10 +395,10 @@ def test_the_linear_probe_is_logistic_regression(probe, l2):
         Z[:, groups == group] = ((part - part.mean(0)) / part.std(0)).reshape(400, -1)
     theirs = LogisticRegression(C=1 / (400 * l2), max_iter=5000, tol=1e-8).fit(Z, y)
     least = -theirs.predict_log_proba(Z)[np.arange(400), y].mean() + l2 / 2 * np.square(theirs.coef_).sum()
-    assert cross_entropy(probe, X, y) + penalty(probe) == pytest.approx(least, rel=1e-3)
-    assert (probe.predict(X) == theirs.predict(Z)).mean() > 0.99
+    assert cross_entropy(probe, X, y) + penalty(probe) == pytest.approx(least, rel=1e-8)
+    np.testing.assert_array_equal(probe.predict(X), theirs.predict(Z))
     ours = np.exp(log_softmax(probe.decision_function(X), axis=1))
-    np.testing.assert_allclose(ours, theirs.predict_proba(Z), atol=0.02)
+    np.testing.assert_allclose(ours, theirs.predict_proba(Z), atol=1e-4)
 
 
 def test_the_scale_of_a_feature_does_not_matter_and_its_mean_neither():
@@ -413,12 +415,17 @@ def test_a_test_question_is_standardised_as_the_training_questions_are():
     np.testing.assert_allclose(probe.decision_function(X[:7]), probe.decision_function(X)[:7], atol=1e-12)
 
 
+TOLERANCE = {"low_rank": 0.02}  # not convex
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_single_precision_gives_nearly_the_same(name):
     X, y = biased(300, 3).shown(3)
     probe = make_probe(name, ProbeSpec())
     double, single = clone(probe).fit(X, y), clone(probe).fit(X.astype(np.float32), y)
-    assert cross_entropy(single, X.astype(np.float32), y) == pytest.approx(cross_entropy(double, X, y), rel=0.02)
+    assert cross_entropy(single, X.astype(np.float32), y) == pytest.approx(
+        cross_entropy(double, X, y), rel=TOLERANCE.get(name, 1e-6)
+    )
 
 
 # --- Proposition 1: on all orders of the passages the best weights do not see the question ---
@@ -471,14 +478,14 @@ def test_slots_and_labels_renamed_leave_the_symmetrised_loss_on_any_sample():
 def test_fitted_to_all_orders_the_linear_probe_does_not_see_the_question_and_is_the_tied_one():
     """a_j = a, B_jj = u, B_ji = v; u − v are the weights of one scorer for all slots, by its own penalty."""
     X, y = all_orders(biased(80, 3))
-    probe = Linear(l2=0.01, iterations=500).fit(X, y)
+    probe = Linear(l2=0.01).fit(X, y)
     other = X.copy()
     other[:, 0] = np.random.default_rng(4).normal(size=(len(X), 16)) * 10
     shares, others = (log_softmax(probe.decision_function(features), axis=1) for features in (X, other))
     np.testing.assert_allclose(shares, others, atol=1e-8)
     # of all u, v with u − v = w the penalty 3 u² + 6 v² is least at 2 w², where the tied probe pays w²
-    tied = Tied(l2=0.02, iterations=500).fit(X, y)
-    np.testing.assert_allclose(shares, log_softmax(tied.decision_function(X), axis=1), atol=0.05)
+    tied = Tied(l2=0.02).fit(X, y)
+    np.testing.assert_allclose(shares, log_softmax(tied.decision_function(X), axis=1), atol=1e-3)
 
 
 # --- accuracies that are known ---
@@ -532,7 +539,7 @@ def test_the_untrained_probe_is_at_chance_and_never_fitted(n):
     X, y = meeting(2000, 5).shown(n)
     probe = Untrained().fit(X, y)
     assert near_chance(probe.predict(X) == y, n)
-    for ours, again in zip(probe.weights_, Untrained().fit_path(X[:50], y[:50], (X, y), PATH).weights_, strict=True):
+    for ours, again in zip(probe.weights_, Untrained().fit(X[:50], y[:50]).weights_, strict=True):
         np.testing.assert_array_equal(ours, again)
 
 
@@ -578,58 +585,68 @@ def test_dot_and_cosine_on_fingers(probe, expected):
     np.testing.assert_allclose(stretched, np.multiply(expected, 25 if type(probe) is Dot else 1), atol=1e-12)
 
 
-# --- the strength of the penalty ---
+# --- the same numbers everywhere ---
+
+CONVEX = ["linear", "no_query", "tied", "bilinear"]
 
 
-def visiting(visited: list[float]) -> Linear:
-    """A linear probe that notes the strengths at which it was fitted."""
+def features_like_ours(n: int, seed: int = 0) -> tuple[ndarray, ndarray]:
+    """X and y of 3 passages in float32; directions of very different spread, as networks have them, and little to see.
 
-    class Visiting(Linear):
-        def _minimised(self, *given):
-            visited.append(self.l2)
-            return super()._minimised(*given)
-
-    return Visiting()
-
-
-def test_the_strength_of_least_loss_is_chosen_and_the_path_left_behind_it():
-    (X, y), select = biased(100, 3).shown(3), biased(400, 3, seed=1).shown(3)
-    path = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-    losses = [cross_entropy(Linear(l2=l2).fit(X, y), *select) for l2 in path]
-    best = int(np.argmin(losses))
-    assert 0 < best < len(path) - 2  # the sample has such a place
-    visited = []
-    probe = visiting(visited).fit_path(X, y, select, path)
-    assert probe.l2 == path[best]
-    assert tuple(visited) == path[: best + 2]
-    assert cross_entropy(probe, *select) == pytest.approx(losses[best], rel=0.01)  # its weights, and not the last
+    Their covariance is the same for every seed.
+    """
+    mixed = np.random.default_rng(9).normal(size=(24, 24)) * np.logspace(0, -1.5, 24)
+    questions, passages = noise(n, 3, width=24, seed=seed)
+    passages[:, 0] += 0.3 * questions + 0.2
+    return Matching((questions @ mixed).astype(np.float32), (passages @ mixed).astype(np.float32)).shown(3, seed)
 
 
-def test_what_lies_behind_a_rise_is_not_looked_at():
-    (X, y), select = biased(400, 3).shown(3), biased(400, 3, seed=1).shown(3)
-    visited = []
-    assert visiting(visited).fit_path(X, y, select, (1.0, 1e6, 0.1)).l2 == 1.0
-    assert visited == [1.0, 1e6]
-    assert visiting([]).fit_path(X, y, select, (1.0, 0.1)).l2 == 0.1  # better, had one gone there at once
+@pytest.mark.parametrize("name", CONVEX)
+def test_a_fit_ends_where_the_gradient_vanishes(name):
+    X, y = features_like_ours(500)
+    probe = make_probe(name, ProbeSpec()).fit(X, y)
+    assert np.abs(probe.loss_gradient(X, y)).max() < 2 * GRADIENT
+    early = make_probe(name, ProbeSpec(iterations=3)).fit(X, y)
+    assert np.abs(early.loss_gradient(X, y)).max() > 100 * GRADIENT  # so that the test can fail
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_path_ends_where_one_fit_of_its_strength_does(name):
-    (X, y), select = biased(400, 3).shown(3), biased(400, 3, seed=1).shown(3)
-    path = make_probe(name, ProbeSpec()).fit_path(X, y, select, PATH)
-    once = make_probe(name, ProbeSpec()).set_params(l2=path.l2).fit(X, y)
-    assert path.l2 in PATH
-    assert cross_entropy(path, X, y) + penalty(path) == pytest.approx(
-        cross_entropy(once, X, y) + penalty(once), rel=1e-3
-    )
+@pytest.mark.parametrize("name", CONVEX)
+def test_the_order_of_the_train_questions_does_not_matter(name):
+    (X, y), (other, _) = features_like_ours(500), features_like_ours(2000, seed=1)
+    order = np.random.default_rng(2).permutation(len(y))
+    first, second = (make_probe(name, ProbeSpec()).fit(*part) for part in ((X, y), (X[order], y[order])))
+    np.testing.assert_allclose(first.decision_function(other), second.decision_function(other), atol=2e-4)
+    assert (first.predict(other) != second.predict(other)).mean() < 0.001
 
 
-def test_the_low_rank_probe_recovers_from_a_strength_that_leaves_it_nothing():
-    train, select = meeting(600).shown(2), meeting(300, seed=1).shown(2, seed=1)
+@pytest.mark.parametrize("name", CONVEX)
+def test_the_number_of_threads_does_not_matter(name):
+    (X, y), (other, _) = features_like_ours(500), features_like_ours(2000, seed=1)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(make_probe(name, ProbeSpec()).fit(X, y).predict(other))
+    assert (found[0] != found[1]).mean() < 0.001
+
+
+@pytest.mark.parametrize("name", CONVEX)
+def test_rounding_errors_of_the_features_do_not_make_an_accuracy_jump(name):
+    (X, y), (other, right) = features_like_ours(500), features_like_ours(2000, seed=1)
+    rates = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        noisy, tested = (part * (1 + seed * 1e-6 * rng.normal(size=part.shape)) for part in (X, other))
+        rates.append((make_probe(name, ProbeSpec()).fit(noisy, y).predict(tested) == right).mean())
+    assert np.ptp(rates) < 0.001
+    assert 0.36 < rates[0] < 0.95  # between chance and certainty, where answers can flip
+
+
+def test_the_low_rank_probe_finds_what_there_is():
+    """From the saddle U = V = 0, at which a strong penalty leaves it, there is no way on."""
+    train = meeting(600).shown(2)
     nothing = LowRank(l2=1000.0, rank=4).fit(*train)
     assert np.abs(nothing.weights_[0] @ nothing.weights_[1].T).max() < 1e-6
-    probe = LowRank(rank=4).fit_path(*train, select, (1000.0, 0.01))
-    assert probe.l2 == 0.01
+    probe = LowRank(l2=0.01, rank=4).fit(*train)
     assert probe.score(*meeting(1000, seed=2).shown(2, seed=2)) > 0.9
 
 
@@ -641,17 +658,16 @@ def layers(n: int, seed: int) -> list[Matching]:
     return [noise(n, 5, seed=seed), injected(n, 5, seed), meeting(n, 5, seed)]
 
 
-SPLITS = layers(500, 0), layers(200, 1), layers(400, 2)  # train, select, test
+SPLITS = layers(500, 0), layers(400, 2)  # train, test
 
 
 @pytest.mark.parametrize("name", ["linear", "tied", "bilinear"])
 def test_each_number_of_passages_and_layer_has_its_own_probe(name):
     probe = make_probe(name, ProbeSpec(iterations=40))
-    found = evaluate(probe, *SPLITS, (2, 4), PATH)
+    found = evaluate(probe, *SPLITS, (2, 4))
     assert found.correct.shape == found.shuffled.shape == (2, 3, 400)
     assert found.correct.dtype == found.shuffled.dtype == bool
-    assert found.train.shape == found.l2.shape == (2, 3)
-    assert set(found.l2.ravel()) <= set(PATH)
+    assert found.train.shape == (2, 3)
     assert found.correct[:, 1].all()
     assert (found.train[:, 1] == 1).all()
     for row, n in zip(found.correct, (2, 4), strict=True):
@@ -663,7 +679,7 @@ def test_each_number_of_passages_and_layer_has_its_own_probe(name):
 
 
 def test_another_question_takes_matching_away():
-    found = evaluate(Bilinear(iterations=40), *SPLITS, (2, 5), PATH)
+    found = evaluate(Bilinear(iterations=40), *SPLITS, (2, 5))
     assert (found.correct[:, 2].mean(1) > [0.85, 0.7]).all()
     assert near_chance(found.shuffled[0, 2], 2)
     assert near_chance(found.shuffled[1, 2], 5)
@@ -671,18 +687,18 @@ def test_another_question_takes_matching_away():
 
 @pytest.mark.parametrize("probe", [Tied(), NoQuery()])
 def test_another_question_changes_nothing_for_a_probe_that_does_not_see_it(probe):
-    found = evaluate(probe, *SPLITS, (3,), PATH)
+    found = evaluate(probe, *SPLITS, (3,))
     np.testing.assert_array_equal(found.shuffled, found.correct)
     assert 0.2 < found.correct[:, 0].mean() < 0.5  # neither is trivial
 
 
 def test_an_evaluation_is_repeated_by_its_seed_and_leaves_the_features():
-    before = [part.passages.copy() for part in SPLITS[2]]
-    first, again, other = (evaluate(Linear(iterations=10), *SPLITS, (2,), PATH, seed) for seed in (0, 0, 1))
+    before = [part.passages.copy() for part in SPLITS[1]]
+    first, again, other = (evaluate(Linear(iterations=10), *SPLITS, (2,), seed) for seed in (0, 0, 1))
     for one, same in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, same)
     assert (first.correct != other.correct).any()
-    for part, old in zip(SPLITS[2], before, strict=True):
+    for part, old in zip(SPLITS[1], before, strict=True):
         np.testing.assert_array_equal(part.passages, old)
 
 
@@ -692,7 +708,7 @@ def test_an_evaluation_is_repeated_by_its_seed_and_leaves_the_features():
 class Memory(Tied):
     """Names the gold passage (the one at 1) of groups (coordinate 0 of the question) that it was fitted to only."""
 
-    def fit_path(self, X, y, select, path):  # noqa: ARG002
+    def fit(self, X, y):  # noqa: ARG002
         self.groups_ = np.unique(X[:, 0, 0])
         return self
 
@@ -707,7 +723,7 @@ def test_no_question_is_tested_by_a_probe_that_was_fitted_to_its_group():
     passages[:, 0] = 1
     test = [Matching(groups[:, None].astype(float), passages)] * 2
     for seed in range(5):
-        found = cross_fitted(Memory(), test, test, groups, (2, 3), PATH, seed)
+        found = cross_fitted(Memory(), test, groups, (2, 3), seed)
         assert not found.correct.any()
         assert not found.shuffled.any()
         np.testing.assert_array_equal(found.train, np.ones((2, 2)))
@@ -720,18 +736,16 @@ def test_cross_fitting_tests_every_question_in_its_place():
     passages[:, 0, 0] = np.where(longer, 1, -1)
     test = [Matching(np.ones((100, 1)), sign * passages) for sign in (1, -1)]
     groups = np.array([f"p{i // 3}" for i in range(100)])
-    found = cross_fitted(Dot(), test, test, groups, (2,), PATH)
+    found = cross_fitted(Dot(), test, groups, (2,))
     np.testing.assert_array_equal(found.correct, [[longer, ~longer]])
     np.testing.assert_array_equal(found.shuffled, [[longer, ~longer]])
-    assert found.train.shape == found.l2.shape == (1, 2)
+    assert found.train.shape == (1, 2)
 
 
 def test_both_halves_learn():
-    test, select = [injected(200), noise(200)], [injected(50, seed=1), noise(50, seed=1)]
-    found = cross_fitted(Linear(), test, select, np.arange(200) // 2, (3,), PATH)
+    found = cross_fitted(Linear(), [injected(200), noise(200)], np.arange(200) // 2, (3,))
     assert found.correct[0, 0].all()
     assert near_chance(found.correct[0, 1], 3)
-    assert PATH[-1] <= found.l2.min() <= found.l2.max() <= PATH[0]
 
 
 def test_whole_numbers_are_features_too():
@@ -744,25 +758,21 @@ def test_whole_numbers_are_features_too():
 @pytest.mark.parametrize("name", PROBES)
 def test_no_probe_takes_a_slot_that_is_not_there(name):
     X, y = biased(20, 3).shown(3)
-    for fit in (
-        lambda probe: probe.fit(X, y + 3),
-        lambda probe: probe.fit_path(X, y, (X, y + 3), [1.0]),
-        lambda probe: probe.fit_path(X, y, (X[:0], y[:0]), [1.0]),
-    ):
-        with pytest.raises(ValueError, match="a slot from 0 to 2 each"):
-            fit(make_probe(name, ProbeSpec()))
+    with pytest.raises(ValueError, match="a slot from 0 to 2 each"):
+        make_probe(name, ProbeSpec()).fit(X, y + 3)
 
 
-def test_a_path_without_strengths_is_refused():
+def test_the_replication_chooses_by_questions_that_are_there():
     X, y = biased(20, 3).shown(3)
-    with pytest.raises(ValueError, match="give one or more"):
-        Tied().fit_path(X, y, (X, y), [])
+    for select in ((X, y + 3), (X[:0], y[:0])):
+        with pytest.raises(ValueError, match="a slot from 0 to 2 each"):
+            Replication().fit(X, y, select)
 
 
 def test_the_replication_keeps_the_epoch_that_does_best_on_what_is_reported():
     X, y = biased(300, 3).shown(3)
     epochs = [np.mean(Replication(epochs=e, rate=0.01).fit(X, y).predict(X) == y) for e in range(1, 8)]
-    kept = Replication(epochs=7, rate=0.01).fit_path(X, y, (X, y), [1.0])
+    kept = Replication(epochs=7, rate=0.01).fit(X, y, (X, y))
     assert kept.score(X, y) == max(epochs) > epochs[0]
     assert Replication.peeks
     assert not Linear.peeks

@@ -4,11 +4,11 @@
         model.safetensors, vocab.txt, …     whatever the step saved (never a pickle)
         meta.json                           arguments, libraries, size and SHA-256 of each file; written last
 
-An artifact is made in `<root>/.tmp-…`, synced and renamed, so that it is there whole or not at all. The key
-covers the step's name and version, all its arguments (an upstream artifact through its `digest`) and the
-versions of `LIBRARIES`; it does not cover the step's code: whoever changes what a step computes raises its
-`version`. Checksums are verified at every read. One file lock a key keeps two runs from making the same thing
-twice; the system frees it when its owner dies.
+An artifact is made in `<root>/.tmp-…`, synced and renamed, so that it is there whole or not at all. The key covers the
+step's name and version, all its arguments (an upstream artifact through its `digest`), the versions of `LIBRARIES` and
+of those that the step names, and the kind of device unless it is the CPU. It does not cover the step's code: whoever
+changes what a step computes raises its `version`, over which `runner.guard` watches. Checksums are verified at every
+read. One file lock a key keeps two runs from making the same thing twice; the system frees it when its owner dies.
 
 Some artifacts that take long come with the package, in `shipped/` (its README says how they were made): they are read
 there, with the same checks, unless `$DPRLENS_FROM_NOTHING` is set.
@@ -30,7 +30,7 @@ import sys
 import time
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,10 +55,21 @@ class Artifact(NamedTuple):
     fresh: bool  # made by this call; False: it came from the cache
 
 
+class Basis(NamedTuple):
+    """What else the result of a step depends on: libraries beside `LIBRARIES`, and the kind of device."""
+
+    libraries: tuple[str, ...] = ()
+    device: str = "cpu"  # "cuda" is part of the key; the CPU is not, so that keys are what they were without it
+
+
+ALONE = Basis()
+
+
 class Cache:
     """Artifacts below `root`, which is made when first needed; `notice` is told of damage and of waiting.
 
-    What is in `shipped`, a folder of the same kind that is only read, need not be made.
+    What is in `shipped`, a folder of the same kind that is only read, need not be made, on any kind of device: it was
+    made on a CPU.
     """
 
     def __init__(self, root: Path, notice: Callable[[str], None] | None = None, shipped: Path | None = None):
@@ -66,20 +77,22 @@ class Cache:
         self.notice = notice or _notice
         self.shipped = shipped
 
-    def get(self, name: str, version: int, arguments: Mapping, make: Callable[[Path], None]) -> Artifact:
+    def get(
+        self, name: str, version: int, arguments: Mapping, make: Callable[[Path], None], basis: Basis = ALONE
+    ) -> Artifact:
         """The artifact of this name, version and arguments; if it is not there whole, `make(folder)` fills one.
 
         Raises TypeError for an argument that has no key (see `canonical`), CacheError if the folder is full or
         not writable, and whatever `make` raises. After any error no half-made artifact is left.
         """
-        identity, folder = self._place(name, version, arguments)
+        identity, folder = self._place(name, version, arguments, basis)
         with self._usable():
             meta, _ = _verify(folder, identity)
         if meta is None and self.shipped is not None:
-            meta, damage = _verify(self.shipped / folder.name, identity)
+            shipped, meta, damage = self._shipped(name, version, arguments, basis)
             if meta is not None:
                 emit("step", name=name, state="shipped", seconds=0.0)
-                return Artifact(self.shipped / folder.name, meta, fresh=False)
+                return Artifact(shipped, meta, fresh=False)
             if damage:
                 self.notice(f"{name}: of what came with the package, {damage}; making it")
         if meta is None:
@@ -92,23 +105,31 @@ class Cache:
         emit("step", name=name, state="cached", seconds=0.0)
         return Artifact(folder, meta, fresh=False)
 
-    def look(self, name: str, version: int, arguments: Mapping) -> dict | None:
+    def look(self, name: str, version: int, arguments: Mapping, basis: Basis = ALONE) -> dict | None:
         """The meta data of this artifact if it is there whole; nothing is made."""
-        identity, folder = self._place(name, version, arguments)
+        identity, folder = self._place(name, version, arguments, basis)
         with self._usable():
             meta, _ = _verify(folder, identity)
         if meta is None and self.shipped is not None:
-            meta, _ = _verify(self.shipped / folder.name, identity)
+            _, meta, _ = self._shipped(name, version, arguments, basis)
         return meta
 
-    def _place(self, name: str, version: int, arguments: Mapping) -> tuple[dict, Path]:
+    def _shipped(self, name: str, version: int, arguments: Mapping, basis: Basis) -> tuple[Path, dict | None, str]:
+        """The folder of an artifact that may have come with the package, and `_verify` of it."""
+        identity, folder = self._place(name, version, arguments, basis._replace(device="cpu"))
+        return self.shipped / folder.name, *_verify(self.shipped / folder.name, identity)
+
+    def _place(self, name: str, version: int, arguments: Mapping, basis: Basis) -> tuple[dict, Path]:
         """What identifies an artifact, and its folder."""
+        libraries = sorted({*LIBRARIES, *basis.libraries})
         identity = {
             "name": name,
             "version": version,
             "arguments": canonical(dict(arguments)),
-            "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
+            "libraries": {library: importlib.metadata.version(library) for library in libraries},
         }
+        if basis.device != "cpu":
+            identity["device"] = basis.device
         return identity, self.root / f"{name}-v{version}-{digest(identity)[:16]}"
 
     def _make(self, folder: Path, identity: dict, make: Callable[[Path], None], state: str) -> Artifact:
@@ -308,8 +329,18 @@ def default_cache() -> Cache:
     return Cache(default_root(), shipped=shipped_root())
 
 
-def step(version: int) -> Callable:
+def device() -> str:
+    """The kind of device that networks are computed on: "cuda" where there is one, else "cpu"."""
+    import torch  # here, since whoever needs no network does without it
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def step(version: int, libraries: Sequence[str] = (), on_device: bool = True) -> Callable:
     """Decorator: `f(…) -> T` is computed once per name, version and bound arguments, defaults included.
+
+    `libraries` are those, beside `LIBRARIES`, whose versions may change the result; `on_device` is False for a step
+    without a network, whose result is the same on every kind of device.
 
     T is dict (kept as JSON), numpy.ndarray, dict[str, numpy.ndarray] or a NamedTuple of them (.npy), pandas.DataFrame
     (JSON with its types), or has `save(self, folder)` and a class method `load(folder)`. What the call returns was read
@@ -328,6 +359,9 @@ def step(version: int) -> Callable:
             bound.apply_defaults()
             return {name: value for name, value in bound.arguments.items() if name != "checkpoint"}
 
+        def basis() -> Basis:
+            return Basis(cached.libraries, device() if on_device else "cpu")
+
         @functools.wraps(function)
         def cached(*args, **kwargs):
             save, load = _storage(typing.get_type_hints(function).get("return"), function.__name__)
@@ -338,14 +372,14 @@ def step(version: int) -> Callable:
                 own = {"checkpoint": unfinished / folder.name.removeprefix(".tmp-")}
                 save(function(*args, **kwargs, **(own if "checkpoint" in signature.parameters else {})), folder)
 
-            artifact = default_cache().get(function.__name__, version, arguments(args, kwargs), make)
+            artifact = default_cache().get(function.__name__, version, arguments(args, kwargs), make, basis())
             shutil.rmtree(unfinished / artifact.folder.name, ignore_errors=True)
             return load(artifact.folder)
 
         def record(*args, **kwargs) -> dict | None:
-            return default_cache().look(function.__name__, version, arguments(args, kwargs))
+            return default_cache().look(function.__name__, version, arguments(args, kwargs), basis())
 
-        cached.record = record
+        cached.record, cached.libraries, cached.on_device = record, tuple(libraries), on_device
         return cached
 
     return decorate

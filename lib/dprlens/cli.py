@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from dprlens.runner import book, notebooks, render
+from dprlens.runner import baseline, book, lock, notebooks, render
 from dprlens.runner.execution import RunFailed
 
 
@@ -71,6 +71,13 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
     if asked in real:  # they say themselves what they take, and import much that other commands do without
         importlib.import_module(f"dprlens.natural.{asked}").add_arguments(real[asked])
     command(_check, "check the notebooks' sources against the rules of the book")
+    steps = command(_steps, "check that no cached step's code changed behind its version, or record that none did")
+    steps.add_argument("--write", action="store_true", help="record new steps and raised versions in lib/steps.lock")
+    steps.add_argument("--same", nargs="+", metavar="STEP", help="record steps that compute the same bytes at tiny")
+    steps.add_argument("--against", default="HEAD", metavar="REV", help="for --same: the commit with the old code")
+    compare = command(_baseline, "compare what was built of a profile with what is on record in git")
+    profile(compare)
+    compare.add_argument("--record", action="store_true", help="put the tiny book that was just built on record")
     command(_params, "list the parameters of every notebook")
     serve = command(_serve, "show the rendered book at a local address")
     profile(serve)
@@ -163,6 +170,29 @@ def _check(root: Path, _: argparse.Namespace) -> int:
     found = notebooks.discover(root / "notebooks")
     broken = [f"{notebook.name}: {problem}" for notebook in found for problem in notebooks.problems(notebook.path)]
     print("\n".join(broken) or f"{len(found)} notebooks follow the rules")
+    return 1 if broken else 0
+
+
+def _steps(root: Path, options: argparse.Namespace) -> int:
+    differences = lock.try_same(root, options.same, options.against) if options.same else {}
+    for name, difference in differences.items():
+        print(f"{name}: {f'{difference}; raise its version' if difference else 'the same bytes at profile tiny'}")
+    if options.write or differences:
+        lock.write(root, [name for name, difference in differences.items() if not difference])
+    broken = [*lock.problems(root)]
+    print("\n".join(broken) or f"{lock.LOCK}: no step's code changed behind its version")
+    return 1 if broken else 0
+
+
+def _baseline(root: Path, options: argparse.Namespace) -> int:
+    notebooks.check_profile(options.profile)
+    if options.record:
+        if options.profile != "tiny":
+            raise notebooks.Mistake("only tiny's artifacts are put on record; of other profiles, commit the results")
+        print(f"recorded {baseline.record(root)} and staged results/tiny")
+        return 0
+    broken = [*baseline.compare(root, options.profile)]
+    print("\n".join(broken) or f"profile {options.profile}: as on record")
     return 1 if broken else 0
 
 

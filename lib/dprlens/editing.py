@@ -125,7 +125,7 @@ def last_features(encoder: Encoder, world: World) -> Features:
     return Features(questions.numpy()[None], passages.numpy()[None])
 
 
-@step(version=1)
+@step(version=2, libraries=steps.PROBES, on_device=False)
 def probe_verdicts(
     fitted_to: Features,
     applied_to: Sequence[Features],
@@ -146,20 +146,16 @@ def probe_verdicts(
     found = np.empty((len(applied_to), len(choices), len(test.questions)), dtype=bool)
     with threadpool_limits(1):
         for i, n in enumerate(choices):
-            seen, selecting = (
-                matching(fitted_to, fitted_to, 0, items(world, mined, split, max(choices), seed + reseed)).shown(
-                    n, 3 * (seed + reseed) + place
-                )
-                for place, split in enumerate(("train", "dev"))
-            )
-            fitted = make_probe(probe, spec, seed + reseed).fit_path(*seen, selecting, spec.l2)
+            train = items(world, mined, "train", max(choices), seed + reseed)
+            seen = matching(fitted_to, fitted_to, 0, train).shown(n, 3 * (seed + reseed))
+            fitted = make_probe(probe, spec, seed + reseed).fit(*seen)
             for m, features in enumerate(applied_to):
                 X, y = matching(features, features, 0, test).shown(n, 3 * seed + 2)
                 found[m, i] = fitted.predict(X) == y
     return found
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s", "faiss-cpu"))
 def retrieved(dual: DualEncoder, world: World, negatives: NegativesSpec, most: int, seed: int) -> dict[str, np.ndarray]:
     """Where DPR finds the test questions' passages.
 
@@ -188,7 +184,7 @@ def cloze_after(encoder: Encoder, facts: Sequence[Fact]) -> pd.DataFrame:
     )
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def retrieved_in_store(
     dual: DualEncoder, asking: World, world: World, negatives: NegativesSpec, most: int, seed: int
 ) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import pandas as pd
 from dprlens import edits, paper
 from dprlens.edits import Outcome
 from dprlens.intervals import Estimate, mean
+from dprlens.paper.claims.section4 import TOOK
 from dprlens.world import Fact
 
 TABLES = {"added": "table3", "removed": "table4"}
@@ -32,7 +33,6 @@ PRINTED = {
 }
 WHAT = {"facts": "facts", "questions": "questions", "linked": "through a link"}
 PLAIN = ("off_target_flips", "off_target_edits", "off_target_rate", "found", "found_effect")  # of arms that cannot act
-TOOK = 0.9  # share of the told statements that is completed so after an edit that took: the bound of claim E.1
 ALIKE = ("malmen", "mend")  # whose numbers in the paper are nearly the same
 BASELINE, CANNOT = "baseline", "cannot move"
 NULLS = ("unrelated_", "random_", "nothing", "reseeded")

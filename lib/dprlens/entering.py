@@ -93,7 +93,7 @@ def told_late(
     return read_on(base, [*new, *old], pretraining, learning_rate, seed, only, drawn)
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s", "faiss-cpu"))
 def found(base: Encoder, world: World, negatives: NegativesSpec, training: DPRSpec, seed: int) -> pd.DataFrame:
     """What a model finds after DPR training: test questions through links that this training never asks through.
 

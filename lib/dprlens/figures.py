@@ -96,7 +96,7 @@ def forest(panels: Mapping[str, Mapping[str, Estimate]], label: str) -> Figure:
             if groups:
                 _errors(axes, list(groups.values()), list(range(len(groups))), "blue", "o", title, across=True)
             axes.set_yticks(range(len(groups)), _words(groups), size=9)
-            axes.set_ylim(len(groups) - 0.5, -0.5)
+            axes.set_ylim(max(1, len(groups)) - 0.5, -0.5)
             axes.set_title(title, fontweight="bold", size=10)
             axes.grid(axis="x", alpha=0.25)
         several[-1, 0].set_xlabel(label)

@@ -109,15 +109,15 @@ def gap(
 ) -> Estimate:
     """mean(a) − mean(b) of two separate groups, each resampled by itself; n is the smaller group's.
 
-    Where one group has fewer than `SPARSE` clusters off 0, or off 1, the interval also covers that from Wilson's of
-    both groups with one trial a cluster (`apart`).
+    Where one group of shares, or of their changes (−1 to 1), has fewer than `SPARSE` clusters off 0, or off 1, the
+    interval also covers that from Wilson's of both groups with one trial a cluster (`apart`).
     """
     groups, rng = [_clustered(a, clusters_a), _clustered(b, clusters_b)], np.random.default_rng(seed)
     value_a, value_b = (sums.sum() / counts.sum() for sums, counts in groups)
     drawn_a, drawn_b = (_resample(sums, counts, rng, resamples) for sums, counts in groups)
     found = _interval(value_a - value_b, drawn_a - drawn_b, int(min(counts.sum() for _, counts in groups)))
-    if _are_shares(a, b) and any(_is_sparse(sums, counts) for sums, counts in groups):
-        return _covering(found, apart(_wilson(value_a, len(groups[0][0])), _wilson(value_b, len(groups[1][0]))))
+    if np.max(np.abs([*a, *b])) <= 1 and any(_is_sparse(sums, counts) for sums, counts in groups):
+        return _covering(found, apart(_cautious(a, len(groups[0][0])), _cautious(b, len(groups[1][0]))))
     return found
 
 
@@ -254,6 +254,13 @@ def apart(a: Estimate, b: Estimate) -> Estimate:
     low = value - ((a.value - a.low) ** 2 + (b.high - b.value) ** 2) ** 0.5
     high = value + ((a.high - a.value) ** 2 + (b.value - b.low) ** 2) ** 0.5
     return Estimate(float(value), float(low), float(high), min(a.n, b.n))
+
+
+def _cautious(values: Sequence[float], clusters: int) -> Estimate:
+    """The mean of shares, or of changes of shares (gains minus losses), from Wilson's intervals of so many trials."""
+    gains, losses = (np.clip(sign * np.asarray(values, dtype=float), 0, None).mean() for sign in (1, -1))
+    gain = _wilson(gains, clusters)
+    return apart(gain, _wilson(losses, clusters)) if np.min(values) < 0 else gain
 
 
 def _covering(found: Estimate, other: Estimate) -> Estimate:

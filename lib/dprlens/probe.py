@@ -11,7 +11,7 @@ of the gold passage.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dprlens.world import SPLITS, World
 
+GRADIENT = 1e-6  # the greatest component at which a fit has converged
 FLOOR = 1e-4  # a feature whose standard deviation is below it counts as constant: states are of the order of 1
 
 
@@ -33,14 +34,16 @@ class ProbeSpec:
     """Which questions are probed, and how probes are fitted. The paper says nothing about either (AMB-B4 … AMB-B10)."""
 
     most: int = 5  # passages to choose from, at most; questions with fewer hard negatives are left out; paper: 5
-    l2: tuple[float, ...] = (10.0, 1.0, 0.1, 0.01)  # strengths tried, strong to weak
-    iterations: int = 80  # of L-BFGS, at most
+    l2: float = 0.1  # strength of the penalty
+    l2_bilinear: float = 1.0  # of the bilinear probe's, which has far more weights
+    iterations: int = 5000  # of L-BFGS, at most; a convex fit converges long before
     rank: int = 16  # of the low-rank probe
 
     def __post_init__(self) -> None:
         _check_least(self, most=2, iterations=1, rank=1)
-        if not self.l2 or min(self.l2) <= 0 or list(self.l2) != sorted(self.l2, reverse=True):
-            raise ValueError(f"l2 = {self.l2} is no path; give strengths above 0, the strongest first")
+        for field in ("l2", "l2_bilinear"):
+            if not getattr(self, field) > 0:
+                raise ValueError(f"{field} = {getattr(self, field)} leaves no unique solution; give a strength above 0")
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,11 @@ def matching(query: Features, passage: Features, layer: int, chosen: Items) -> M
 
 
 class Probe(ClassifierMixin, BaseEstimator):
-    """The common part: standardised features, cross-entropy plus l2/2 · ‖weights‖², minimised by L-BFGS.
+    """The common part: standardised features, mean cross-entropy plus l2/2 · ‖weights‖², minimised by L-BFGS.
+
+    All in double precision, until the gradient vanishes: the loss of every probe but `LowRank` is strictly convex (but
+    for a shift of all intercepts), so that its minimum depends neither on the order of the questions nor on the
+    processor.
 
     A subclass says what it sees of the features (`_parts`), what its weights are and how they score the slots
     (`_start`, `_logits`, `_gradient`). Features are standardised with the mean and deviation of the training questions,
@@ -183,8 +190,9 @@ class Probe(ClassifierMixin, BaseEstimator):
     """
 
     peeks = False  # whether the questions that are reported choose between its fits
+    gain = 0.0  # a fit also ends with a step that gains less than this share of the loss
 
-    def __init__(self, l2: float = 0.01, iterations: int = 80) -> None:
+    def __init__(self, l2: float = 0.1, iterations: int = 5000) -> None:
         self.l2 = l2
         self.iterations = iterations
 
@@ -194,31 +202,17 @@ class Probe(ClassifierMixin, BaseEstimator):
         self.weights_ = self._minimised(parts, y, self._start(*parts))
         return self
 
-    def fit_path(self, X: ndarray, y: ndarray, select: tuple[ndarray, ndarray], path: Sequence[float]) -> "Probe":
-        """`fit` with the strength of `path`, strong to weak, at which the cross-entropy of `select` (X, y) is least.
-
-        Each fit starts from the one before. The path is left as soon as the cross-entropy rises, since weaker strengths
-        overfit more. The strength becomes the probe's `l2`.
-        """
-        if not len(path):
-            raise ValueError("the path has no strength; give one or more")
-        parts, y = self._prepared(X, y)
-        X, right = _checked(*select)
-        selecting, rows = self._parts(self._standardised(X)), np.arange(len(right))
-        weights, found = self._start(*parts), []
-        for self.l2 in path:
-            weights = self._minimised(parts, y, weights)
-            likelihood = _log_softmax(self._scores(selecting, weights))[rows, right].mean()
-            if found and likelihood < found[-1][0]:
-                break
-            found.append((likelihood, self.l2, weights))
-        _, self.l2, self.weights_ = found[-1]
-        return self
+    def loss_gradient(self, X: ndarray, y: ndarray) -> ndarray:
+        """Of the loss on these questions at the fitted weights, flat: zero at the minimum."""
+        check_is_fitted(self)
+        X, y = _checked(X, y)
+        parts, flat = self._parts(self._standardised(X)), np.concatenate([w.ravel() for w in self.weights_])
+        return self._objective(parts, y, self.weights_)(flat)[1]
 
     def decision_function(self, X: ndarray) -> ndarray:
         """Scores of the slots [question, slot]."""
         check_is_fitted(self)
-        return self._scores(self._parts(self._standardised(_floats(X))), self.weights_)
+        return self._logits(self._parts(self._standardised(_floats(X))), *self.weights_)
 
     def predict(self, X: ndarray) -> ndarray:
         """The slot of the passage that scores highest [question]."""
@@ -228,37 +222,38 @@ class Probe(ClassifierMixin, BaseEstimator):
         """What the probe sees of X, standardised, and y; remembers how to standardise."""
         X, y = _checked(X, y)
         self.classes_ = np.arange(X.shape[1] - 1)
-        mean = X.mean(0, dtype=float)  # [1 + slot, d_model]
-        self.centre_ = np.stack([mean[0], mean[1:].mean(0)]).astype(X.dtype)
-        square = np.square(self._centred(X)).mean(0, dtype=float)
+        mean = X.mean(0)  # [1 + slot, d_model]
+        self.centre_ = np.stack([mean[0], mean[1:].mean(0)])
+        square = np.square(self._centred(X)).mean(0)
         deviation = np.sqrt(np.stack([square[0], square[1:].mean(0)]))
-        self.scale_ = np.where(deviation > FLOOR, 1 / np.maximum(deviation, FLOOR), 0).astype(X.dtype)
+        self.scale_ = np.where(deviation > FLOOR, 1 / np.maximum(deviation, FLOOR), 0)
         return self._parts(self._standardised(X)), y
 
     def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:
         """The weights at which the loss is least, from `start`."""
-        ends, rows = np.cumsum([weights.size for weights in start])[:-1], np.arange(len(y))
-        strength = self.l2 * np.concatenate([np.full(w.size, penalised) for w, penalised in self._penalised(start)])
+        options = {"maxiter": self.iterations, "maxfun": 2 * self.iterations, "maxcor": 20}
+        options |= {"ftol": self.gain, "gtol": GRADIENT}
+        first = np.concatenate([w.ravel() for w in start])
+        loss = self._objective(parts, y, start)
+        return _shaped(minimize(loss, first, jac=True, method="L-BFGS-B", options=options).x, start)
 
-        def weights(flat: ndarray) -> list[ndarray]:
-            return [w.reshape(s.shape) for w, s in zip(np.split(flat, ends), start, strict=True)]
+    def _objective(
+        self, parts: tuple[ndarray, ...], y: ndarray, like: list[ndarray]
+    ) -> Callable[[ndarray], tuple[float, ndarray]]:
+        """The loss and its gradient as a function of flat weights, which have the shapes of `like`."""
+        rows = np.arange(len(y))
+        strength = self.l2 * np.concatenate([np.full(w.size, penalised) for w, penalised in self._penalised(like)])
 
         def loss(flat: ndarray) -> tuple[float, ndarray]:
-            likelihood = _log_softmax(self._scores(parts, weights(flat)))
+            weights = _shaped(flat, like)
+            likelihood = _log_softmax(self._logits(parts, *weights))
             residual = np.exp(likelihood)
             residual[rows, y] -= 1
-            residual = (residual / len(y)).astype(parts[0].dtype)
-            gradient = self._gradient(parts, residual, *(w.astype(parts[0].dtype) for w in weights(flat)))
+            gradient = self._gradient(parts, residual / len(y), *weights)
             value = -likelihood[rows, y].mean() + strength @ (flat * flat) / 2
-            return value, np.concatenate([g.ravel() for g in gradient]).astype(float) + strength * flat
+            return value, np.concatenate([g.ravel() for g in gradient]) + strength * flat
 
-        options = {"maxiter": self.iterations, "maxcor": 20, "ftol": 1e-5, "gtol": 1e-5}
-        first = np.concatenate([w.ravel() for w in start])
-        return weights(minimize(loss, first, jac=True, method="L-BFGS-B", options=options).x)
-
-    def _scores(self, parts: tuple[ndarray, ...], weights: list[ndarray]) -> ndarray:
-        """In double precision, from features and weights in the features' own."""
-        return self._logits(parts, *(w.astype(parts[0].dtype) for w in weights)).astype(float)
+        return loss
 
     def _centred(self, X: ndarray) -> ndarray:
         return X - self.centre_[np.minimum(np.arange(X.shape[1]), 1)]  # 0 the question, 1 a passage
@@ -327,7 +322,7 @@ class NoQuery(Linear):
 class Untrained(Linear):
     """The paper's probe with random weights that are never fitted."""
 
-    def __init__(self, l2: float = 0.01, iterations: int = 80, seed: int = 0) -> None:
+    def __init__(self, l2: float = 0.1, iterations: int = 5000, seed: int = 0) -> None:
         super().__init__(l2, iterations)
         self.seed = seed
 
@@ -351,19 +346,16 @@ class Replication(Linear):
         self.batch = batch
         self.seed = seed
 
-    def fit(self, X: ndarray, y: ndarray) -> "Replication":
-        """Without `select` the last epoch is kept."""
-        *_, self.weights_ = self._epochs(*self._prepared(X, y))
-        return self
-
-    def fit_path(self, X: ndarray, y: ndarray, select: tuple[ndarray, ndarray], path: Sequence[float]) -> "Replication":
-        """The epoch of the greatest accuracy on `select`; there is no penalty, so that `path` does nothing."""
-        del path
-        self.l2, best = 0.0, -1.0
+    def fit(self, X: ndarray, y: ndarray, select: tuple[ndarray, ndarray] | None = None) -> "Replication":
+        """Keeps the epoch of the greatest accuracy on `select` (X, y); without it, the last."""
+        epochs = self._epochs(*self._prepared(X, y))
+        if select is None:
+            *_, self.weights_ = epochs
+            return self
         shown, right = _checked(*select)
-        seen = self._parts(self._standardised(shown))
-        for weights in self._epochs(*self._prepared(X, y)):
-            accuracy = np.mean(self._scores(seen, weights).argmax(1) == right)
+        seen, best = self._parts(self._standardised(shown)), -1.0
+        for weights in epochs:
+            accuracy = np.mean(self._logits(seen, *weights).argmax(1) == right)
             if accuracy > best:
                 best, self.weights_ = accuracy, [w.copy() for w in weights]
         return self
@@ -380,10 +372,10 @@ class Replication(Linear):
             order = rng.permutation(len(y))
             for rows in (order[i : i + self.batch] for i in range(0, len(y), self.batch)):
                 batch, step = tuple(part[rows] for part in parts), step + 1
-                residual = np.exp(_log_softmax(self._scores(batch, weights)))
+                residual = np.exp(_log_softmax(self._logits(batch, *weights)))
                 residual[np.arange(len(rows)), y[rows]] -= 1
-                residual = (residual / len(rows)).astype(parts[0].dtype)
-                for w, (first, second), g in zip(weights, moments, self._gradient(batch, residual), strict=True):
+                gradient = self._gradient(batch, residual / len(rows))
+                for w, (first, second), g in zip(weights, moments, gradient, strict=True):
                     first += 0.1 * (g - first)
                     second += 0.001 * (g * g - second)
                     w -= self.rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
@@ -423,9 +415,15 @@ class Bilinear(Probe):
 
 
 class LowRank(Bilinear):
-    """`Bilinear` with a matrix of low rank, M = U Vᵀ. Not convex: every fit starts from the same random U and V."""
+    """`Bilinear` with a matrix of low rank, M = U Vᵀ.
 
-    def __init__(self, l2: float = 0.01, iterations: int = 80, rank: int = 16, seed: int = 0) -> None:
+    Not convex: every fit starts from the same random U and V, and stops early, since where it would converge to hangs
+    on rounding errors anyway. Its numbers move a little from one processor to another.
+    """
+
+    gain = 1e-5
+
+    def __init__(self, l2: float = 0.1, iterations: int = 5000, rank: int = 16, seed: int = 0) -> None:
         super().__init__(l2, iterations)
         self.rank = rank
         self.seed = seed
@@ -436,10 +434,6 @@ class LowRank(Bilinear):
             rng.normal(size=(part.shape[-1], self.rank)) * part.shape[-1] ** -0.5 for part in (questions, passages)
         ]
         return [*sides, np.zeros(passages.shape[2])]
-
-    def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:  # noqa: ARG002
-        # from the last strength's solution there may be no way on: a strong one leaves U = V = 0, a saddle
-        return super()._minimised(parts, y, self._start(*parts))
 
     def _logits(self, parts: tuple[ndarray, ...], left: ndarray, right: ndarray, weights: ndarray) -> ndarray:
         questions, passages = parts
@@ -502,7 +496,8 @@ def make_probe(name: str, spec: ProbeSpec, seed: int = 0) -> Probe:
     if name == "replication":
         return Replication(seed=seed)
     own = {"low_rank": {"rank": spec.rank, "seed": seed}, "untrained": {"seed": seed}}
-    return PROBES[name](iterations=spec.iterations, **own.get(name, {}))
+    l2 = spec.l2_bilinear if name == "bilinear" else spec.l2
+    return PROBES[name](l2=l2, iterations=spec.iterations, **own.get(name, {}))
 
 
 # how well a probe does
@@ -514,60 +509,50 @@ class Probed(NamedTuple):
     correct: ndarray  # [n, layer, question]: whether a test question's gold passage is named
     shuffled: ndarray  # [n, layer, question]: the same with another test question in the place of each
     train: ndarray  # [n, layer]: accuracy on the questions that the probe was fitted to
-    l2: ndarray  # [n, layer]: the strength chosen
 
 
 def evaluate(
-    probe: Probe,
-    train: Sequence[Matching],
-    select: Sequence[Matching],
-    test: Sequence[Matching],
-    choices: Sequence[int],
-    path: Sequence[float],
-    seed: int = 0,
+    probe: Probe, train: Sequence[Matching], test: Sequence[Matching], choices: Sequence[int], seed: int = 0
 ) -> Probed:
     """Fit the probe for every n of `choices` and every layer (one `Matching` each), and test it."""
-    cells = [
-        [_cell(probe, *by_layer, n, path, seed) for by_layer in zip(train, select, test, strict=True)] for n in choices
-    ]
-    return Probed(*(np.array([[cell[i] for cell in row] for row in cells]) for i in range(4)))
+    cells = [[_cell(probe, *by_layer, n, seed) for by_layer in zip(train, test, strict=True)] for n in choices]
+    return Probed(*(np.array([[cell[i] for cell in row] for row in cells]) for i in range(3)))
 
 
-def _cell(
-    probe: Probe, train: Matching, select: Matching, test: Matching, n: int, path: Sequence[float], seed: int
-) -> tuple[ndarray, ndarray, float, float]:
-    seen, selecting, (X, y) = (part.shown(n, 3 * seed + i) for i, part in enumerate((train, select, test)))
-    chosen = clone(probe).fit_path(*seen, (X, y) if probe.peeks else selecting, path)
-    correct = chosen.predict(X) == y
+def _cell(probe: Probe, train: Matching, test: Matching, n: int, seed: int) -> tuple[ndarray, ndarray, float]:
+    seen, (X, y) = train.shown(n, 3 * seed), test.shown(n, 3 * seed + 2)
+    fitted = clone(probe)
+    fitted.fit(*seen, (X, y)) if probe.peeks else fitted.fit(*seen)
+    correct = fitted.predict(X) == y
     order = np.random.default_rng(seed).permutation(len(X))
     X[order, 0] = X[np.roll(order, 1), 0]  # each question stands where another was
-    return correct, chosen.predict(X) == y, chosen.score(*seen), chosen.l2
+    return correct, fitted.predict(X) == y, fitted.score(*seen)
 
 
 def cross_fitted(
-    probe: Probe,
-    test: Sequence[Matching],
-    select: Sequence[Matching],
-    groups: ndarray,
-    choices: Sequence[int],
-    path: Sequence[float],
-    seed: int = 0,
+    probe: Probe, test: Sequence[Matching], groups: ndarray, choices: Sequence[int], seed: int = 0
 ) -> Probed:
     """`evaluate` without the training questions: fitted to one half of the test questions, tested on the other.
 
     `groups` [question] names what must not be torn apart, such as the gold passage. DPR has not trained on these
-    questions, so that its features are here what they are for any question. `train` and `l2` are means of the halves.
+    questions, so that its features here are what they are for any question. `train` is the mean of the halves.
     """
     names = np.unique(groups)
     half = np.isin(groups, np.random.default_rng([seed, 0xF01D]).permutation(names)[: len(names) // 2])
     found = [
-        evaluate(probe, [m.part(~fold) for m in test], select, [m.part(fold) for m in test], choices, path, seed)
+        evaluate(probe, [m.part(~fold) for m in test], [m.part(fold) for m in test], choices, seed)
         for fold in (half, ~half)
     ]
     correct, shuffled = (np.empty((*found[0].correct.shape[:2], len(groups)), dtype=bool) for _ in range(2))
     correct[:, :, half], correct[:, :, ~half] = (part.correct for part in found)
     shuffled[:, :, half], shuffled[:, :, ~half] = (part.shuffled for part in found)
-    return Probed(correct, shuffled, *(np.mean([part[i] for part in found], axis=0) for i in (2, 3)))
+    return Probed(correct, shuffled, np.mean([part.train for part in found], axis=0))
+
+
+def _shaped(flat: ndarray, like: Sequence[ndarray]) -> list[ndarray]:
+    """Flat weights in the shapes of others."""
+    ends = np.cumsum([w.size for w in like])[:-1]
+    return [w.reshape(shape.shape) for w, shape in zip(np.split(flat, ends), like, strict=True)]
 
 
 def _log_softmax(scores: ndarray) -> ndarray:
@@ -580,7 +565,7 @@ def _floats(X: ndarray) -> ndarray:
     X = np.asarray(X)
     if X.ndim != 3 or X.shape[1] < 3:
         raise ValueError(f"features of shape {X.shape}: give [question, 1 + slot, d_model] with two slots or more")
-    return X if np.issubdtype(X.dtype, np.floating) else X.astype(float)
+    return X.astype(float)  # a copy in double precision
 
 
 def _checked(X: ndarray, y: ndarray) -> tuple[ndarray, ndarray]:

@@ -72,6 +72,7 @@ class Report:
         self.path = folder_for("DPRLENS_RESULTS", "_build", "results") / profile / f"{notebook}.json"
         self._promised = tuple(_checked(name, EXHIBIT) for name in exhibits)
         self._texts: set[str] = set()
+        self._judged: list[str] = []  # exhibits whose claims were shown
         self._results = {
             "notebook": notebook,
             "profile": profile,
@@ -155,19 +156,15 @@ class Report:
 
     def claims(self, exhibit: str) -> None:
         """Judge the claims about an exhibit (the paper's and our own) on all numbers so far; keep the verdicts."""
-        claims = [claim for claim in (*paper.CLAIMS, *paper.OWN_CLAIMS) if claim.exhibit == exhibit]
+        claims = _about(exhibit)
         if not claims or exhibit not in self._results["exhibits"]:
             raise ValueError(f"No claim or no result for {exhibit!r}: report an exhibit that paper.CLAIMS names first.")
-        profile = self._results["profile"]
-        verdicts = [(claim, claim.verdict(self.numbers, profile)) for claim in claims]
-        self._results["exhibits"][exhibit]["claims"] = [
-            {"id": claim.id, "text": claim.text, **verdict._asdict()} for claim, verdict in verdicts
-        ]
-        self._write()
-        for claim, verdict in verdicts:
+        self._judged.append(exhibit)
+        self._judge()
+        for claim in claims:
+            verdict = claim.verdict(self.numbers, self._results["profile"])
             sign, css = SIGNS[verdict.verdict]
-            objection = f"Strongest objection: {claim.objection}" if claim.objection else ""
-            parts = (verdict.verdict, claim.id, claim.text, verdict.why, objection)
+            parts = (verdict.verdict, claim.id, claim.text, verdict.why, self._on_record(claim), objection(claim))
             word, name, text, *notes = map(html.escape, parts)
             small = "".join(f"<p><small>{note}</small></p>" for note in notes if note)
             lab = f"<p><strong>{sign} {word}</strong> {name} · {text}</p>{small}"
@@ -178,6 +175,23 @@ class Report:
                 f'<div class="verdict {css}">{lab}</div>',
                 f":::{{container}} verdict {css}\n{page}\n:::",
             )
+
+    def _judge(self) -> None:
+        """Keep the verdicts of all exhibits that were judged, on all numbers so far."""
+        for exhibit in self._judged:
+            verdicts = [(claim, claim.verdict(self.numbers, self._results["profile"])) for claim in _about(exhibit)]
+            self._results["exhibits"][exhibit]["claims"] = [
+                {"id": claim.id, "text": claim.text, **verdict._asdict()} for claim, verdict in verdicts
+            ]
+        self._write()
+
+    def _on_record(self, claim: paper.Claim) -> str:
+        """What the record of `full` says of the claim over several worlds and networks; "" if it says nothing."""
+        kept = {} if self._results["profile"] == "full" else recorded(self._results["notebook"], "full")
+        if not claim.is_across(kept):
+            return ""
+        verdict = claim.verdict(kept, "full")
+        return f"On record, over several worlds and networks: {verdict.verdict}. {verdict.why}"
 
     def text(self, key: str, value: str) -> None:
         """Leave `value` for `{glue:text}` under `key`; shows nothing. Raises ValueError for a key used before."""
@@ -207,6 +221,7 @@ class Report:
             raise ValueError(
                 f"Promised and not reported: {', '.join(missing)}; report each exhibit or do not promise it."
             )
+        self._judge()  # once more: numbers over worlds come last
 
     def _exhibit(
         self, exhibit: str, kind: str, title: str, numbers: Mapping[str, Estimate | float | None] | None
@@ -246,6 +261,15 @@ class Report:
 
     def _write(self) -> None:
         write_json(self.path, _rounded(self._results))
+
+
+def objection(claim: paper.Claim) -> str:
+    """The strongest objection to a claim's verdict, as a sentence."""
+    return f"Strongest objection: {claim.objection}" if claim.objection else ""
+
+
+def _about(exhibit: str) -> list[paper.Claim]:
+    return [claim for claim in (*paper.CLAIMS, *paper.OWN_CLAIMS) if claim.exhibit == exhibit]
 
 
 def recorded(notebook: str, profile: str) -> dict[str, Estimate]:

@@ -55,10 +55,11 @@ from dprlens.training.pretrain import PretrainSpec, continue_pretraining, pretra
 from dprlens.world import SPLITS, World
 
 ROUNDED = 9  # decimals of co-occurrence scores, so that equal ones tie whatever the order of their sums
+PROBES = ("bm25s", "scipy", "scikit-learn")  # the libraries that a fitted probe and its items depend on
 TOLD = ("true", "false", "nothing")  # what pre-training says about the linking facts under test
 
 
-@step(version=1)
+@step(version=1, on_device=False)
 def closed_world(spec: ClosedSpec, seed: int) -> World:
     """The generated encyclopedia."""
     return make_world(spec, seed)
@@ -73,13 +74,13 @@ def base_model(world: World, text: TextSpec, shape: EncoderSpec, spec: PretrainS
     return pretrain(tokenizer, read, shape, spec, seed)
 
 
-@step(version=1)
+@step(version=1, on_device=False)
 def natural_world(spec: NaturalSpec, files: dict, seed: int) -> Natural:  # noqa: ARG001, part of the key
     """The world of DPR's files; `files` (`natural.fingerprint`) tells them from others of the same names."""
     return natural.make_world(spec, seed)
 
 
-@step(version=1)
+@step(version=1, on_device=False)
 def statements(world: World, file: str | None, seed: int) -> Written:
     """Statements and false answers for a world's facts: those of a file of JSON lines, or written by rules."""
     if file is not None:
@@ -129,7 +130,7 @@ def cloze_recall(encoder: Encoder, world: World) -> pd.DataFrame:
     return knowledge.recall(encoder, world)
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",), on_device=False)
 def mined_negatives(world: World, spec: NegativesSpec) -> dict:
     """`negatives.hard_negatives` of every question: question id -> passage ids."""
     return hard_negatives(world, spec)
@@ -175,7 +176,7 @@ def dpr_in_group(chosen: Profile, seed: int) -> None:
             (dpr if processes.rank() == 0 else dpr.__wrapped__)(*call)
 
 
-@step(version=1)
+@step(version=1, libraries=("faiss-cpu",))
 def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
     """The k best passages (all, if there are fewer) for every question of the world, in their order there."""
     questions, k = [question.text for question in world.questions], min(k, len(world.passages))
@@ -185,7 +186,7 @@ def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
         return search(vectors(dual, world).shards, dual.questions(questions).numpy(), k)
 
 
-@step(version=1)
+@step(version=1, libraries=("faiss-cpu",))
 def answered(dual: DualEncoder, world: World, questions: Sequence[natural.OpenQuestion], k: int) -> np.ndarray:
     """Place of the first passage with an answer, by DPR's measure, to questions of no gold passage [question].
 
@@ -257,7 +258,7 @@ def _lacks_base(asked: Mapping) -> bool:
 
 
 @in_quick_precision(needed=_lacks_base)
-@step(version=2)
+@step(version=2, libraries=("bm25s", "faiss-cpu", "scipy"))
 def findings(
     world: ClosedSpec,
     text: TextSpec,
@@ -380,7 +381,7 @@ def encoder_pairs(
     }
 
 
-@step(version=1)
+@step(version=2, libraries=PROBES, on_device=False)
 def probed(
     query: Features,
     passage: Features,
@@ -396,7 +397,7 @@ def probed(
     """One probe on questions as one encoder sees them and passages as another (or the same) does.
 
     It is fitted to the train questions, on which DPR was trained too, or (fit_on = "test") to the other half of the
-    test questions; its strength is always chosen on the dev questions.
+    test questions.
     """
     if fit_on not in ("train", "test"):
         raise ValueError(f"fit_on = {fit_on!r} is not known; choose train or test")
@@ -405,8 +406,8 @@ def probed(
     with threadpool_limits(1):
         if fit_on == "test":
             golds = chosen["test"].choices[:, 0]
-            return cross_fitted(maker, seen["test"], seen["dev"], golds, choices, spec.l2, seed)
-        return evaluate(maker, seen["train"], seen["dev"], seen["test"], choices, spec.l2, seed)
+            return cross_fitted(maker, seen["test"], golds, choices, seed)
+        return evaluate(maker, seen["train"], seen["test"], choices, seed)
 
 
 def probed_in_worlds(
@@ -435,7 +436,7 @@ def probed_in_worlds(
     return found
 
 
-@step(version=1)
+@step(version=2, libraries=PROBES, on_device=False)
 def selective(
     query: Features,
     passage: Features,
@@ -452,7 +453,7 @@ def selective(
     ids = [passage.id for passage in world.passages]
     with threadpool_limits(1):
         found = [
-            controls.selectivity(make_probe(probe, spec, seed), shown, chosen["test"], ids, n, spec.l2, seed)
+            controls.selectivity(make_probe(probe, spec, seed), shown, chosen["test"], ids, n, seed)
             for shown in seen["test"]
         ]
     return {
@@ -462,7 +463,7 @@ def selective(
     }
 
 
-@step(version=1)
+@step(version=2, libraries=PROBES, on_device=False)
 def code_lengths(
     query: Features,
     passage: Features,
@@ -472,25 +473,21 @@ def code_lengths(
     probe: str,
     n: int,
     layers: Sequence[int],
-    l2: Sequence[float],
     orders: int,
     seed: int,
 ) -> np.ndarray:
-    """Compression by `controls.online_code` on the test questions [layer, order]: 1 if the features tell nothing.
-
-    `l2` gives the strength of each layer, `orders` how often it is done.
-    """
+    """Compression by `controls.online_code` on the test questions [layer, order]: 1 if the features tell nothing."""
     _, seen = _probed_items(query, passage, world, negatives, spec, layers, seed)
     found = []
     with threadpool_limits(1):
-        for shown, strength in zip(seen["test"], l2, strict=True):
+        for shown in seen["test"]:
             X, y = shown.shown(n, seed)
-            maker = make_probe(probe, spec, seed).set_params(l2=strength)
+            maker = make_probe(probe, spec, seed)
             found.append(len(y) * np.log2(n) / controls.online_code(maker, X, y, orders, seed))
     return np.array(found)
 
 
-@step(version=1)
+@step(version=2, libraries=PROBES, on_device=False)
 def learned(
     query: Features,
     passage: Features,
@@ -505,12 +502,12 @@ def learned(
 ) -> np.ndarray:
     """`controls.learning_curve`: whether each test question is right [size, question]."""
     _, seen = _probed_items(query, passage, world, negatives, spec, [layer], seed)
-    maker, parts = make_probe(probe, spec, seed), [seen[split][0] for split in SPLITS]
+    maker, train, test = make_probe(probe, spec, seed), seen["train"][0], seen["test"][0]
     with threadpool_limits(1):
-        return np.array([*controls.learning_curve(maker, *parts, n, sizes, spec.l2, seed).values()])
+        return np.array([*controls.learning_curve(maker, train, test, n, sizes, seed).values()])
 
 
-@step(version=1)
+@step(version=2, libraries=PROBES, on_device=False)
 def reversed_pairs(
     query: Features,
     passage: Features,
@@ -530,26 +527,25 @@ def reversed_pairs(
     _, seen = _probed_items(query, passage, world, negatives, spec, [layer], seed)
     pairs = {split: matching(query, passage, layer, controls.reversible(world, mined, split, seed)) for split in SPLITS}
     X, y = controls.both_orders(pairs["test"])
-    fits = {"ordinary": (seen["train"][0].shown(2, seed), seen["dev"][0].shown(2, seed))}
-    if all(len(found.questions) for found in pairs.values()):
-        fits["balanced"] = controls.both_orders(pairs["train"]), controls.both_orders(pairs["dev"])
+    fits = {"ordinary": seen["train"][0].shown(2, seed)}
+    if all(len(pairs[split].questions) for split in ("train", "test")):
+        fits["balanced"] = controls.both_orders(pairs["train"])
     with threadpool_limits(1):
         return {
-            name: make_probe(probe, spec, seed).fit_path(*fit, select, spec.l2).predict(X) == y if len(y) else y
-            for name, (fit, select) in fits.items()
+            name: make_probe(probe, spec, seed).fit(*fit).predict(X) == y if len(y) else y for name, fit in fits.items()
         }
 
 
-@step(version=1)
+@step(version=2, libraries=PROBES, on_device=False)
 def without_network(
     world: World, negatives: NegativesSpec, spec: ProbeSpec, choices: Sequence[int], seed: int
 ) -> dict[str, np.ndarray]:
     """`controls.surface_features` on the test questions: whether each is right, by name [n, question]."""
     mined = mined_negatives(world, negatives)
-    splits = [items(world, mined, split, spec.most, seed) for split in SPLITS]
+    splits = [items(world, mined, split, spec.most, seed) for split in ("train", "test")]
     with threadpool_limits(1):
         return {
-            name: evaluate(probe, *([part] for part in parts), choices, spec.l2, seed).correct[:, 0]
+            name: evaluate(probe, *([part] for part in parts), choices, seed).correct[:, 0]
             for name, (probe, parts) in controls.surface_features(world, splits, negatives).items()
         }
 
@@ -586,7 +582,7 @@ def _candidates(dual: DualEncoder, world: World, side: str, candidates: np.ndarr
     return vectors[torch.tensor(where.reshape(candidates.shape))]
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def products(
     dual: DualEncoder, world: World, negatives: NegativesSpec, spec: SampleSpec, side: str, seed: int
 ) -> np.ndarray:
@@ -598,7 +594,7 @@ def products(
         return (_candidates(dual, world, side, drawn.candidates) @ vectors[:, :, None])[:, :, 0].numpy()
 
 
-@step(version=2)
+@step(version=2, libraries=("bm25s",))
 def attributed(
     dual: DualEncoder,
     world: World,
@@ -766,7 +762,7 @@ def _placing(dual: DualEncoder, world: World) -> Callable[[torch.Tensor, np.ndar
     return among_all
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def intervened(
     dual: DualEncoder,
     world: World,
@@ -791,7 +787,7 @@ def intervened(
         return _judged(dual, world, drawn, (interventions.scaled(dual.query, texts, each) for each in factors))
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def silenced(
     dual: DualEncoder,
     world: World,
@@ -819,7 +815,7 @@ def silenced(
         return _judged(dual, world, drawn, (interventions.scaled(dual.query, texts, each) for each in factors))
 
 
-@step(version=1)
+@step(version=1, libraries=("bm25s",))
 def patched(
     into: DualEncoder,
     other: DualEncoder,
