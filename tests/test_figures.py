@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from dprlens.figures import (
@@ -13,6 +14,7 @@ from dprlens.figures import (
     MARKS,
     SURVIVORS,
     accuracy_by_k,
+    bars,
     by_layer,
     dose_response,
     exposure_bars,
@@ -399,3 +401,23 @@ def test_points_are_what_is_drawn_a_row_each():
     ]
     assert list(points({"two": {25: 1.0}}).columns) == ["line", "place", "value", "low", "high", "n"]
     assert points({"two": {}}).empty
+
+
+def test_bars_keep_their_colours_when_an_arm_is_missing():
+    share = Estimate(0.5, 0.4, 0.6, 10)
+
+    def colours(arms):
+        figure = bars(arms, "share", chance=0.02)
+        axes = figure.axes[0]
+        found = {
+            one.get_label(): one.patches[0].get_facecolor() for one in axes.containers if isinstance(one, BarContainer)
+        }
+        heights = [patch.get_height() for patch in axes.patches]
+        plt.close(figure)
+        assert set(heights) == {0.5}
+        return found
+
+    whole = colours({"a": {"x": share}, "b": {"x": share}, "c": {"x": share, "y": share}})
+    without = colours({"a": {"x": share}, "b": {}, "c": {"x": share, "y": share}})
+    assert without == {arm: whole[arm] for arm in ("a", "c")}
+    assert len(set(whole.values())) == 3

@@ -56,7 +56,7 @@ def test_the_baseline_is_told_where_it_was_measured_and_nowhere_else(numbers):
 def test_pictures_say_their_numbers_in_words():
     left, right = pictures(hero(found(BOUND | LATE), NOTHING))
     assert "DPR, stated in pre-training 0.62 [0.60, 0.64], never stated 0.13 [0.10, 0.16]" in left
-    assert "passage retrieved by DPR, after 0 % 0.30 [0.20, 0.95], after 100 % 0.30 [0.20, 0.95]" in right
+    assert "retrieved by DPR, after 0 % 0.30 [0.20, 0.95], after 100 % 0.30 [0.20, 0.95]" in right
     assert len(pictures(hero(found(BOUND), NOTHING))) == 1
 
 

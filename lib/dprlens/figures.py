@@ -126,18 +126,21 @@ def dose_response(arms: Mapping[str, Mapping[int, Estimate]], dose: str, respons
 def bars(arms: Mapping[str, Mapping[str, Estimate]], response: str, chance: float | None = None) -> Figure:
     """A bar with its 95 % interval for each arm of each group, its value above it: {arm: {group: estimate}}.
 
-    Responses are shares (0–1); `chance` is a level to mark. A group may lack an arm.
+    Responses are shares (0–1); `chance` is a level to mark. A group may lack an arm; an arm may lack all, and then no
+    other takes its colour.
     """
+    colours = {arm: (COLOURS[BARS[i % len(BARS)]], HATCHES[i % len(HATCHES)]) for i, arm in enumerate(arms)}
+    arms = {arm: estimates for arm, estimates in arms.items() if estimates}
     groups = list(dict.fromkeys(group for arm in arms.values() for group in arm))
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5, 3.4))
         width = 0.8 / len(arms)
         for i, (arm, estimates) in enumerate(arms.items()):
-            colour = COLOURS[BARS[i % len(BARS)]]
+            colour, hatch = colours[arm]
             places = [groups.index(group) + width * (i - (len(arms) - 1) / 2) for group in estimates]
             found = list(estimates.values())
             ends = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
-            style = {"width": 0.9 * width, "color": colour, "label": arm, "hatch": HATCHES[i % len(HATCHES)]}
+            style = {"width": 0.9 * width, "color": colour, "label": arm, "hatch": hatch}
             axes.bar(places, [e.value for e in found], yerr=ends, edgecolor="white", **style)
             for place, e in zip(places, found, strict=True):
                 axes.text(place, e.high + 0.02, f"{e.value:.2f}", ha="center", va="bottom")

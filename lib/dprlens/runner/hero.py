@@ -53,14 +53,14 @@ def _states(found: Found) -> dict[str, dict[str, Estimate]]:
         ids = {
             name: f"bound.{end.format(state) if '{}' in end else f'{state}.{end}'}" for state, name in STATES.items()
         }
-        if all(id_ in found.numbers for id_ in ids.values()):
-            arms[arm] = {name: found.numbers[id_] for name, id_ in ids.items()}
-    return arms if "DPR" in arms else {}
+        measured = all(id_ in found.numbers for id_ in ids.values())
+        arms[arm] = {name: found.numbers[id_] for name, id_ in ids.items()} if measured else {}
+    return arms if arms["DPR"] else {}
 
 
 def _curves(found: Found) -> dict[str, dict[int, Estimate]]:
     """Recall and retrieval by the time at which a fact was read, where learning rates fall."""
-    names = {"found, rates fall": "passage retrieved by DPR", "recalled, rates fall": "fact recalled by BERT"}
+    names = {"found, rates fall": "retrieved by DPR", "recalled, rates fall": "recalled by BERT"}
     curves = late.curves_on_record(found.numbers)
     return {new: curves[old] for old, new in names.items() if curves.get(old)}
 
@@ -82,6 +82,7 @@ def _said(lines: Mapping[str, Mapping], place: str = "{}") -> str:
     return "; ".join(
         f"{name}, " + ", ".join(f"{place.format(key)} {estimate.brief}" for key, estimate in values.items())
         for name, values in lines.items()
+        if values
     )
 
 

@@ -150,12 +150,12 @@ def glance(here: Found, full: Found) -> str:
     """Ten claims in a table, for the front page, as MyST Markdown."""
     claims = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
     here = with_record(here, full)
-    rows = ["| Claim | In this world | Strongest objection |", "| :--- | :--- | :--- |"]
+    rows = [":::{container} glance", "| Claim | In this world | Strongest objection |", "| :--- | :--- | :--- |"]
     for claim in map(claims.__getitem__, GLANCE):
         verdict = here.verdict(claim)
         said = f"**{sign(verdict)}** {plain(unbroken(briefly(verdict)))} {here.place(claim)}".strip()
         rows.append(f"| {plain(claim.text)}{whose(claim)} | {said} | {plain(claim.objection)} |")
-    return "\n".join(rows) + "\n"
+    return "\n".join([*rows, ":::"]) + "\n"
 
 
 def anchor(claim: Claim) -> str:
