@@ -378,6 +378,47 @@ def test_by_size_gives_each_size_and_each_share_of_description():
     assert not any("cooccurrence" in name for name in found)
 
 
+def test_controls_are_those_of_both_arms():
+    links, names = in_states([0] * 4, [5] * 4), in_states([0] * 4, [0] * 4)
+    asked = [links.assign(kind="knowledge_required"), names.assign(kind="lexical", question=names["question"] + "l")]
+    dpr = pd.concat(asked).assign(split="test", in_training=False)
+    found = bound.controls(dpr, dpr.assign(within=3), 20)
+    assert {id_: e.value for id_, e in found.items() if id_.endswith("auc")} == {
+        "difference.auc": 0.5,
+        "lexical_difference.auc": 0,
+        "unpretrained_difference.auc": 0,
+        "held_out_minus_unpretrained.auc": pytest.approx(0.5 - 0.7),
+    }
+    rows = bound.rows_by_control(found, {"difference.auc": 0.123, "lexical_difference.top20": 0.2}, 20)
+    assert [row["measure"] for row in rows] == ["AUC within the relation", "top-20 of all passages"]
+    assert rows[0]["estimate"] == found["difference.auc"]
+    assert [row["could have shown"] for row in rows] == [0.12, 0.2]
+
+
+def test_rows_of_the_tables_hold_the_numbers_of_their_names():
+    dpr, counted = in_states([0] * 9, [5] * 9), in_states([2] * 9, [5] * 9)
+    found = bound.contrasts({"dpr": dpr, "cooccurrence": counted, "cooccurrence_max": dpr}, 20)
+    rows = bound.rows_by_state(found, 20)
+    assert [row["link"] for row in rows[:3]] == ["known", "held out", "known minus held out"]  # none at a low dose
+    assert rows[0]["DPR"] == found["known.auc"]
+    assert rows[2]["co-occurrence"] == found["cooccurrence.difference.auc"]
+    assert rows[0]["BERT"] is None
+    first, *_, last = bound.rows_by_baseline(found, 20)
+    assert first["share of DPR's effect"] == found["cooccurrence_over_dpr.difference.auc"]
+    assert last["DPR minus baseline"] == found["dpr_minus_cooccurrence_max.difference.top20"]
+
+
+def test_rows_by_size_leave_out_what_a_source_does_not_have():
+    half, auc = share(1, 2), "DPR, AUC within the relation"
+    here = {"world_size.size25.difference.auc": half, "world_size.size200.form90.difference.auc": half}
+    rows = bound.rows_by_size({"": here, "on record: ": {}}, 100, 20)
+    assert rows == [
+        {"facts": 25, "descriptions": "all", auc: half},
+        {"facts": 200, "descriptions": "90 %", auc: half},
+    ]
+    assert bound.rows_by_size({"": {}}, 100, 20) == []
+
+
 # --- of which passages, and from which sentences ---
 
 

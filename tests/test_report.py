@@ -248,7 +248,7 @@ def test_verdicts_are_shown_and_kept_with_their_reason(shown):
 
 def test_numbers_that_come_later_and_those_on_record_over_worlds_are_heard(shown, monkeypatch):
     kept = {"ratios.dpr_over_pretrained.sharing": Estimate(0.8, 0.7, 0.9, 5)}
-    monkeypatch.setattr("dprlens.report.recorded", lambda notebook, profile: kept if profile == "full" else {})
+    monkeypatch.setattr("dprlens.report.recorded", lambda _, profile: kept if profile == "full" else {})
     report = make(exhibits=())
     report.table("figure1", pd.DataFrame({"x": [1]}), "T")
     report.claims("figure1")

@@ -26,6 +26,19 @@ from dprlens.world import World
 Measure = int | str
 WITHIN = ("auc", "top1")  # the measures within the relation
 STATES = ("known", "low dose", "held out")
+ARMS = {  # as ids of numbers begin with them, and in words
+    "": "DPR",
+    "unpretrained.": "without pre-training",
+    "pretrained.": "BERT",
+    "cooccurrence.": "co-occurrence",
+    "cooccurrence_max.": "co-occurrence, best match",
+}
+CONTROLS = {
+    "difference": "knowledge-required: known minus held out",
+    "lexical_difference": "lexical: known minus held out",
+    "unpretrained_difference": "knowledge-required, no pre-training: known minus held out",
+    "held_out_minus_unpretrained": "held out: DPR minus no pre-training (same questions)",
+}
 WORLD = ["study", "size", "form", "seed"]  # the columns that say in which world a row's question is asked
 
 
@@ -193,6 +206,100 @@ def over_networks(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimat
         for id_ in each[0]
         if all(one.get(id_) is not None for one in each)
     }
+
+
+def controls(dpr: pd.DataFrame, unpretrained: pd.DataFrame, k: int) -> dict[str, Estimate | None]:
+    """The effect beside its controls, by id without its exhibit: `<control>.<measure>`, as in `CONTROLS`.
+
+    `dpr` and `unpretrained` are all rows of the two arms, of the same questions.
+    """
+    links, untrained = (tested(rows, "knowledge_required") for rows in (dpr, unpretrained))
+    held_out = [rows[rows["state"] == "held out"] for rows in (links, untrained)]
+    numbers: dict[str, Estimate | None] = {}
+    for name, measure in measures(k).items():
+        numbers[f"difference.{name}"] = known_minus_held_out(links, measure)
+        numbers[f"lexical_difference.{name}"] = known_minus_held_out(tested(dpr, "lexical"), measure)
+        numbers[f"unpretrained_difference.{name}"] = known_minus_held_out(untrained, measure)
+        numbers[f"held_out_minus_unpretrained.{name}"] = paired(*held_out, measure)
+    return numbers
+
+
+def in_words(k: int) -> dict[str, str]:
+    """The measures by name, as a reader's table calls them."""
+    return {
+        "auc": "AUC within the relation",
+        "top1": "top-1 within the relation",
+        f"top{k}": f"top-{k} of all passages",
+    }
+
+
+def rows_by_state(found: Mapping[str, Estimate | None], k: int) -> list[dict]:
+    """The main table's rows from `contrasts`: each measure by state of the link, and known minus held out."""
+    rows = []
+    for name, measure in in_words(k).items():
+        for state in (*STATES, "known minus held out"):
+            ids = f"{state.replace(' ', '_')}.{{}}{name}" if state in STATES else f"{{}}difference.{name}"
+            cells = {label: found.get(ids.format(arm)) for arm, label in ARMS.items()}
+            if any(cells.values()):
+                rows.append({"measure": measure, "link": state, **cells})
+    return rows
+
+
+def rows_by_baseline(found: Mapping[str, Estimate | None], k: int) -> list[dict]:
+    """Rows that set the effect in DPR beside that in each baseline of word co-occurrence, from `contrasts`."""
+    return [
+        {
+            "measure": measure,
+            "baseline": ARMS[f"{arm}."],
+            "effect in DPR": found[f"difference.{name}"],
+            "effect in the baseline": found[f"{arm}.difference.{name}"],
+            "DPR minus baseline": found[f"dpr_minus_{arm}.difference.{name}"],
+            "share of DPR's effect": found[f"{arm}_over_dpr.difference.{name}"],
+        }
+        for arm in ("cooccurrence", "cooccurrence_max")
+        for name, measure in in_words(k).items()
+    ]
+
+
+def rows_by_control(
+    found: Mapping[str, Estimate | None], detectable: Mapping[str, float], k: int
+) -> list[dict[str, str | float | Estimate | None]]:
+    """Rows of `controls` with the smallest difference that each could have shown."""
+    return [
+        {
+            "difference": CONTROLS[control],
+            "measure": in_words(k)[name],
+            "estimate": found[id_],
+            "could have shown": round(least, 2),
+        }
+        for id_, least in detectable.items()
+        for control, _, name in (id_.partition("."),)
+    ]
+
+
+def rows_by_size(sources: Mapping[str, Mapping[str, Estimate]], n_facts: int, k: int) -> list[dict]:
+    """Known minus held out by size of the world, from numbers with ids of exhibit `world_size`.
+
+    `sources` are numbers by the words that begin their columns; `n_facts` is the size of the page's own world. A source
+    that has none of these numbers has no columns.
+    """
+    sizes = {25: 0.25, 50: 0.5, 100: 1.0, 200: 2.0}
+    forms = {"": "all", "form10.": "10 %", "form90.": "90 %"}
+    rows = []
+    for percent, size in sizes.items():
+        for form, described in forms.items():
+            cells = {
+                f"{source}{ARMS[arm]}, {in_words(k)[name]}": numbers.get(
+                    f"world_size.size{percent}.{form}{arm}difference.{name}"
+                )
+                for source, numbers in sources.items()
+                for arm in ("", "cooccurrence.")
+                for name in ("auc", f"top{k}")
+            }
+            if any(cells.values()):
+                rows.append({"facts": round(size * n_facts), "descriptions": described, **cells})
+    empty = {column for column in (rows or [{}])[0] if not any(row[column] for row in rows)}
+    return [{column: value for column, value in row.items() if column not in empty} for row in rows]
 
 
 def by_size(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | None]:
