@@ -7,7 +7,7 @@ export DPRLENS_FROM_NOTHING := $(FROM_NOTHING)
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
-.PHONY: book test record nightly real lint lab serve run bench scale ship clean
+.PHONY: book test record nightly rules real lint lab serve run bench scale ship clean
 
 # install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
 book: .venv/installed

@@ -493,3 +493,13 @@ def test_composed_sentences_name_the_subject_of_the_link_and_the_answer_and_no_h
         assert not world.held_out(link)
         names = world.fact[link].subject, world.fact[target].object
         assert any(all(name in one.text for name in names) for one in read if one.facts == (link, target))
+
+
+def test_over_networks_each_network_counts_once():
+    """Two networks with differences .4 and .2, the second with ten times the questions: the mean is .3, n is 2."""
+    one, two = in_states([0, 2] * 2, [5, 5] * 2), in_states([3, 3] * 20, [5, 5] * 20)
+    arms = {"dpr": pd.concat([one.assign(seed=0), two.assign(seed=1)], ignore_index=True)}
+    found = bound.over_networks(arms, K)["difference.auc"]
+    assert (found.value, found.n) == (pytest.approx(0.3), 2)
+    assert found.low < 0.2 < 0.4 < found.high
+    assert bound.over_networks({"dpr": one}, K) == {}
