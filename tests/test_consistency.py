@@ -7,7 +7,7 @@ import pytest
 from numpy import ndarray
 from scipy.stats import binomtest
 
-from dprlens import paper
+from dprlens import intervals, paper
 from dprlens.consistency import (
     LABELS,
     PRINTED,
@@ -16,6 +16,7 @@ from dprlens.consistency import (
     across,
     across_table,
     beside_the_paper,
+    by_choices,
     by_probe,
     half_width,
     in_words,
@@ -59,8 +60,9 @@ def values(numbers: dict[str, Estimate]) -> dict[str, float]:
 
 
 def subjects(numbers: dict) -> set[str]:
-    """What the ids are about: table1.n2.a_minus_b.layer12 is about a_minus_b."""
-    return {re.fullmatch(r"\w+\.n\d\.(.+)\.layer\d+", id_)[1] for id_ in numbers}
+    """What the ids are about: table1.n2.a_minus_b.layer12 is about a_minus_b; neither shares of a signal nor `by_choices`."""
+    found = (re.fullmatch(r"\w+\.n\d\.(.+)\.layer\d+", id_) for id_ in numbers if "_of_signal" not in id_)
+    return {match[1] for match in found if match}
 
 
 # --- what is right ---
@@ -143,7 +145,8 @@ def test_the_cells_of_table_1_by_hand():
 def test_every_number_of_passages_and_layer_has_its_own_id():
     results = page()
     numbers = table1(results)
-    assert len(numbers) == 4 * len(subjects(numbers))
+    plain = [id_ for id_ in numbers if "_of_signal" not in id_ and id_ not in by_choices(results)]
+    assert len(plain) == 4 * len(subjects(numbers))
     for i, n in enumerate((2, 5)):
         for j, layer in enumerate((0, 12)):
             for encoder in ENCODERS[:4]:
@@ -363,7 +366,8 @@ def test_a_page_of_less_reports_what_is_there(asked, in_table, in_matching):
 def test_every_number_lies_in_its_interval_and_all_but_differences_are_shares():
     for id_, found in table1(page()).items():
         assert found.low <= found.value <= found.high, id_
-        assert (-1 if "_minus_" in id_ else 0) <= found.low <= found.high <= 1, id_
+        if "_of_signal" not in id_:
+            assert (-1 if "_minus_" in id_ else 0) <= found.low <= found.high <= 1, id_
 
 
 def test_the_arrays_of_a_page_are_left_as_they_were():
@@ -423,8 +427,72 @@ def test_over_worlds_a_difference_is_the_mean_of_theirs():
         return Results(made, [2], [12], golds)
 
     found = across([world(right), world(half)])
-    assert found == {"worlds.n2.pretrained_minus_dpr_query.linear.layer12": over_runs([0.75, 0.25])}
-    (row,) = across_table(found).itertuples(index=False)
-    assert tuple(row) == (2, 12, "pretrained minus dpr query", "linear", over_runs([0.75, 0.25]))
+    assert found.pop("worlds.n2.pretrained_minus_dpr_query.linear.layer12") == over_runs([0.75, 0.25])
+    assert found == {
+        "worlds.n2.pretrained.linear.layer12": over_runs([1, 0.5]),
+        "worlds.n2.dpr_query.linear.layer12": over_runs([0.25, 0.25]),
+    }  # nobody's four questions tell DPR or pre-trained BERT from chance in both worlds
     assert across([world(right)]) == {}
-    assert across_table({}).columns.tolist() == ["passages", "layer", "difference", "probe", "mean over worlds"]
+    assert not len(across_table({}))
+
+
+def test_the_table_of_several_worlds_has_a_row_a_comparison_at_the_last_layer():
+    one, other = Estimate(0.25, 0.1, 0.4, 5), Estimate(0.05, -0.1, 0.2, 5)
+    frame = across_table(
+        {
+            "worlds.n2.dpr_query_minus_no_query.linear.layer12": one,
+            "worlds.n5.dpr_query_minus_no_query.linear.layer12": other,
+            "worlds.n2.dpr_query_minus_no_query.linear.layer6": other,
+            "worlds.n2_minus_n3.pretrained.linear.layer12": other,
+            "worlds.n5.pretrained.tied_minus_linear_of_signal.layer12": one,
+        }
+    )
+    assert frame.columns.tolist() == ["what", "probe", "N = 2", "N = 5"]
+    assert frame.fillna("").to_numpy().tolist() == [
+        ["dpr query minus no query", "linear", one.brief, other.brief],
+        ["pretrained", "tied minus linear of signal", "", one.brief],
+    ]
+
+
+def made(right: dict[tuple[str, str], np.ndarray], choices: list[int]) -> Results:
+    """Results of the last layer only, from what is right [n, question]."""
+    probed = {who: Probed(a[:, None], a[:, None], np.ones((len(choices), 1))) for who, a in right.items()}
+    return Results(probed, choices, [12], np.arange(next(iter(right.values())).shape[1]))
+
+
+def test_a_difference_of_the_signal_is_a_share_of_what_the_second_has_above_chance():
+    """0.75 against 0.625 among two passages: an eighth of accuracy, half of the signal."""
+    better, less = np.arange(800) % 4 > 0, np.arange(800) % 8 > 2
+    results = made({("dpr_query", "linear"): better[None], ("pretrained", "linear"): less[None]}, [2])
+    share = results.of_signal(("dpr_query", "linear"), ("pretrained", "linear"), 2, 12)
+    assert share.value == pytest.approx(1.0)
+    back = results.of_signal(("pretrained", "linear"), ("dpr_query", "linear"), 2, 12)
+    assert back.value == pytest.approx(-0.5)
+    assert table1(results)["table1.n2.dpr_query_minus_pretrained_of_signal.layer12"] == share
+    assert share.low < share.value < share.high
+
+
+def test_without_a_signal_there_is_no_share_of_it():
+    rng = np.random.default_rng(0)
+    results = made({(who, "linear"): (rng.random(400) < 0.5)[None] for who in ("dpr_query", "pretrained")}, [2])
+    assert results.of_signal(("dpr_query", "linear"), ("pretrained", "linear"), 2, 12) is None
+    assert not [id_ for id_ in table1(results) if "_of_signal" in id_]
+
+
+def test_more_passages_are_compared_on_the_same_questions():
+    """The same 1 in 10 questions are lost from two to three, and among three DPR alone loses 1 in 10 more."""
+    i = np.arange(1000)
+    bert, dpr = np.stack([i % 10 > 2, i % 10 > 3]), np.stack([i % 10 > 2, i % 10 > 4])
+    found = by_choices(made({("pretrained", "linear"): bert, ("dpr_query", "linear"): dpr}, [2, 3]))
+    assert {id_: round(e.value, 6) for id_, e in found.items()} == {
+        "table1.n2_minus_n3.pretrained.layer12": 0.1,
+        "table1.n2_minus_n3.dpr_query.layer12": 0.2,
+        "table1.n3_minus_n2.pretrained_minus_dpr_query.layer12": 0.1,
+    }
+    loose = intervals.gap(bert[0], bert[1])  # as if the questions were others
+    pair = found["table1.n2_minus_n3.pretrained.layer12"]
+    assert pair.high - pair.low < 0.6 * (loose.high - loose.low)
+
+
+def test_one_number_of_passages_has_nothing_to_be_compared_with():
+    assert by_choices(made({("pretrained", "linear"): np.ones((1, 8), dtype=bool)}, [2])) == {}

@@ -1,6 +1,5 @@
 """Controls on features for which their outcome is known, and on worlds small enough to go through by hand."""
 
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -144,9 +143,7 @@ def test_random_slots_cannot_be_compressed(probe):
 
 def test_slots_that_can_be_learnt_are_compressed_and_the_simpler_probe_compresses_more():
     X, y = injected(1000, 3).shown(3)
-    tied, linear = (
-        online_code(probe(), X, y, orders=3).mean() for probe in (partial(Tied, 0.01), partial(Linear, 0.01))
-    )
+    tied, linear = (online_code(probe, X, y, orders=3).mean() for probe in (Tied(l2=0.01), Linear(l2=0.01)))
     assert tied < linear < 0.2 * 1000 * np.log2(3)
 
 

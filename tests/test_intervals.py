@@ -15,6 +15,7 @@ from dprlens.intervals import (
     mcnemar,
     mean,
     over_runs,
+    ratio,
     share,
     slope,
 )
@@ -439,3 +440,39 @@ def test_estimates_are_written_as_large_as_they_are():
     assert str(exact(1370)) == "1,370"
     assert Estimate(58.35, 54.8998, 61.8751, 240).brief == "58.4 [54.9, 61.9]"
     assert exact(12).brief == "12"
+
+
+def test_a_ratio_is_that_of_the_means_and_is_resampled_as_pairs():
+    rng = np.random.default_rng(0)
+    b = rng.uniform(1, 3, size=300)
+    exactly_twice = ratio(2 * b, b)
+    assert exactly_twice.low == pytest.approx(2)
+    assert exactly_twice.high == pytest.approx(2)
+    noisy = ratio(2 * b + rng.normal(size=300), b)
+    assert noisy.low < 2 < noisy.high
+    assert noisy.n == 300
+    assert noisy.value == pytest.approx(2, abs=0.1)
+
+
+def test_the_interval_of_a_ratio_covers_the_truth_as_often_as_it_says():
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(200):
+        b = rng.normal(1, 1, size=200)
+        found = ratio(0.5 * b + rng.normal(size=200), b, resamples=500)
+        covered += found.low <= 0.5 <= found.high
+    assert 0.90 < covered / 200 < 0.99
+
+
+def test_a_ratio_draws_whole_clusters():
+    rng = np.random.default_rng(2)
+    clusters = np.repeat(np.arange(40), 10)
+    a = np.repeat(rng.normal(1, 1, size=40), 10)
+    by_one, whole = (ratio(a, np.ones(400), names) for names in (None, clusters))
+    assert whole.high - whole.low > 2 * (by_one.high - by_one.low)
+
+
+def test_a_ratio_to_nothing_is_refused(refused):
+    with refused("0", "above 0"):
+        ratio([1.0, 2.0], [1.0, -1.0])
+    with refused("2 and 3", "pairs"):
+        ratio([1.0, 2.0], [1.0, 1.0, 1.0])

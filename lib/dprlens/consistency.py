@@ -5,13 +5,14 @@ whole gold passages (choice PR-3).
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from dprlens import paper
-from dprlens.intervals import Estimate, difference, holm, mcnemar, mean, over_runs
+from dprlens.intervals import Estimate, difference, holm, mcnemar, mean, over_runs, ratio
 from dprlens.probe import Probed
 
 CONTRASTS = (  # encoders whose accuracy is compared, under the paper's probe
@@ -24,12 +25,25 @@ CONTRASTS = (  # encoders whose accuracy is compared, under the paper's probe
 PRINTED = range(13)  # the layers of the paper and of its replication
 MEETING = ("bilinear", "low_rank", "dot", "cosine")  # probes in which question and passage meet
 
-ACROSS = {  # compared over several worlds
+Who = tuple[str, str]  # encoder pair, probe
+
+OF_SIGNAL: dict[str, tuple[Who, Who]] = {  # differences that are told as a share of what the second has above chance
+    "dpr_query_minus_pretrained": (("dpr_query", "linear"), ("pretrained", "linear")),
+    "dpr_context_minus_dpr_query": (("dpr_context", "linear"), ("dpr_query", "linear")),
+    "random_minus_pretrained": (("random", "linear"), ("pretrained", "linear")),
+    "pretrained_minus_no_query": (("pretrained", "linear"), ("pretrained", "no_query")),
+    "dpr_query_minus_no_query": (("dpr_query", "linear"), ("dpr_query", "no_query")),
+    "pretrained.tied_minus_linear": (("pretrained", "tied"), ("pretrained", "linear")),
+}
+ACROSS: dict[str, tuple[Who, Who]] = {  # compared over several worlds
     "pretrained_minus_dpr_query.linear": (("pretrained", "linear"), ("dpr_query", "linear")),
     "pretrained_minus_no_query.linear": (("pretrained", "linear"), ("pretrained", "no_query")),
     "random_minus_pretrained.linear": (("random", "linear"), ("pretrained", "linear")),
     "dpr_paired_minus_pretrained.bilinear": (("dpr_paired", "bilinear"), ("pretrained", "bilinear")),
     "dpr_paired_minus_pretrained.dot": (("dpr_paired", "dot"), ("pretrained", "dot")),
+    "dpr_query_minus_no_query.linear": (("dpr_query", "linear"), ("dpr_query", "no_query")),
+    "dpr_query_minus_dpr_context.linear": (("dpr_query", "linear"), ("dpr_context", "linear")),
+    "pretrained.tied_minus_linear": (("pretrained", "tied"), ("pretrained", "linear")),
 }
 LABELS = {  # of encoder pairs
     "pretrained": "pre-trained BERT",
@@ -56,8 +70,6 @@ PRINTED_ROWS = {  # of the paper's Table 1; short, so that a phone shows them si
     "dpr_query": "DPR query",
     "dpr_context": "DPR context",
 }
-
-Who = tuple[str, str]  # encoder pair, probe
 
 
 class Results(NamedTuple):
@@ -101,6 +113,13 @@ class Results(NamedTuple):
         """Accuracy of a minus that of b, on the same questions."""
         return difference(self.right(*a, n, layer), self.right(*b, n, layer), self.golds)
 
+    def of_signal(self, a: Who, b: Who, n: int, layer: int) -> Estimate | None:
+        """`minus` as a share of what b has above chance; None where b's accuracy cannot be told from chance."""
+        first, second = (self.right(*who, n, layer) for who in (a, b))
+        if mean(second, self.golds).low <= 1 / n:
+            return None
+        return ratio(first - second, second - 1 / n, self.golds)
+
     def cells(self) -> Iterator[tuple[int, int]]:
         """Every number of passages and layer."""
         return ((n, layer) for n in self.choices for layer in self.layers)
@@ -125,7 +144,8 @@ def table1(results: Results) -> dict[str, Estimate]:
     """Every number of Table 1 and of the controls beside it, by id.
 
     table1.n2.pretrained.layer3 is the paper's probe, table1.n2.untrained.layer3 the untrained one on pre-trained BERT,
-    table1.n2.pretrained.bilinear.layer3 any other; a difference has `_minus_` in its id.
+    table1.n2.pretrained.bilinear.layer3 any other; a difference has `_minus_` in its id, one that is told as a share of
+    the signal (`Results.of_signal`) `_of_signal`. `by_choices` says what table1.n5_minus_n2 is.
     """
     found: dict[str, Estimate] = {}
     for encoder, probe in dict.fromkeys((e, p) for _, p in results.probed for e in results.encoders(p)):
@@ -141,7 +161,28 @@ def table1(results: Results) -> dict[str, Estimate]:
     for encoder in results.encoders("linear"):
         pairs[f"{encoder}_minus_no_query"] = (encoder, "linear"), (encoder, "no_query")
         pairs[f"{encoder}.tied_minus_linear"] = (encoder, "tied"), (encoder, "linear")
-    return found | _differences("table1", pairs, results)
+    return found | _differences("table1", pairs, results) | _of_signal("table1", results) | by_choices(results)
+
+
+def by_choices(results: Results) -> dict[str, Estimate]:
+    """What more passages to choose from change, on the same questions, under the paper's probe at the last layer.
+
+    table1.n2_minus_n3.pretrained and .dpr_query: accuracy among two passages minus that among three, and so on;
+    table1.n5_minus_n2.pretrained_minus_dpr_query: the lead among most passages minus that among fewest.
+    """
+    layer, found = max(results.layers), {}
+    shown = [who for who in ("pretrained", "dpr_query") if results.has(who, "linear")]
+    right = {(who, n): results.right(who, "linear", n, layer) for who in shown for n in results.choices}
+    for fewer, more in pairwise(sorted(results.choices)):
+        for who in shown:
+            id_ = f"table1.n{fewer}_minus_n{more}.{who}.layer{layer}"
+            found[id_] = difference(right[who, fewer], right[who, more], results.golds)
+    if len(shown) == 2 and len(results.choices) > 1:
+        least, most = min(results.choices), max(results.choices)
+        leads = {n: right["pretrained", n] - right["dpr_query", n] for n in (least, most)}
+        id_ = f"table1.n{most}_minus_n{least}.pretrained_minus_dpr_query.layer{layer}"
+        found[id_] = difference(leads[most], leads[least], results.golds)
+    return found
 
 
 def beside_the_paper(numbers: Mapping[str, Estimate], choices: Sequence[int], layers: Sequence[int]) -> pd.DataFrame:
@@ -205,7 +246,11 @@ def in_words(panels: Mapping[str, Mapping[str, Mapping[int, Estimate | float]]],
 
 def half_width(numbers: Mapping[str, Estimate]) -> float:
     """Half of the widest interval among the numbers that Table 1 has; 0 if there are none."""
-    cells = [e for id_, e in numbers.items() if id_.split(".")[2] in PRINTED_ROWS and id_.count(".") == 3]
+    cells = [
+        e
+        for id_, e in numbers.items()
+        if id_.split(".")[2] in PRINTED_ROWS and id_.count(".") == 3 and "_minus_" not in id_
+    ]
     return max((e.high - e.low for e in cells), default=0) / 2
 
 
@@ -219,24 +264,44 @@ def matching(results: Results) -> dict[str, Estimate]:
 
 
 def across(worlds: Sequence[Results]) -> dict[str, Estimate]:
-    """The differences of `ACROSS`, mean over worlds with Student's interval; none for fewer than two worlds."""
+    """Means over worlds with Student's interval; none for fewer than two worlds.
+
+    By id: `ACROSS` (worlds.n2.pretrained_minus_dpr_query.linear.layer12), `OF_SIGNAL` (…_of_signal.linear.layer12, left
+    out where one world has no signal), accuracies of the paper's probe, and `by_choices`.
+    """
     if len(worlds) < 2:
         return {}
-    return {
-        f"worlds.n{n}.{name}.layer{layer}": over_runs([world.minus(*pair, n, layer).value for world in worlds])
-        for name, pair in ACROSS.items()
-        if all(world.has(*who) for world in worlds for who in pair)
-        for n, layer in worlds[0].cells()
+    by_world = [_of_one_world(world) for world in worlds]
+    shared = [id_ for id_ in by_world[0] if all(id_ in numbers for numbers in by_world)]
+    return {id_: over_runs([numbers[id_].value for numbers in by_world]) for id_ in shared}
+
+
+def _of_one_world(results: Results) -> dict[str, Estimate]:
+    accuracies = {
+        f"worlds.n{n}.{who}.linear.layer{layer}": results.accuracy(who, "linear", n, layer)
+        for who in results.encoders("linear")
+        for n, layer in results.cells()
     }
+    told = _differences("worlds", ACROSS, results) | _of_signal("worlds", results) | by_choices(results)
+    return accuracies | {_with_probe(id_): e for id_, e in told.items()}
+
+
+def _with_probe(id_: str) -> str:
+    """An id of several worlds names the probe, which the ids of Table 1 leave out where it is the paper's."""
+    _, *parts = id_.split(".")
+    return ".".join(["worlds", *parts[:-1], *(["linear"] if len(parts) == 3 else []), parts[-1]])
 
 
 def across_table(numbers: Mapping[str, Estimate]) -> pd.DataFrame:
-    """One row a number of `across`, from its id."""
-    rows = []
-    for id_, estimate in numbers.items():
-        _, n, pair, probe, layer = id_.split(".")
-        rows.append((int(n[1:]), int(layer.removeprefix("layer")), pair.replace("_", " "), probe, estimate))
-    return pd.DataFrame(rows, columns=["passages", "layer", "difference", "probe", "mean over worlds"])
+    """The numbers of `across` at their last layer, one row a comparison, one column a number of passages."""
+    cells = {tuple(id_.split(".")[1:]): estimate for id_, estimate in numbers.items()}
+    last = max((int(layer.removeprefix("layer")) for *_, layer in cells), default=0)
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for (n, what, probe, layer), estimate in cells.items():
+        if layer == f"layer{last}" and "_minus_" not in n:
+            rows.setdefault((what, probe), {})[f"N = {n[1:]}"] = estimate.brief
+    frame = pd.DataFrame({"what": what, "probe": probe, **by_n} for (what, probe), by_n in rows.items())
+    return frame.replace("_", " ", regex=True) if len(frame) else frame
 
 
 def significance(results: Results, a: Who, b: Who) -> dict[tuple[int, int], float]:
@@ -261,6 +326,17 @@ def _differences(exhibit: str, pairs: Mapping[str, tuple[Who, Who]], results: Re
         if results.has(*a) and results.has(*b)
         for n, layer in results.cells()
     }
+
+
+def _of_signal(exhibit: str, results: Results) -> dict[str, Estimate]:
+    """`Results.of_signal` of every contrast of `OF_SIGNAL` wherever there is a signal."""
+    found = {}
+    for name, (a, b) in OF_SIGNAL.items():
+        if results.has(*a) and results.has(*b):
+            for n, layer in results.cells():
+                if (share := results.of_signal(a, b, n, layer)) is not None:
+                    found[f"{exhibit}.n{n}.{name}_of_signal.layer{layer}"] = share
+    return found
 
 
 def three_sources(

@@ -316,3 +316,27 @@ def _times_drawn(seed: int, clusters: int, resamples: int) -> np.ndarray:
 def _interval(value: float, drawn: np.ndarray, n: int) -> Estimate:
     low, high = np.percentile(drawn, (2.5, 97.5))
     return Estimate(float(value), float(low), float(high), int(n))
+
+
+def ratio(
+    a: Sequence[float],
+    b: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Estimate:
+    """mean(a) / mean(b) on the same `n` items [n], resampled as pairs; `clusters` as in `mean`.
+
+    Draws in which b's mean is not above 0 have no ratio and are left out; where these are many the interval says
+    little, so ask first whether b's own interval lies above 0. Raises ValueError if its mean does not.
+    """
+    a, b = _numbers(a), _numbers(b)
+    if a.shape != b.shape:
+        raise ValueError(f"Arms of {a.size} and {b.size} values: a ratio of pairs needs equal numbers.")
+    if b.mean() <= 0:
+        raise ValueError(f"The mean below the line is {b.mean():g}: a ratio needs one above 0.")
+    above, counts = _clustered(a, clusters)
+    below, _ = _clustered(b, clusters)
+    drawn_a, drawn_b = (_resample_from(seed, sums, counts, resamples) for sums in (above, below))
+    there = drawn_b > 0
+    return _interval(above.sum() / below.sum(), drawn_a[there] / drawn_b[there], a.size)
