@@ -88,10 +88,7 @@ CLAIMS = (
         "of the signal).",
         exhibit="table1",
         check=every(
-            *(
-                between(f"table1.n{n}.dpr_context_minus_dpr_query_of_signal.{LAST}", -MARGIN, MARGIN)
-                for n in CHOICES
-            )
+            *(between(f"table1.n{n}.dpr_context_minus_dpr_query_of_signal.{LAST}", -MARGIN, MARGIN) for n in CHOICES)
         ),
         across=every(
             *(
@@ -171,12 +168,8 @@ OWN_CLAIMS = (
         text="One scorer for all slots, which never sees the question, does at least as well (within a quarter of the "
         "signal).",
         exhibit="table1",
-        check=every(
-            *(above(f"table1.n{n}.pretrained.tied_minus_linear_of_signal.{LAST}", -MARGIN) for n in CHOICES)
-        ),
-        across=every(
-            *(above(f"worlds.n{n}.pretrained.tied_minus_linear_of_signal.{LAST}", -MARGIN) for n in (2, 5))
-        ),
+        check=every(*(above(f"table1.n{n}.pretrained.tied_minus_linear_of_signal.{LAST}", -MARGIN) for n in CHOICES)),
+        across=every(*(above(f"worlds.n{n}.pretrained.tied_minus_linear_of_signal.{LAST}", -MARGIN) for n in (2, 5))),
         objection="It has fewer weights, so part of its lead is less overfitting.",
     ),
     Claim(
@@ -186,9 +179,7 @@ OWN_CLAIMS = (
         "of the signal).",
         exhibit="table1",
         check=every(*(above(f"table1.n{n}.random_minus_pretrained_of_signal.{LAST}", -MARGIN) for n in CHOICES)),
-        across=every(
-            *(above(f"worlds.n{n}.random_minus_pretrained_of_signal.linear.{LAST}", -MARGIN) for n in (2, 5))
-        ),
+        across=every(*(above(f"worlds.n{n}.random_minus_pretrained_of_signal.linear.{LAST}", -MARGIN) for n in (2, 5))),
         objection="A small network in a world of few words; on real text random features may serve less.",
     ),
     Claim(
