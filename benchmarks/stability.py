@@ -28,7 +28,7 @@ from dprlens.profile import PROFILES, Profile
 
 SEED = 0
 CHOICES = 2, 5  # passages to choose from
-PROBES = {name: ("linear", "no_query", "tied") for name in ("pretrained", "dpr_query")}  # the others: linear
+PROBES = dict.fromkeys(("pretrained", "dpr_query"), ("linear", "no_query", "tied"))  # the others: linear
 LIMIT = 0.001  # the third decimal
 NOISE = 1e-6  # relative: what a sum of some hundred float32 products is off by
 KERNELS = "Haswell", "Zen", "SkylakeX", "Sandybridge", "Nehalem"

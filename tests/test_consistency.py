@@ -60,7 +60,7 @@ def values(numbers: dict[str, Estimate]) -> dict[str, float]:
 
 
 def subjects(numbers: dict) -> set[str]:
-    """What the ids are about: table1.n2.a_minus_b.layer12 is about a_minus_b; neither shares of a signal nor `by_choices`."""
+    """What the ids are about, a_minus_b in table1.n2.a_minus_b.layer12; no shares of a signal, no `by_choices`."""
     found = (re.fullmatch(r"\w+\.n\d\.(.+)\.layer\d+", id_) for id_ in numbers if "_of_signal" not in id_)
     return {match[1] for match in found if match}
 
