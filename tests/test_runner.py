@@ -632,19 +632,20 @@ def test_results_are_compared_with_what_was_there(light, capsys):
     root, _, behaviour = light
     results = root / "results" / "tiny" / "00_world.json"
 
-    def rerun(low=0.8, **number):
-        behaviour["numbers"] = {"world.n": {"low": low, "high": 1.2, **number}}
+    def rerun(low=0.8, high=1.2, **number):
+        behaviour["numbers"] = {"world.n": {"low": low, "high": high, **number}}
         append(root / "constraints.txt", "#\n")
         book(root, "tiny")
         return capsys.readouterr().out
 
     assert "results are new" in rerun(ours=1.0)
     assert "results same as before, byte for byte" in rerun(ours=1.0)
-    assert "results changed, but none by more than half of its own interval" in rerun(ours=1.19)
-    assert "1 results MOVED (by more than half of their own interval):\n    world.n: 1.19 before, 0.9 now" in rerun(
-        ours=0.9
+    assert "results changed, but none by more than noise, and no verdict turned" in rerun(ours=1.19)
+    said = rerun(ours=0.4, low=0.3, high=0.5)
+    assert (
+        "1 results MOVED (by more than noise; verdicts that turned first):\n    world.n: 1.19 before, 0.4 now" in said
     )
-    assert json.loads(results.read_text())["exhibits"]["world"]["numbers"]["world.n"]["ours"] == 0.9
+    assert json.loads(results.read_text())["exhibits"]["world"]["numbers"]["world.n"]["ours"] == 0.4
 
 
 def test_a_failure_restores_the_results_and_starts_nothing_that_waits(light, capsys):
@@ -743,11 +744,21 @@ def results(verdict="holds", **numbers) -> dict:
     [
         ((0.5, 0.4, 0.6), (0.5, 0.4, 0.6), False),
         ((0.5, 0.4, 0.6), (0.59, 0.1, 0.9), False),
-        ((0.5, 0.4, 0.6), (0.61, 0.4, 0.6), True),
-        ((0.5, 0.4, 0.6), (0.39, 0.4, 0.6), True),
+        ((0.5, 0.4, 0.6), (0.64, 0.54, 0.74), False),  # outside, but by less than a quarter of the width
+        ((0.5, 0.4, 0.6), (0.66, 0.56, 0.76), True),
+        ((0.5, 0.4, 0.6), (0.34, 0.24, 0.44), True),
+        ((0.5, 0.4, 0.6), (0.66, 0.3, 1.0), False),  # the first value is well within the interval of the second
+        ((0.5, 0.1, 0.9), (0.66, 0.65, 0.67), False),  # and the other way round
         ((0.5, 0.5, 0.5), (0.500001, 0.5, 0.5), True),
         ((7, None, None), (7, None, None), False),
-        ((7, None, None), (7.000001, None, None), True),
+        ((7, None, None), (8, None, None), False),  # counts have counting noise
+        ((100, None, None), (129, None, None), False),
+        ((100, None, None), (135, None, None), True),
+        ((0, None, None), (12, None, None), True),
+        ((0.95, None, None), (0.93, None, None), False),
+        ((0.95, None, None), (0.8, None, None), True),
+        ((7, None, None), (None, None, None), True),
+        ((None, None, None), (None, None, None), False),
         ((None, None, None), (0.5, 0.4, 0.6), True),
         ((0.5, 0.4, 0.6), (None, None, None), True),
     ],
@@ -759,10 +770,12 @@ def test_what_has_moved(before, after, moved):
 
 def test_what_came_went_or_was_judged_otherwise_has_moved():
     assert compare_results(results(a=(1, 0, 2)), results("cannot tell here", b=(1, 0, 2))) == [
+        Difference("S2.1", "holds", "cannot tell here"),
         Difference("a", 1, None),
         Difference("b", None, 1),
-        Difference("S2.1", "holds", "cannot tell here"),
     ]
+    moved = results(a=(1, 0, 2), c=(0, -1, 1)), results("does not hold", b=(1, 0, 2), c=(9, 8, 10))
+    assert [difference.id for difference in compare_results(*moved)] == ["S2.1", "c", "a", "b"]
     assert str(Difference("a", 0.25, None)) == "a: 0.25 before, nothing now"
 
 

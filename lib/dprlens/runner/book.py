@@ -263,10 +263,12 @@ def _compared(before: str | None, path: Path) -> str:
         return "results same as before, byte for byte"
     differences = compare_results(json.loads(before), json.loads(after))
     if not differences:
-        return "results changed, but none by more than half of its own interval"
+        return "results changed, but none by more than noise, and no verdict turned"
     lines = [f"    {difference}" for difference in differences[:SHOWN_DIFFERENCES]]
     more = [f"    … and {len(differences) - SHOWN_DIFFERENCES} more"] if len(differences) > SHOWN_DIFFERENCES else []
-    return "\n".join([f"{len(differences)} results MOVED (by more than half of their own interval):", *lines, *more])
+    return "\n".join(
+        [f"{len(differences)} results MOVED (by more than noise; verdicts that turned first):", *lines, *more]
+    )
 
 
 # showing
