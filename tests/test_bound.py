@@ -272,6 +272,11 @@ def test_a_k_counts_places_among_all_passages_whatever_is_within_the_relation():
     assert bound.values(within([0]).assign(place=20), 20).tolist() == [0]
 
 
+def test_a_measure_of_no_passage_is_refused(refused):
+    with refused("k = 0", "1 or more"):
+        bound.values(within([0]), 0)
+
+
 def test_random_ranks_have_auc_one_half_and_top1_one_in_n_and_perfect_ranks_have_one():
     rng = np.random.default_rng(0)
     random = within(rng.integers(40, size=4000), peers=40)

@@ -76,7 +76,10 @@ def measures(k: int) -> dict[str, Measure]:
 
 
 def values(rows: pd.DataFrame, measure: Measure, place: str = "place") -> np.ndarray:
-    """The measure of each row, 0–1 [row]; `place`: the column with the place that top-k accuracy looks at."""
+    """The measure of each row, 0–1 [row]; `place`: the column with the place that top-k accuracy looks at.
+
+    Places are among all passages of their world, so that every k has an answer. ValueError for a k below 1.
+    """
     if measure not in WITHIN:
         if measure < 1:
             raise ValueError(f"k = {measure} counts no passage; give 1 or more")
