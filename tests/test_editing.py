@@ -27,7 +27,7 @@ MICRO = replace(
     world=ClosedSpec(20, 8, 6, 6, exposures=4, low_doses=(), train=0.5),
     text=TextSpec(remarks=1),
     encoder=EncoderSpec(layers=2, d_model=16, d_ff=16, heads=2, max_length=64),
-    pretrain=PretrainSpec(shallow_layers=1, batch=16),
+    pretrain=PretrainSpec(shallow_layers=1, batch=16, muon="float32"),
     negatives=NegativesSpec(per_question=3),
     dpr=DPRSpec(epochs=5, batch=16, warm_up_steps=1, learning_rate=1e-3),
     protocol=ProtocolSpec(

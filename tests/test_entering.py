@@ -21,7 +21,7 @@ CHOSEN = replace(
     world=ClosedSpec(12, 6, 0, 0, relations=("born_in", "river"), exposures=6, low_doses=(2,), train=0.4, held_out=0.2),
     text=TextSpec(remarks=1),
     encoder=EncoderSpec(layers=3, d_model=16, d_ff=16, heads=2, max_length=64),
-    pretrain=PretrainSpec(shallow_layers=1, batch=8),
+    pretrain=PretrainSpec(shallow_layers=1, batch=8, muon="float32"),
     dpr=DPRSpec(epochs=1, batch=8, warm_up_steps=1, learning_rate=1e-2),
 )
 SPEC = LateSpec(layers=2, size=1.0, points=(0.0, 0.5), deals=2, constant=1, arms=("plain", "opened"))

@@ -1,5 +1,6 @@
 """The cached steps: computed once for the same arguments, and again for others."""
 
+import inspect
 import json
 from collections import defaultdict
 from dataclasses import replace
@@ -31,7 +32,7 @@ from dprlens.world import SPLITS
 WORLD = ClosedSpec(0, 6, 0, 0, relations=("river",), exposures=8, low_doses=())
 TEXT = TextSpec(remarks=1)
 SHAPE = EncoderSpec(layers=1, d_model=16, d_ff=16, heads=2, max_length=64)
-TRAIN = PretrainSpec(shallow_layers=1, batch=8, threads=1)
+TRAIN = PretrainSpec(shallow_layers=1, batch=8, threads=1, muon="float32")
 
 # People, where they were born and the rivers there: questions through links, held-out ones and false ones among them.
 LINKED = ClosedSpec(10, 6, 0, 0, relations=("born_in", "river"), exposures=6, low_doses=(), train=0.5, held_out=0.2)
@@ -249,7 +250,7 @@ def test_recalled_is_the_share_of_unread_wordings_before_dpr_training(arms, monk
         return pd.DataFrame(rows, columns=["fact", "wording", "recalled"])
 
     monkeypatch.setattr(steps, "cloze_recall", recall)
-    frame = steps.findings.__wrapped__(*ARM, "false")
+    frame = inspect.unwrap(steps.findings)(*ARM, "false")
     share = {fact.id: (1, 0.5, 0)[i % 3] for i, fact in enumerate(arms.false.facts)}
     assert frame["recalled"].tolist() == [share[fact] for fact in frame["fact"]]
     assert read == [(start_of("false", arms).query.digest, arms.false.digest)]

@@ -93,7 +93,7 @@ def in_quick_precision(needed: Callable[[dict], bool] = lambda _: True) -> Calla
             bound.apply_defaults()
             asked = bound.arguments
             slow = {name: value for name, value in asked.items() if getattr(value, "muon", None) == "bfloat16"}
-            if not slow or bfloat16_is_quick() or not needed(asked) or step.record(*args, **kwargs) is not None:
+            if not slow or bfloat16_is_quick() or step.record(*args, **kwargs) is not None or not needed(asked):
                 return None
             return asked | {name: replace(value, muon="float32") for name, value in slow.items()}
 
