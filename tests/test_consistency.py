@@ -187,6 +187,9 @@ def test_a_whole_page_has_all_that_claims_are_judged_by(claim, whole):
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Estimate]:
     results = page(choices=tuple(range(2, 6)), layers=tuple(PRINTED))
+    golds = np.arange(200)  # so many that every probe is surely above chance: shares of a signal need one
+    found = {who: drawn(i, 4, len(PRINTED), len(golds)) for i, who in enumerate(results.probed)}
+    results = results._replace(probed=found, golds=golds)
     return table1(results) | matching(results)
 
 

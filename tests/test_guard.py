@@ -276,7 +276,7 @@ def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     runs["features"] = called(lambda: steps.features(base, world))
     seen = steps.features(base, world)
     monkeypatch.setattr(steps, "mined_negatives", lambda world, _: any_negatives(world))
-    probing = seen, seen, world, NEGATIVES, ProbeSpec(most=2, l2=(1.0,)), "linear", (2,), (1,), 1
+    probing = seen, seen, world, NEGATIVES, ProbeSpec(most=2, l2=1.0), "linear", (2,), (1,), 1
     runs["probed"] = called(lambda: steps.probed(*probing))
     monkeypatch.undo()
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))

@@ -303,7 +303,7 @@ def _scores(ranking: Ranking) -> np.ndarray:
 
 
 @in_quick_precision(needed=_lacks_base)
-@step(version=1)
+@step(version=1, libraries=("faiss-cpu", "scipy"))
 def untrained_findings(
     world: ClosedSpec, text: TextSpec, shape: EncoderSpec, pretraining: PretrainSpec, seed: int
 ) -> pd.DataFrame:
@@ -315,7 +315,7 @@ def untrained_findings(
     return knowledge.asked(true).assign(place=place, **bound.standings(true, _scores(ranking)))
 
 
-@step(version=1)
+@step(version=1, libraries=("scipy",), on_device=False)
 def cooccurrence_findings(world: ClosedSpec, text: TextSpec, seed: int, pool: str = "mean") -> pd.DataFrame:
     """What word co-occurrence in the pre-training text retrieves (`cooccurrence.score`), without any network.
 
