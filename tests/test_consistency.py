@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy import ndarray
 from scipy.stats import binomtest
@@ -21,6 +22,7 @@ from dprlens.consistency import (
     half_width,
     in_words,
     matching,
+    n_once,
     selected,
     significance,
     table1,
@@ -499,3 +501,14 @@ def test_more_passages_are_compared_on_the_same_questions():
 
 def test_one_number_of_passages_has_nothing_to_be_compared_with():
     assert by_choices(made({("pretrained", "linear"): np.ones((1, 8), dtype=bool)}, [2])) == {}
+
+
+def test_an_n_that_all_share_is_told_once():
+    one, same, other = Estimate(0.5, 0.4, 0.6, 40), Estimate(0.1, 0.0, 0.2, 40), Estimate(0.1, 0.0, 0.2, 39)
+    frame, title = n_once(pd.DataFrame({"N": [2, 5], "BERT": [one, same]}), "Accuracy")
+    assert title == "Accuracy; n = 40"
+    assert frame.to_numpy().tolist() == [[2, "0.50 [0.40, 0.60]"], [5, "0.10 [0.00, 0.20]"]]
+    mixed = pd.DataFrame({"BERT": [one, other]})
+    assert n_once(mixed, "Accuracy")[0] is mixed
+    nothing = pd.DataFrame({"BERT": [0.5, None]})
+    assert n_once(nothing, "Accuracy")[1] == "Accuracy"

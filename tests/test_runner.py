@@ -749,7 +749,7 @@ def results(verdict="holds", **numbers) -> dict:
         ((0.5, 0.4, 0.6), (0.34, 0.24, 0.44), True),
         ((0.5, 0.4, 0.6), (0.66, 0.3, 1.0), False),  # the first value is well within the interval of the second
         ((0.5, 0.1, 0.9), (0.66, 0.65, 0.67), False),  # and the other way round
-        ((0.5, 0.5, 0.5), (0.500001, 0.5, 0.5), True),
+        ((0.5, 0.5, 0.5), (0.500001, 0.500001, 0.500001), True),
         ((7, None, None), (7, None, None), False),
         ((7, None, None), (8, None, None), False),  # counts have counting noise
         ((100, None, None), (129, None, None), False),

@@ -244,6 +244,14 @@ def in_words(panels: Mapping[str, Mapping[str, Mapping[int, Estimate | float]]],
     return ". ".join([*said, f"chance: {1 / n:.2f}."])
 
 
+def n_once(frame: pd.DataFrame, title: str) -> tuple[pd.DataFrame, str]:
+    """Table and title with the n that all its estimates share in the title; unchanged where they do not share one."""
+    sizes = {cell.n for cell in frame.to_numpy().ravel() if isinstance(cell, Estimate)}
+    if len(sizes) != 1:
+        return frame, title
+    return frame.map(lambda cell: cell.brief if isinstance(cell, Estimate) else cell), f"{title}; n = {sizes.pop():,}"
+
+
 def half_width(numbers: Mapping[str, Estimate]) -> float:
     """Half of the widest interval among the numbers that Table 1 has; 0 if there are none."""
     cells = [
