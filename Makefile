@@ -7,7 +7,11 @@ export DPRLENS_FROM_NOTHING := $(FROM_NOTHING)
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
+<<<<<<< HEAD
 .PHONY: book test record nightly rules real lint lab serve run bench scale ship clean
+=======
+.PHONY: book test real lint lab serve run bench stability scale ship clean
+>>>>>>> 83fb2e872ce520572da9d33d78553988055dae8c
 
 # install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
 book: .venv/installed
@@ -76,6 +80,10 @@ run: .venv/installed
 bench: .venv/installed
 	@$(BIN)/python benchmarks/bench.py
 	@$(BIN)/python benchmarks/probes.py
+
+# do numbers of Table 1 depend on threads, BLAS kernels, the order of questions, or float noise?
+stability: .venv/installed
+	@$(BIN)/python benchmarks/stability.py
 
 # encoding and searching 10,000 to 1,000,000 passages: time, memory, disk; an hour or so
 scale: .venv/installed

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from itertools import permutations
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -343,26 +342,19 @@ def test_a_probe_with_weights_for_each_slot_refuses_gold_passages_all_in_one(ref
 # --- what is minimised ---
 
 
-def objective(probe: Probe, X: ndarray, y: ndarray, monkeypatch) -> tuple[Callable, int]:
-    """The function that the probe hands to the minimiser, and how many weights it takes."""
-    seen = []
-
-    def minimize(loss: Callable, first: ndarray, **_) -> SimpleNamespace:
-        seen.append((loss, len(first)))
-        return SimpleNamespace(x=first)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(module, "minimize", minimize)
-        probe.fit(X, y)
-    return seen[0]
+def objective(probe: Probe, X: ndarray, y: ndarray) -> tuple[Callable, int]:
+    """The function that the probe minimises, and how many weights it takes."""
+    parts, y = probe._prepared(X, y)
+    start = probe._start(*parts)
+    return probe._objective(parts, y, start), sum(weights.size for weights in start)
 
 
 @pytest.mark.parametrize("n", [2, 4])
 @pytest.mark.parametrize("name", TRAINED)
-def test_gradients_are_those_of_finite_differences(name, n, monkeypatch):
+def test_gradients_are_those_of_finite_differences(name, n):
     X, y = biased(30, 5).shown(n)
     probe = make_probe(name, ProbeSpec(rank=3)).set_params(l2=0.3)
-    loss, size = objective(probe, X, y, monkeypatch)
+    loss, size = objective(probe, X, y)
     weights = np.random.default_rng(1).normal(size=size) * 0.3
     gradient = loss(weights)[1]
     assert check_grad(lambda w: loss(w)[0], lambda w: loss(w)[1], weights) < 1e-6 * max(1, np.linalg.norm(gradient))
@@ -370,10 +362,10 @@ def test_gradients_are_those_of_finite_differences(name, n, monkeypatch):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_loss_is_cross_entropy_and_half_the_squared_weights(name, monkeypatch):
+def test_the_loss_is_cross_entropy_and_half_the_squared_weights(name):
     X, y = biased(30, 3).shown(3)
     probe = make_probe(name, ProbeSpec()).set_params(l2=0.3)
-    loss, size = objective(clone(probe), X, y, monkeypatch)
+    loss, size = objective(clone(probe), X, y)
     probe.fit(X, y)
     flat = np.concatenate([weights.ravel() for weights in probe.weights_])
     assert len(flat) == size
@@ -605,9 +597,32 @@ def features_like_ours(n: int, seed: int = 0) -> tuple[ndarray, ndarray]:
 def test_a_fit_ends_where_the_gradient_vanishes(name):
     X, y = features_like_ours(500)
     probe = make_probe(name, ProbeSpec()).fit(X, y)
-    assert np.abs(probe.loss_gradient(X, y)).max() < 2 * GRADIENT
+    assert np.abs(probe.loss_gradient(X, y)).max() < 5 * GRADIENT
     early = make_probe(name, ProbeSpec(iterations=3)).fit(X, y)
     assert np.abs(early.loss_gradient(X, y)).max() > 100 * GRADIENT  # so that the test can fail
+
+
+@pytest.mark.parametrize("name", ["linear", "no_query", "tied"])
+def test_principal_axes_change_the_way_and_not_the_end(name, monkeypatch):
+    X, y = features_like_ours(500)
+    found = make_probe(name, ProbeSpec()).fit(X, y)
+    monkeypatch.setattr(module, "MOST_AXES", 0)
+    plain = make_probe(name, ProbeSpec()).fit(X, y)
+    for ours, theirs in zip(found.weights_, plain.weights_, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["linear", "no_query", "tied"])
+def test_curvatures_are_second_derivatives_at_zero(name):
+    X, y = features_like_ours(60)
+    probe = make_probe(name, ProbeSpec())
+    parts, y = probe._prepared(X, y)
+    start = probe._start(*parts)
+    loss, curvature = probe._objective(parts, y, start), probe._curvature(parts, start) + probe._strength(start)
+    for i in np.linspace(0, len(curvature) - 1, 9).astype(int):
+        step = np.zeros(len(curvature))
+        step[i] = 1e-4
+        assert (loss(step)[1][i] - loss(-step)[1][i]) / 2e-4 == pytest.approx(curvature[i], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", CONVEX)

@@ -26,6 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 from dprlens.world import SPLITS, World
 
 GRADIENT = 1e-6  # the greatest component at which a fit has converged
+MOST_AXES = 1024  # features whose principal axes are worth finding
 FLOOR = 1e-4  # a feature whose standard deviation is below it counts as constant: states are of the order of 1
 
 
@@ -230,19 +231,28 @@ class Probe(ClassifierMixin, BaseEstimator):
         return self._parts(self._standardised(X)), y
 
     def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:
-        """The weights at which the loss is least, from `start`."""
+        """The weights at which the loss is least, from `start`. They are searched in units of their curvature there."""
         options = {"maxiter": self.iterations, "maxfun": 2 * self.iterations, "maxcor": 20}
         options |= {"ftol": self.gain, "gtol": GRADIENT}
-        first = np.concatenate([w.ravel() for w in start])
-        loss = self._objective(parts, y, start)
-        return _shaped(minimize(loss, first, jac=True, method="L-BFGS-B", options=options).x, start)
+        unit = (self._curvature(parts, start) + self._strength(start)) ** -0.5
+        objective = self._objective(parts, y, start)
+
+        def loss(scaled: ndarray) -> tuple[float, ndarray]:
+            value, gradient = objective(scaled * unit)
+            return value, gradient * unit
+
+        first = np.concatenate([w.ravel() for w in start]) / unit
+        return _shaped(minimize(loss, first, jac=True, method="L-BFGS-B", options=options).x * unit, start)
+
+    def _strength(self, weights: list[ndarray]) -> ndarray:
+        """Of the penalty on each of the flat weights."""
+        return self.l2 * np.concatenate([np.full(w.size, penalised) for w, penalised in self._penalised(weights)])
 
     def _objective(
         self, parts: tuple[ndarray, ...], y: ndarray, like: list[ndarray]
     ) -> Callable[[ndarray], tuple[float, ndarray]]:
         """The loss and its gradient as a function of flat weights, which have the shapes of `like`."""
-        rows = np.arange(len(y))
-        strength = self.l2 * np.concatenate([np.full(w.size, penalised) for w, penalised in self._penalised(like)])
+        rows, strength = np.arange(len(y)), self._strength(like)
 
         def loss(flat: ndarray) -> tuple[float, ndarray]:
             weights = _shaped(flat, like)
@@ -272,6 +282,10 @@ class Probe(ClassifierMixin, BaseEstimator):
     def _penalised(self, weights: list[ndarray]) -> Iterator[tuple[ndarray, bool]]:
         """The weights, and whether the penalty is for them."""
         return ((w, True) for w in weights)
+
+    def _curvature(self, parts: tuple[ndarray, ...], weights: list[ndarray]) -> ndarray:  # noqa: ARG002
+        """Second derivatives of the cross-entropy by each flat weight where all are 0; or 0, if not worth knowing."""
+        return np.zeros(sum(w.size for w in weights))
 
     def _logits(self, parts: tuple[ndarray, ...], *weights: ndarray) -> ndarray:
         """Scores [question, slot]."""
@@ -304,6 +318,24 @@ class Linear(Probe):
 
     def _penalised(self, weights: list[ndarray]) -> Iterator[tuple[ndarray, bool]]:
         return zip(weights, (True, False), strict=True)  # not for the intercepts
+
+    def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:
+        """Along the principal axes of questions and of passages, where curvatures are far apart: half the steps."""
+        width, slots = self.centre_.shape[1], len(self.classes_)
+        if width > MOST_AXES:
+            return super()._minimised(parts, y, start)
+        texts = parts[0].reshape(len(y), -1, width).swapaxes(0, 1)  # [question or slot, example, d_model]
+        asked = len(texts) - slots  # 1, or 0 without the question
+        axes = np.stack([*map(_axes, texts[:asked]), *[_axes(texts[asked:])] * slots])
+        turned = (texts @ axes).swapaxes(0, 1).reshape(parts[0].shape)
+        weights, bias = super()._minimised((turned,), y, start)  # they all start at 0
+        back = weights.reshape(slots, len(texts), 1, width) @ axes.swapaxes(1, 2)
+        return [back.reshape(weights.shape), bias]
+
+    def _curvature(self, parts: tuple[ndarray, ...], weights: list[ndarray]) -> ndarray:
+        slots = len(weights[1])
+        spread = (1 - 1 / slots) / slots  # of each slot's probability
+        return np.concatenate([np.tile(np.square(parts[0]).mean(0) * spread, slots), np.full(slots, spread)])
 
     def _logits(self, parts: tuple[ndarray, ...], weights: ndarray, bias: ndarray) -> ndarray:
         return parts[0] @ weights.T + bias
@@ -390,6 +422,17 @@ class Tied(Probe):
 
     def _start(self, passages: ndarray) -> list[ndarray]:
         return [np.zeros(passages.shape[2])]
+
+    def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:
+        """Along the principal axes of the passages, as `Linear` does."""
+        if parts[0].shape[2] > MOST_AXES:
+            return super()._minimised(parts, y, start)
+        axes = _axes(parts[0])
+        (weights,) = super()._minimised((parts[0] @ axes,), y, start)
+        return [axes @ weights]
+
+    def _curvature(self, parts: tuple[ndarray, ...], weights: list[ndarray]) -> ndarray:  # noqa: ARG002
+        return parts[0].var(axis=1).mean(0)
 
     def _logits(self, parts: tuple[ndarray, ...], weights: ndarray) -> ndarray:
         return parts[0] @ weights
@@ -547,6 +590,12 @@ def cross_fitted(
     correct[:, :, half], correct[:, :, ~half] = (part.correct for part in found)
     shuffled[:, :, half], shuffled[:, :, ~half] = (part.shuffled for part in found)
     return Probed(correct, shuffled, np.mean([part.train for part in found], axis=0))
+
+
+def _axes(features: ndarray) -> ndarray:
+    """Principal axes of features [.., d_model], as columns [d_model, axis]."""
+    flat = features.reshape(-1, features.shape[-1])
+    return np.linalg.eigh(flat.T @ flat)[1]
 
 
 def _shaped(flat: ndarray, like: Sequence[ndarray]) -> list[ndarray]:
