@@ -7,11 +7,7 @@ export DPRLENS_FROM_NOTHING := $(FROM_NOTHING)
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
-<<<<<<< HEAD
-.PHONY: book test record nightly rules real lint lab serve run bench scale ship clean
-=======
-.PHONY: book test real lint lab serve run bench stability scale ship clean
->>>>>>> 83fb2e872ce520572da9d33d78553988055dae8c
+.PHONY: book test record nightly rules stability real lint lab serve run bench scale ship clean
 
 # install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
 book: .venv/installed
