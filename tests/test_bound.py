@@ -352,6 +352,13 @@ def test_share_of_effect_has_an_interval_that_covers():
     assert missed <= 8
 
 
+def test_share_of_effect_is_finite_where_a_few_draws_have_no_effect():
+    """Four of nine known facts and no held-out one: in 1 draw of 200, (5/9)⁹, no known one either."""
+    a = in_states([0] * 4 + [9] * 5, [9] * 9)
+    found = bound.share_of_effect(a, a, "top1")
+    assert found[:3] == pytest.approx((1, 1, 1))
+
+
 def test_there_is_no_share_of_an_effect_that_may_be_none():
     nothing = in_states([0, 9, 0, 9], [0, 9, 0, 9])
     assert bound.share_of_effect(nothing, in_states([0] * 4, [9] * 4), "auc") is None

@@ -147,6 +147,7 @@ def share_of_effect(
     of_a, of_b = known - held_out  # [arm, 1 + resample]
     if np.percentile(of_a[1:], 2.5) <= 0:
         return None
+    of_a, of_b = of_a[of_a > 0], of_b[of_a > 0]  # a draw without an effect, fewer than 1 in 40, has no share
     low, high = np.percentile(of_b[1:] / of_a[1:], (2.5, 97.5))
     return Estimate(float(of_b[0] / of_a[0]), float(low), float(high), min(map(len, groups)))
 
