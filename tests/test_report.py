@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 
 from dprlens import report as module
 from dprlens.intervals import Estimate, exact, share
-from dprlens.report import GLUE, Report, light_svg, plain, recorded, svg
+from dprlens.report import GLUE, Report, judge_again, light_svg, plain, recorded, svg
 
 CANARY = (
     "<script>alert(1)</script> | $x^2$ *em* _u_ `code` {{ 7*7 }} {ref}`x` [l](javascript:alert(1)) "
@@ -259,6 +259,18 @@ def test_numbers_that_come_later_and_those_on_record_over_worlds_are_heard(shown
     report.close()
     verdicts = {claim["id"]: claim["verdict"] for claim in read(report)["exhibits"]["figure1"]["claims"]}
     assert verdicts["S3.4"] == "holds"
+
+
+def test_a_results_file_is_judged_again_on_its_own_numbers():
+    report = make()
+    report.table("bound", pd.DataFrame({"x": [1]}), "T", {"bound.difference.auc": Estimate(0.3, 0.2, 0.4, 300)})
+    report.table("recall", pd.DataFrame({"x": [1]}), "R")
+    report.claims("bound")
+    as_run = read(report)
+    old = json.loads(json.dumps(as_run))
+    old["exhibits"]["bound"]["claims"] = [{"id": "C.1", "text": "an older sentence", "verdict": "fails", "why": "-"}]
+    assert judge_again(old) == as_run
+    assert judge_again(old)["exhibits"]["recall"]["claims"] == []  # an exhibit that was not judged
 
 
 def test_our_own_claims_are_judged_like_the_papers():

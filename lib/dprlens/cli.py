@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import shutil
 import signal
 import sys
@@ -75,6 +76,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
     steps.add_argument("--write", action="store_true", help="record new steps and raised versions in lib/steps.lock")
     steps.add_argument("--same", nargs="+", metavar="STEP", help="record steps that compute the same bytes at tiny")
     steps.add_argument("--against", default="HEAD", metavar="REV", help="for --same: the commit with the old code")
+    profile(command(_judge, "judge the claims anew on recorded results, after a rule changed; numbers stay"))
     compare = command(_baseline, "compare what was built of a profile with what is on record in git")
     profile(compare)
     compare.add_argument("--record", action="store_true", help="put the tiny book that was just built on record")
@@ -182,6 +184,14 @@ def _steps(root: Path, options: argparse.Namespace) -> int:
     broken = [*lock.problems(root)]
     print("\n".join(broken) or f"{lock.LOCK}: no step's code changed behind its version")
     return 1 if broken else 0
+
+
+def _judge(root: Path, options: argparse.Namespace) -> None:
+    from dprlens.artifacts import write_json
+    from dprlens.report import judge_again
+
+    for file in sorted((root / "results" / options.profile).glob("*.json")):
+        write_json(file, judge_again(json.loads(file.read_text("utf-8"))))
 
 
 def _baseline(root: Path, options: argparse.Namespace) -> int:

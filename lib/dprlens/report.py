@@ -179,10 +179,7 @@ class Report:
     def _judge(self) -> None:
         """Keep the verdicts of all exhibits that were judged, on all numbers so far."""
         for exhibit in self._judged:
-            verdicts = [(claim, claim.verdict(self.numbers, self._results["profile"])) for claim in _about(exhibit)]
-            self._results["exhibits"][exhibit]["claims"] = [
-                {"id": claim.id, "text": claim.text, **verdict._asdict()} for claim, verdict in verdicts
-            ]
+            self._results["exhibits"][exhibit]["claims"] = _judged(exhibit, self.numbers, self._results["profile"])
         self._write()
 
     def _on_record(self, claim: paper.Claim) -> str:
@@ -266,6 +263,21 @@ class Report:
 def objection(claim: paper.Claim) -> str:
     """The strongest objection to a claim's verdict, as a sentence."""
     return f"Strongest objection: {claim.objection}" if claim.objection else ""
+
+
+def judge_again(results: dict) -> dict:
+    """A results file with the verdicts that today's claims give on its numbers: for a rule that changed after a run."""
+    numbers, exhibits = estimates(results), {}
+    for name, exhibit in results["exhibits"].items():
+        claims = _judged(name, numbers, results["profile"]) if exhibit["claims"] else []
+        exhibits[name] = exhibit | {"claims": claims}
+    return results | {"exhibits": exhibits}
+
+
+def _judged(exhibit: str, numbers: Mapping[str, Estimate], profile: str) -> list[dict]:
+    """The claims about an exhibit as a results file has them."""
+    verdicts = [(claim, claim.verdict(numbers, profile)) for claim in _about(exhibit)]
+    return [{"id": claim.id, "text": claim.text, **verdict._asdict()} for claim, verdict in verdicts]
 
 
 def _about(exhibit: str) -> list[paper.Claim]:
