@@ -19,6 +19,7 @@ from dprlens.consistency import (
     beside_the_paper,
     by_choices,
     by_probe,
+    by_strength,
     half_width,
     in_words,
     matching,
@@ -512,3 +513,11 @@ def test_an_n_that_all_share_is_told_once():
     assert n_once(mixed, "Accuracy")[0] is mixed
     nothing = pd.DataFrame({"BERT": [0.5, None]})
     assert n_once(nothing, "Accuracy")[1] == "Accuracy"
+
+
+def test_the_lead_is_told_for_every_strength_that_has_both_encoders():
+    right, wrong = cell("xxx."), cell("x...")
+    found = by_strength(
+        {("weaker", "pretrained"): right, ("weaker", "dpr_query"): wrong, ("stronger", "pretrained"): right}, [2], GOLDS
+    )
+    assert values(found) == {"spread.n2.weaker.pretrained_minus_dpr_query": 0.5}

@@ -262,6 +262,21 @@ def half_width(numbers: Mapping[str, Estimate]) -> float:
     return max((e.high - e.low for e in cells), default=0) / 2
 
 
+def by_strength(probed: Mapping[Who, Probed], choices: Sequence[int], golds: np.ndarray) -> dict[str, Estimate]:
+    """Accuracy of pre-trained BERT minus DPR's query tower at one layer, by how strong the penalty is ("weaker", …).
+
+    `probed` goes by strength and encoder pair; a strength without both pairs is left out.
+    """
+    return {
+        f"spread.n{n}.{which}.pretrained_minus_dpr_query": difference(
+            probed[which, "pretrained"].correct[i, 0], probed[which, "dpr_query"].correct[i, 0], golds
+        )
+        for which in dict.fromkeys(which for which, _ in probed)
+        if {(which, "pretrained"), (which, "dpr_query")} <= probed.keys()
+        for i, n in enumerate(choices)
+    }
+
+
 def matching(results: Results) -> dict[str, Estimate]:
     """What a meeting of question and passage adds (bilinear minus tied), and DPR against pre-trained BERT there."""
     encoders = results.encoders("bilinear")
