@@ -22,7 +22,7 @@ CLAIMS = (
         exhibit="table1",
         check=above(f"table1.n2.pretrained_minus_dpr_query.{LAST}", 0),
         across=above(f"worlds.n2.pretrained_minus_dpr_query.linear.{LAST}", 0),
-        objection=LINEAR,
+        objection=f"{LINEAR} In one world the lead also hangs on the strength of the probe's penalty.",
     ),
     Claim(
         id="S2.2",
