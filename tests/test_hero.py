@@ -17,6 +17,7 @@ COUNTED = {
     "bound.known.cooccurrence.top20": Estimate(0.5, 0.4, 0.6, 100),
     "bound.held_out.cooccurrence.top20": Estimate(0.11, 0.1, 0.2, 90),
     "bound.cooccurrence_over_dpr.difference.top20": Estimate(0.77, 0.7, 0.8, 90),
+    "bound.cooccurrence_over_dpr.difference.auc": Estimate(0.98, 0.8, 1.2, 90),
 }
 LATE = {
     f"rates.falling.{when}.{what}": Estimate(0.9 if what == "recalled" else 0.3, 0.2, 0.95, 50)
@@ -43,6 +44,12 @@ def test_the_record_comes_before_this_build():
     other = {id_: Estimate(0.99, 0.9, 1, 9) for id_ in BOUND}
     assert "62%" in hero(found(other), found(BOUND, "full"))
     assert "99%" in hero(found(other), NOTHING)
+
+
+def test_the_effect_is_not_shown_without_its_baseline_where_one_was_measured():
+    text = hero(found({**BOUND, **COUNTED, "bound.known.top20": Estimate(0.7, 0.6, 0.8, 9)}), found(BOUND, "full"))
+    assert "70%" in text
+    assert "98% of it by rank" in text
 
 
 @pytest.mark.parametrize("numbers", [BOUND, BOUND | COUNTED])

@@ -19,7 +19,7 @@ import yaml
 from dprlens.artifacts import write_json
 from dprlens.runner.notebooks import Notebook, load, source, tags
 
-CELL_SECONDS = {"tiny": 300, "small": 1800}  # the longest a cell may take in a profile
+CELL_SECONDS = {"tiny": 900, "small": 1800}  # the longest a cell may take in a profile, on a busy machine too
 OTHER_CELL_SECONDS = 24 * 3600  # … in `full` and `paper`
 WIDGET_STATE, WIDGET_VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupyter.widget-view+json"
 START_SECONDS = 120  # for a kernel to start and papermill to read and write, on a busy machine

@@ -1,6 +1,7 @@
 """The front page's picture and the sentence above it, from the results files: what DPR retrieves, by what BERT knows.
 
-Numbers on record for the profile `full` come first; where they lack one that the picture needs, this build's do.
+Numbers on record for the profile `full` come first; where they lack the baseline, this build's do: the effect is never
+shown without it.
 """
 
 import html
@@ -28,7 +29,7 @@ UNMEASURED = "The experiment behind this picture has not been run yet: `make boo
 
 def hero(here: Found, full: Found) -> str:
     """The sentence that answers the title of the paper, and the picture under it, as MyST Markdown."""
-    source = full if _states(full) else here
+    source = max((full, here), key=lambda found: sum(map(bool, _states(found).values())))  # the first of equals
     arms = _states(source)
     if not arms:
         return UNMEASURED
@@ -88,17 +89,19 @@ def _said(lines: Mapping[str, Mapping], place: str = "{}") -> str:
 
 def _answer(found: Found) -> str:
     known, held_out = (found.numbers[f"bound.{state}.top{TOP}"] for state in STATES)
-    share = found.numbers.get(f"bound.cooccurrence_over_dpr.difference.top{TOP}")
+    share, within = (found.numbers.get(f"bound.cooccurrence_over_dpr.difference.{of}") for of in (f"top{TOP}", "auc"))
     sentence = (
         "**In a closed world, where it is on record what BERT has read, what DPR retrieves depends on what BERT"
         " knows:**"
         f" it puts the right passage among its first {TOP} for {known.value:.0%} of the questions whose linking fact"
         f" pre-training stated, and for {held_out.value:.0%} of those whose linking fact it never stated"
     )
-    if share is None:
+    if share is None or within is None:
         return f"{sentence}."
     return (
-        f"{sentence}; a table of word co-occurrence, without any network, shows {share.value:.0%} of that difference."
+        f"{sentence}. A table of word co-occurrence in the same text, without any network, shows {share.value:.0%} of"
+        f" that difference, and {within.value:.0%} of it by rank among passages of the same relation: whether DPR uses"
+        " the fact or the words that stand beside it, this design cannot tell."
     )
 
 
@@ -115,8 +118,8 @@ def _caption(found: Found) -> str:
         f" by lot.{within} *Right:* facts read late are recalled as well, and lead to their passage less often. Bars"
         " and whiskers are shares with 95&nbsp;% intervals"
         f" (profile {plain(found.profile)}): {{doc}}`../notebooks/B_1_knowledge_bound`,"
-        " {doc}`../notebooks/B_2_late_facts`. A small network in a generated world: the mechanism exists there; how"
-        " large it is in BERT-base on Wikipedia it does not say."
+        " {doc}`../notebooks/B_2_late_facts`. A small network in a generated world; how large any of it is in"
+        " BERT-base on Wikipedia it does not say."
     )
 
 
