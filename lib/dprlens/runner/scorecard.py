@@ -111,7 +111,11 @@ def read_results(root: Path, profile: str) -> Found:
     worlds = {id_: results["world"]["digest"] for results in files if "world" in results for id_ in estimates(results)}
     exhibits = frozenset(name for results in files for name in results["exhibits"])
     return Found(
-        profile, numbers, exhibits, worlds, max((r["world"]["passages"] for r in files if "world" in r), default=0)
+        profile,
+        numbers,
+        exhibits,
+        worlds,
+        max((r["world"].get("passages", 0) for r in files if "world" in r), default=0),
     )
 
 
