@@ -232,4 +232,4 @@ def briefly(verdict: Verdict) -> str:
     why = verdict.why.partition(" In the world of this page:")[0]
     if counted := COUNTED.match(why):
         return counted[0]
-    return why if verdict.verdict == UNTESTED else f"{why.partition(';')[0].rstrip('.')}."
+    return why if verdict.verdict == UNTESTED else f"{why.partition('; the claim needs')[0].rstrip('.')}."
