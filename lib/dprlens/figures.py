@@ -152,7 +152,7 @@ def bars(arms: Mapping[str, Mapping[str, Estimate]], response: str, chance: floa
         axes.set_ylabel(response)
         axes.grid(axis="y", alpha=0.25)
         axes.set_axisbelow(True)
-        axes.legend(loc="upper right", bbox_to_anchor=(1.02, 1.04))
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, columnspacing=1.0)  # above the bars
         return figure
 
 
