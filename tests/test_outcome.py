@@ -97,7 +97,7 @@ def test_numbers_over_worlds_decide_where_they_are_on_record():
 
 def test_text_is_shown_as_text(monkeypatch):
     hostile = replace(CLAIM, id="X", text="<script>{{ x }} $a$ [b](c) `d`\n\n# e")
-    monkeypatch.setattr(module, "CLAIMS", (hostile,))
+    monkeypatch.setattr(module, "BY_ID", {"X": hostile})
     monkeypatch.setattr(module, "SHORT", ("X",))
     page = outcome(NOTHING, NOTHING) + standing(NOTHING._replace(profile="<script>"), NOTHING)
     for markup in ("<script>", "{{", "$a$", "[b](c)", "`d`", "# e"):

@@ -76,7 +76,7 @@ def test_a_readme_without_one_place_for_it_is_a_mistake(text):
 def test_a_claim_is_text_in_its_cell(monkeypatch):
     text = "a | b ](https://c) <script> $d$ `e` **f**\n\n# g"
     hostile = replace(CLAIM, id="X", text=text, objection=text)
-    monkeypatch.setattr(readme, "CLAIMS", (hostile,))
+    monkeypatch.setattr(readme, "BY_ID", {"X": hostile})
     monkeypatch.setattr(readme, "GLANCE", ("X",))
     (row,) = results_table([Notebook("B", Path("B.ipynb"), "B", (), ("bound",), ())], NOTHING, NOTHING).splitlines()[2:]
     shown = r"a \| b \](https://c) \<script\> \$d\$ \`e\` \*\*f\*\* \# g"

@@ -9,7 +9,7 @@ same as knowing that there is none.
 
 import functools
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -135,9 +135,6 @@ def slope(
     if np.ptp(x) == 0:
         raise ValueError(f"All {x.size} doses are {x[0]:g}: a slope needs two doses or more.")
     x = x - x.mean()  # so that large doses do not swamp their differences
-    names = list(range(x.size)) if clusters is None else clusters
-    sums = np.stack([_clustered(part, names)[0] for part in (x, y, x * y, x * x)])  # [4, cluster]
-    counts = _clustered(x, names)[1]
 
     def fitted(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
         sx, sy, sxy, sxx = sums / counts
@@ -145,10 +142,8 @@ def slope(
         alike = spread <= 1e-9 * sxx  # a draw in which all doses are equal, up to rounding, has no slope
         return np.where(alike, np.nan, (sxy - sx * sy) / np.where(alike, 1, spread))
 
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(counts), size=(resamples, len(counts)))
-    slopes = fitted(sums[:, drawn].sum(2), counts[drawn].sum(1))
-    return _interval(fitted(sums.sum(1), counts.sum()), slopes[np.isfinite(slopes)], x.size)
+    clustered = [_clustered(part, clusters) for part in (x, y, x * y, x * x)]
+    return _of_sums(fitted, clustered, np.random.default_rng(seed), resamples)
 
 
 def over_runs(values: Sequence[float]) -> Estimate:
@@ -206,9 +201,6 @@ def kappa(
         raise ValueError(f"Verdicts on {a.size} and {b.size} items: give the same items.")
     if min(np.ptp(a), np.ptp(b)) == 0:
         raise ValueError("One of the two always says the same: there is no agreement to speak of.")
-    names = list(range(a.size)) if clusters is None else clusters
-    sums = np.stack([_clustered(part, names)[0] for part in (a, b, (a == b) * 1.0)])  # [3, cluster]
-    counts = _clustered(a, names)[1]
 
     def fitted(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
         p, q, alike = sums / counts
@@ -216,9 +208,8 @@ def kappa(
         undefined = chance == 1  # a draw in which both always say the same
         return np.where(undefined, np.nan, (alike - chance) / np.where(undefined, 1, 1 - chance))
 
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(resamples, len(counts)))
-    kappas = fitted(sums[:, drawn].sum(2), counts[drawn].sum(1))
-    return _interval(fitted(sums.sum(1), counts.sum()), kappas[np.isfinite(kappas)], a.size)
+    clustered = [_clustered(part, clusters) for part in (a, b, (a == b) * 1.0)]
+    return _of_sums(fitted, clustered, np.random.default_rng(seed), resamples)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -296,6 +287,22 @@ def _resample(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, re
         drawn = rng.integers(len(sums), size=(min(rows, resamples - start), len(sums)))
         means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
     return np.concatenate(means)
+
+
+def _of_sums(
+    fitted: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    clustered: Sequence[tuple[np.ndarray, np.ndarray]],
+    rng: np.random.Generator,
+    resamples: int,
+) -> Estimate:
+    """A statistic `fitted(sums [part, ..], counts [..])` of several sums over the same items, whole clusters drawn.
+
+    `clustered` has `_clustered` of each part; draws in which the statistic is not defined (NaN) are left out.
+    """
+    sums, counts = np.stack([part for part, _ in clustered]), clustered[0][1]
+    drawn = rng.integers(len(counts), size=(resamples, len(counts)))
+    values = fitted(sums[:, drawn].sum(2), counts[drawn].sum(1))
+    return _interval(fitted(sums.sum(1), counts.sum()), values[np.isfinite(values)], int(counts.sum()))
 
 
 def _resample_from(seed: int, sums: np.ndarray, counts: np.ndarray, resamples: int) -> np.ndarray:

@@ -5,7 +5,7 @@ Which claims are on the list does not depend on the results; under which verdict
 
 from collections import Counter
 
-from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim
+from dprlens.paper import BY_ID, CLAIMS, Claim
 from dprlens.paper.rules import FAILS, HOLDS, OPEN, UNTESTED
 from dprlens.report import plain
 from dprlens.runner.scorecard import Found, briefly, sign, unbroken, whose, with_record
@@ -27,10 +27,9 @@ GROUPS = {
 
 def outcome(here: Found, full: Found) -> str:
     """The short list under its verdicts, as MyST Markdown; what is open here says where `full` has decided it."""
-    claims = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
     judged, parts = with_record(here, full), []
     for verdict, title in GROUPS.items():
-        chosen = [claims[id_] for id_ in SHORT if judged.verdict(claims[id_]).verdict == verdict]
+        chosen = [BY_ID[id_] for id_ in SHORT if judged.verdict(BY_ID[id_]).verdict == verdict]
         lines = [_line(claim, judged, full) for claim in chosen] or ["Nothing on the short list."]
         parts += [f"## {title}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"

@@ -10,7 +10,7 @@ They look like MyST's roles and are replaced while the book is staged, so that n
 import re
 
 from dprlens.intervals import Estimate
-from dprlens.paper import CLAIMS, OWN_CLAIMS
+from dprlens.paper import BY_ID
 from dprlens.report import plain
 from dprlens.runner.notebooks import Mistake
 from dprlens.runner.scorecard import Found, sign, unbroken, with_record
@@ -23,7 +23,6 @@ def with_quotes(text: str, here: Found, full: Found) -> str:
 
     A number that the results do not have is said to be not measured here, or not on record.
     """
-    claims = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
     judged = with_record(here, full)
 
     def said(quote: re.Match) -> str:
@@ -32,9 +31,9 @@ def with_quotes(text: str, here: Found, full: Found) -> str:
             return shown(here.numbers[id_]) if id_ in here.numbers else "*not measured here*"
         if kind == "record":
             return shown(full.numbers[id_]) if id_ in full.numbers else "*not on record*"
-        if id_ not in claims:
-            raise Mistake(f"a page asks for the verdict on {id_!r}, which is no claim: {', '.join(claims)}")
-        return f"**{sign(judged.verdict(claims[id_]))}**"
+        if id_ not in BY_ID:
+            raise Mistake(f"a page asks for the verdict on {id_!r}, which is no claim: {', '.join(BY_ID)}")
+        return f"**{sign(judged.verdict(BY_ID[id_]))}**"
 
     return QUOTE.sub(said, text)
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim
+from dprlens.paper import BY_ID, Claim
 from dprlens.runner.notebooks import Mistake, Notebook
 from dprlens.runner.scorecard import GLANCE, Found, briefly, sign, with_record
 
@@ -22,11 +22,10 @@ def with_results(text: str, notebooks: Sequence[Notebook], small: Found, full: F
 
 def results_table(notebooks: Sequence[Notebook], small: Found, full: Found) -> str:
     """The claims of the front page with their verdicts and objections, as Markdown that GitHub shows."""
-    claims = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
     chapters = {exhibit: notebook for notebook in notebooks for exhibit in notebook.exhibits}
     judged = with_record(small, full)
     rows = ["| Claim | Verdict and what decides it | Strongest objection |", "| :--- | :--- | :--- |"]
-    for claim in map(claims.__getitem__, GLANCE):
+    for claim in map(BY_ID.__getitem__, GLANCE):
         linked = f"[{_escaped(claim.text)}](notebooks/{chapters[claim.exhibit].path.name})"
         rows.append(f"| {linked} | {_said(claim, judged, full)} | {_escaped(claim.objection)} |")
     return "\n".join(rows) + "\n"

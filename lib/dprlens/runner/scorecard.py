@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dprlens.intervals import Estimate
-from dprlens.paper import CLAIMS, OWN_CLAIMS, Claim, Verdict, own_reading, replicated_reading
+from dprlens.paper import BY_ID, CLAIMS, OWN_CLAIMS, Claim, Verdict, own_reading, replicated_reading
 from dprlens.paper.rules import FAILS, HOLDS, LEVEL, UNTESTED, false_verdicts
 from dprlens.report import NO_BREAK, SIGNS, estimates, plain
 from dprlens.runner.notebooks import Notebook
@@ -152,10 +152,9 @@ def scorecard_page(notebooks: Sequence[Notebook], here: Found, full: Found) -> s
 
 def glance(here: Found, full: Found) -> str:
     """Ten claims in a table, for the front page, as MyST Markdown."""
-    claims = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
     here = with_record(here, full)
     rows = [":::{container} glance", "| Claim | In this world | Strongest objection |", "| :--- | :--- | :--- |"]
-    for claim in map(claims.__getitem__, GLANCE):
+    for claim in map(BY_ID.__getitem__, GLANCE):
         verdict = here.verdict(claim)
         said = f"**{sign(verdict)}** {plain(unbroken(briefly(verdict)))} {here.place(claim)}".strip()
         rows.append(f"| {plain(claim.text)}{whose(claim)} | {said} | {plain(claim.objection)} |")
