@@ -65,11 +65,8 @@ def test_counts_are_whole(number, text):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_every_quote_in_the_book_finds_what_it_names(page, request):
+def test_every_quote_in_the_book_finds_what_it_names(page):
     """At `small`, the profile that the book shows; so a number that was renamed does not turn into “not measured”."""
-    if page.name == "additions.md":
-        why = "it names survival by kind of question, which the record of chapter 03 at small is too old for"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=why))
     known = {
         "result": read_results(REPOSITORY / "results", "small").numbers,
         "record": read_results(REPOSITORY / "results", "full").numbers,

@@ -20,14 +20,8 @@ def test_every_notebook_has_committed_results_and_no_result_is_left_over():
     assert [path.stem for path in COMMITTED] == sorted(notebook.name for notebook in NOTEBOOKS)
 
 
-# recorded by release 0.7.0 and judged anew; a build at `small` with today's chapters is still to be committed
-PENDING = ("03_decentralization", "04_1_knowledge_addition", "04_2_knowledge_removal")
-
-
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.name)
-def test_results_hold_what_the_notebook_promises(notebook, request):
-    if notebook.name in PENDING:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="its record at small is older than the chapter"))
+def test_results_hold_what_the_notebook_promises(notebook):
     results = json.loads((ROOT / "results" / "small" / f"{notebook.name}.json").read_text())
     assert sorted(results["exhibits"]) == sorted(notebook.exhibits)
     assert (results["profile"], results["seed"]) == ("small", 0)
