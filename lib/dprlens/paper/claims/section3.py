@@ -22,7 +22,7 @@ CLAIMS = (
         exhibit="figure1",
         check=every(*_more_keys("figure1")),
         across=every(*(above(f"ratios.dpr_over_pretrained.block{block}.intermediate.union", 1) for block in BLOCKS)),
-        objection=f"{COUNT} For a single question there are not more (claim D.1).",
+        objection=f"{COUNT} That a single question uses more is not shown (claim D.1).",
     ),
     Claim(
         id="S3.2",
