@@ -30,9 +30,14 @@ class Estimate(NamedTuple):
 
     def __format__(self, spec: str) -> str:
         size = max(abs(number) for number in self[:3])
-        spec = spec or (".2f" if size < 10 else ",.6g" if self.n == 0 else ",.1f" if size < 1000 else ",.0f")
+        spec = spec or (self._decimals() if size < 10 else ",.6g" if self.n == 0 else ",.1f" if size < 1000 else ",.0f")
         value, low, high = (_signed(number, spec) for number in self[:3])
         return value if self.n == 0 else f"{value} [{low}, {high}], n = {self.n}"
+
+    def _decimals(self) -> str:
+        """Two, or so many more, to four, that an interval which leaves out 0 is not shown with an end at 0.00."""
+        ends = (self.low, self.high) if self.low > 0 or self.high < 0 else ()
+        return next((spec for spec in (".2f", ".3f") if all(float(format(end, spec)) for end in ends)), ".4f")
 
     def __str__(self) -> str:
         return format(self, "")
