@@ -24,10 +24,12 @@ import torch
 from numpy import ndarray
 from scipy.optimize import brentq
 from torch import Tensor
-from transformers import BertForMaskedLM, BertModel
+from transformers import PreTrainedModel
 
+from dprlens.architecture import blocks, head
 from dprlens.encoder import Encoder, Text
-from dprlens.packed import block_at, room
+from dprlens.forward import Batch, at_cls, forward, kept, padded
+from dprlens.packed import room
 
 SITES = ("intermediate", "output")
 FLOOR = 0.1  # of the example's greatest change: below it a site's own change is mostly float noise
@@ -178,9 +180,9 @@ def margin(candidates: Tensor) -> Score:
     return score
 
 
-def answer(model: BertForMaskedLM, tokens: Tensor) -> Score:
+def answer(model: PreTrainedModel, tokens: Tensor) -> Score:
     """S1, the score of Dai et al.: the masked-LM head's probability of a token; `tokens` [example]."""
-    return lambda vectors, example: model.cls(vectors).softmax(-1).gather(-1, tokens[example, None])[:, 0]
+    return lambda vectors, example: head(model)(vectors).softmax(-1).gather(-1, tokens[example, None])[:, 0]
 
 
 def norm() -> Score:
@@ -251,13 +253,14 @@ def attribute_at(
         raise ValueError(f"there is no site {unknown[0]!r}; choose from {', '.join(SITES)}")
     if not sites:
         raise ValueError(f"no site is asked for; choose from {', '.join(SITES)}")
-    bert, places = encoder.bert, [place] * len(ids) if place is None or isinstance(place, int) else place
-    one = _Sites(bert, score, spec, tuple(sites))
+    bert, mean = encoder.bert, place is None
+    places = [place or 0] * len(ids) if place is None or isinstance(place, int) else place
+    one = _Sites(bert, score, spec, tuple(sites), mean)
     found = _empty(bert, len(ids), sites)
     left, n, before = list(range(len(ids))), spec.nodes, np.full(len(ids), np.inf)
     while left:
         for part in _parts(bert, ids, left, len(sites) * n):
-            batch = read_together(bert, [ids[i] for i in part], [places[i] for i in part])
+            batch = padded(bert, [ids[i] for i in part], range(len(part)), [places[i] for i in part])
             for array, values in zip(found, one.attributions(batch, torch.tensor(part), n), strict=True):
                 array[part] = values
         n *= 2
@@ -266,54 +269,6 @@ def attribute_at(
         left = [i for i in left if more[i]] if spec.rule == "gauss" and n <= spec.most_nodes else []
         before = gap
     return found
-
-
-class Batch(NamedTuple):
-    """Texts that are read together, one a row, filled up to the longest."""
-
-    state: Tensor  # the embedding output [example, token, d_model]
-    inside: Tensor  # bool [example, token]: False for what fills a row up
-    place: Tensor | None  # [example]: the token that is read; None: the mean over the text
-
-    def mask(self, rows: int) -> Tensor | None:
-        """Added to attention scores, for `rows` rows of each example [example · row, 1, 1, token]; None: no need."""
-        if self.inside.all():
-            return None
-        least = torch.finfo(self.state.dtype).min
-        mask = torch.zeros(self.inside.shape, dtype=self.state.dtype, device=self.state.device)
-        return mask.masked_fill(~self.inside, least)[:, None, None, :].repeat_interleave(rows, 0)
-
-
-def read_together(bert: BertModel, ids: Sequence[Sequence[int]], places: Sequence[int | None]) -> Batch:
-    """Texts as one batch, and where each is read."""
-    longest = max(map(len, ids))
-    rows = torch.tensor([[*text, *[bert.config.pad_token_id or 0] * (longest - len(text))] for text in ids])
-    inside = torch.arange(longest) < torch.tensor(list(map(len, ids)))[:, None]
-    with torch.no_grad():
-        state = bert.embeddings(input_ids=rows.to(bert.device))
-    place = None if None in places else torch.tensor(places, device=bert.device)
-    return Batch(state, inside.to(bert.device), place)
-
-
-def finish(bert: BertModel, state: Tensor, done: int, batch: Batch, rows: int = 1) -> Tensor:
-    """The vectors [row, d_model] of states [row, token, d_model] that have passed `done` blocks.
-
-    There are `rows` rows of each example of the batch. The last block is computed only where it is read.
-    """
-    blocks, mask = bert.encoder.layer, batch.mask(rows)
-    for block in blocks[done:-1]:
-        state = block(state, attention_mask=mask)
-    inside = batch.inside.repeat_interleave(rows, 0)
-    if batch.place is None:
-        state = blocks[-1](state, attention_mask=mask) if done < len(blocks) else state
-        return (state * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
-    read = torch.arange(len(state), device=state.device), batch.place.repeat_interleave(rows)
-    if done == len(blocks):
-        return state[read]
-    attention = blocks[-1].attention.self
-    heads = attention.num_attention_heads, attention.attention_head_size
-    key, value = (project(state).unflatten(-1, heads).transpose(1, 2) for project in (attention.key, attention.value))
-    return block_at(blocks[-1], state[read], key, value, inside)
 
 
 class Feed(NamedTuple):
@@ -325,36 +280,36 @@ class Feed(NamedTuple):
     state: Tensor  # after the block [.., d_model]
 
 
-def feeds(bert: BertModel, batch: Batch) -> Iterator[Feed]:
+def feeds(bert: PreTrainedModel, batch: Batch) -> list[Feed]:
     """Each block's feed-forward on the batch, from the first block to the last."""
-    state, mask = batch.state, batch.mask(1)
-    for block in bert.encoder.layer:
-        attended = block.attention(state, mask)[0]
-        hidden = block.intermediate(attended)
-        output = block.output.dense(hidden)
-        state = block.output.LayerNorm(output + attended)
-        yield Feed(attended, hidden, output, state)
+    seen: dict[tuple[int, str], Tensor] = {}
+    layers = range(bert.config.num_hidden_layers)
+    forward(bert, batch, kept(seen, [(i, site) for i in layers for site in Feed._fields]), stop=len(layers))
+    return [Feed(*(seen[i, site] for site in Feed._fields)) for i in layers]
 
 
 class _Sites:
     """The integral at the sites of every block, for a batch of texts."""
 
-    def __init__(self, bert: BertModel, score: Score, spec: AttributionSpec, sites: tuple[str, ...]) -> None:
-        self.bert, self.score, self.spec, self.sites = bert, score, spec, sites
+    def __init__(
+        self, bert: PreTrainedModel, score: Score, spec: AttributionSpec, sites: tuple[str, ...], mean: bool
+    ) -> None:
+        self.bert, self.score, self.spec, self.sites, self.mean = bert, score, spec, sites, mean
+        self.blocks = blocks(bert)
 
     def attributions(self, batch: Batch, examples: Tensor, n: int) -> Attribution:
         """With n nodes; `examples` [example] are the batch's places among all texts."""
         with torch.no_grad():
-            blocks = [*feeds(self.bert, batch)]
-            value = self.score(finish(self.bert, blocks[-1].state, len(blocks), batch), examples)
+            feeds_of_all = feeds(self.bert, batch)
+            value = self.score(self._read(batch._replace(input=feeds_of_all[-1].state), len(self.blocks)), examples)
         if not torch.isfinite(value).all():
             raise FloatingPointError(f"the score of a text is {value[~torch.isfinite(value)][0].item()}; check it")
-        like = {"dtype": batch.state.dtype, "device": batch.state.device}
+        like = {"dtype": self.bert.dtype, "device": self.bert.device}
         nodes = [torch.tensor(part, **like) for part in quadrature(self.spec.rule, n)]
         found = _empty(self.bert, len(examples), self.sites)
         found.value[:], found.nodes[:] = value.double().cpu(), n
-        for group in self._groups(len(blocks), n * batch.inside.numel()):
-            feeds_of = [blocks[i] for i in group]
+        for group in self._groups(n * batch.text.numel()):
+            feeds_of = [feeds_of_all[i] for i in group]
             ends = [self._ends(i, feed, batch) for i, feed in zip(group, feeds_of, strict=True)]
             scores, base = self._along(group, feeds_of, ends, batch, examples, *nodes)
             for b, i in enumerate(group):
@@ -363,25 +318,25 @@ class _Sites:
                     found.change[:, i, SITES.index(site)] = (value - base[:, b, s]).double().cpu()
         return found
 
-    def _groups(self, blocks: int, tokens: int) -> list[range]:
+    def _groups(self, tokens: int) -> list[range]:
         """Blocks that are taken together: as many as fit when each adds so many tokens for a site; the last one apart.
 
         The last block's neurons have no block above them. Others of few tokens share the way up, where each block is
         run once for all neurons below it, and so once instead of as often as there are blocks below it.
         """
-        size = max(1, room(self.bert) // (tokens * len(self.sites)))
-        return [range(i, min(i + size, blocks - 1)) for i in range(0, blocks - 1, size)] + [range(blocks - 1, blocks)]
+        size, last = max(1, room(self.bert) // (tokens * len(self.sites))), len(self.blocks) - 1
+        return [range(i, min(i + size, last)) for i in range(0, last, size)] + [range(last, last + 1)]
 
     def _moved(self, tensor: Tensor, batch: Batch) -> Tensor:
         """The part of [example, token, …] that moves: at all tokens, or the one that is read (then token is 1 long)."""
-        if self.spec.positions == "all" or batch.place is None:
+        if self.spec.positions == "all" or self.mean:
             return tensor
-        return tensor[torch.arange(len(tensor), device=tensor.device), batch.place].unsqueeze(1)
+        return tensor[batch.row, batch.place].unsqueeze(1)
 
     def _ends(self, i: int, feed: Feed, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Baseline and end of the path at each site [example, token, neuron]."""
         zero = torch.zeros_like
-        bias = self.bert.encoder.layer[i].output.dense.bias.detach()
+        bias = self.blocks[i].output.bias.detach()
         ends = []
         for site in self.sites:
             end = self._moved(getattr(feed, site), batch)
@@ -437,21 +392,27 @@ class _Sites:
             if rows is None:
                 rows = own
                 continue
-            mask = batch.mask(rows.shape[1])
-            risen = self.bert.encoder.layer[i](rows.flatten(0, 1), attention_mask=mask)
+            below = batch.repeated(rows.shape[1], rows.flatten(0, 1))
+            risen = forward(self.bert, below, start=i, stop=i + 1)
             rows = torch.cat([risen.unflatten(0, (count, -1)), own], dim=1)
         each = rows.shape[1]
-        vectors = finish(self.bert, rows.flatten(0, 1), group[-1] + 1, batch, each)
+        vectors = self._read(batch.repeated(each, rows.flatten(0, 1)), group[-1] + 1)
         scores = self.score(vectors, examples.repeat_interleave(each))
         return scores.view(count, len(group), len(self.sites), nodes)
 
+    def _read(self, batch: Batch, done: int) -> Tensor:
+        """The vectors [row, d_model] of states [row, token, d_model] that have passed `done` blocks."""
+        if not self.mean:
+            return forward(self.bert, batch, start=done)
+        states, inside = forward(self.bert, batch, start=done, stop=len(self.blocks)), batch.inside
+        return (states * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
+
     def _states(self, i: int, feed: Feed, moved: Sequence[Tensor], batch: Batch) -> Tensor:
         """States after block i with its activations as given: [site, node, example, token, d_model]."""
-        output = self.bert.encoder.layer[i].output
-        attended, states = self._moved(feed.attended, batch), []
+        block, attended, states = self.blocks[i], self._moved(feed.attended, batch), []
         for site, activations in zip(self.sites, moved, strict=True):
-            result = output.dense(activations) if site == "intermediate" else activations
-            states.append(self._placed(output.LayerNorm(result + attended), feed.state, batch))
+            output = block.output(activations) if site == "intermediate" else activations
+            states.append(self._placed(block.add(output, attended), feed.state, batch))
         return torch.stack(states)
 
     def _placed(self, moved: Tensor, state: Tensor, batch: Batch) -> Tensor:
@@ -475,12 +436,12 @@ def attribute_weights(
     bert, ids = encoder.bert, encoder.token_ids(texts)
     found = _empty(bert, len(ids), SITES)
     for part in _parts(bert, ids, range(len(ids)), 2 * n):
-        batch, examples = read_together(bert, [ids[i] for i in part], [0] * len(part)), torch.tensor(part)
+        batch, examples = at_cls(bert, [ids[i] for i in part]), torch.tensor(part)
         with torch.no_grad():
-            blocks = [*feeds(bert, batch)]
-            found.value[part] = score(finish(bert, blocks[-1].state, len(blocks), batch), examples).cpu()
+            every = feeds(bert, batch)
+            found.value[part] = score(every[-1].state[batch.row, batch.place], examples).cpu()
         found.nodes[part] = n
-        for i, feed in enumerate(blocks):
+        for i, feed in enumerate(every):
             for site, scores in zip(
                 SITES, _weights_of_block(bert, i, feed, batch, examples, score, rule, n), strict=True
             ):
@@ -489,32 +450,34 @@ def attribute_weights(
 
 
 def _weights_of_block(
-    bert: BertModel, i: int, feed: Feed, batch: Batch, examples: Tensor, score: Score, rule: str, n: int
+    bert: PreTrainedModel, i: int, feed: Feed, batch: Batch, examples: Tensor, score: Score, rule: str, n: int
 ) -> list[Tensor]:
     """Scores of the rows of both matrices of block i: [example, neuron] each."""
-    block = bert.encoder.layer[i]
-    dense, inputs = (block.intermediate.dense, block.output.dense), (feed.attended, feed.intermediate)
+    block = blocks(bert)[i]
+    maps, inputs = (block.intermediate, block.output), (feed.attended, feed.intermediate)
     nodes, weights = (
         torch.tensor(part, dtype=feed.state.dtype, device=feed.state.device) for part in quadrature(rule, n)
     )
     with torch.no_grad():
-        ends = [layer(x) for layer, x in zip(dense, inputs, strict=True)]
+        ends = [linear(x) for linear, x in zip(maps, inputs, strict=True)]
     leaves = [(nodes[:, None, None, None] * end).requires_grad_() for end in ends]  # [node, example, token, neuron]
     with torch.enable_grad():
-        results = block.output.dense(block.intermediate.intermediate_act_fn(leaves[0])), leaves[1]
-        states = block.output.LayerNorm(torch.stack(results) + feed.attended)  # [site, node, example, token, d_model]
+        results = block.output(block.activation(leaves[0])), leaves[1]
+        states = block.add(torch.stack(results), feed.attended)  # [site, node, example, token, d_model]
         rows = states.permute(2, 1, 0, 3, 4)
-        vectors = finish(bert, rows.flatten(0, 2), i + 1, batch, 2 * n)
+        vectors = forward(bert, batch.repeated(2 * n, rows.flatten(0, 2)), start=i + 1)
         gradients = torch.autograd.grad(score(vectors, examples.repeat_interleave(2 * n)).sum(), leaves)
     scores = []
-    for gradient, layer, x in zip(gradients, dense, inputs, strict=True):
+    for gradient, linear, x in zip(gradients, maps, inputs, strict=True):
         towards = torch.einsum("n,netj->etj", weights, gradient)  # gradient of each neuron's result, over the nodes
         of_weights = torch.einsum("etj,eti->eji", towards, x * batch.inside[:, :, None])
-        scores.append((layer.weight.detach() * of_weights).abs().sum(2))
+        scores.append((linear.weight.detach() * of_weights).abs().sum(2))
     return scores
 
 
-def _parts(bert: BertModel, ids: Sequence[Sequence[int]], chosen: Sequence[int], rows: int) -> Iterator[list[int]]:
+def _parts(
+    bert: PreTrainedModel, ids: Sequence[Sequence[int]], chosen: Sequence[int], rows: int
+) -> Iterator[list[int]]:
     """The chosen texts, shortest first, in batches that fit when each takes so many rows."""
     most = room(bert)
     part: list[int] = []
@@ -527,12 +490,12 @@ def _parts(bert: BertModel, ids: Sequence[Sequence[int]], chosen: Sequence[int],
         yield part
 
 
-def _empty(bert: BertModel, n: int, sites: Sequence[str]) -> Attribution:
+def _empty(bert: PreTrainedModel, n: int, sites: Sequence[str]) -> Attribution:
     config = bert.config
-    blocks = config.num_hidden_layers
     widths = (config.intermediate_size, config.hidden_size)
     kind = torch.empty(0, dtype=bert.dtype).numpy().dtype
     arrays = (
-        np.zeros((n, blocks, width if site in sites else 0), kind) for site, width in zip(SITES, widths, strict=True)
+        np.zeros((n, config.num_hidden_layers, width if site in sites else 0), kind)
+        for site, width in zip(SITES, widths, strict=True)
     )
-    return Attribution(*arrays, np.zeros(n), np.zeros((n, blocks, len(SITES))), np.zeros(n, int))
+    return Attribution(*arrays, np.zeros(n), np.zeros((n, config.num_hidden_layers, len(SITES))), np.zeros(n, int))

@@ -5,15 +5,15 @@ neurons in question, and the vector that comes out is judged by what it retrieve
 """
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from functools import partial
 
 import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor
 
-from dprlens.attribution import Batch, feeds, finish, read_together
 from dprlens.encoder import Encoder, Text
+from dprlens.forward import Batch, at_cls, forward, kept
 from dprlens.packed import in_parts
 
 ROOM = 4096  # tokens read at once
@@ -29,17 +29,15 @@ def scaled(encoder: Encoder, texts: Sequence[Text], factors: ndarray) -> Tensor:
     """
     bert, d_ff = encoder.bert, encoder.bert.config.intermediate_size
 
+    def scale(activations: Tensor, by: Tensor) -> None:
+        activations[:, 0] *= by
+
     def run(batch: Batch, part: list[int]) -> Tensor:
-        state, mask = batch.state, batch.mask(1)
-        here = torch.tensor(factors[part], dtype=state.dtype, device=state.device)
-        for i, block in enumerate(bert.encoder.layer):
-            attended = block.attention(state, mask)[0]
-            hidden = block.intermediate(attended)
-            hidden[:, 0] *= here[:, i, :d_ff]
-            output = block.output.dense(hidden)
-            output[:, 0] *= here[:, i, d_ff:]
-            state = block.output.LayerNorm(output + attended)
-        return state[:, 0]
+        taps = {}
+        for i, block in enumerate(torch.tensor(factors[part], dtype=bert.dtype, device=bert.device).unbind(1)):
+            taps[i, "intermediate"] = partial(scale, by=block[:, :d_ff])
+            taps[i, "output"] = partial(scale, by=block[:, d_ff:])
+        return forward(bert, batch, taps)
 
     return _in_batches(encoder, texts, run)
 
@@ -93,16 +91,17 @@ def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, wh
         raise ValueError(f"block {block} is out of range: these encoders have blocks 0 to {blocks - 1}")
     ids = other.token_ids(texts)
 
+    def replaced(own: Tensor, by: Tensor) -> Tensor:
+        return torch.cat([by[:, :1], own[:, 1:]], dim=1) if what == "cls" else by
+
     def run(batch: Batch, part: list[int]) -> Tensor:
-        theirs = read_together(other.bert, [ids[i] for i in part], [0] * len(part))
-        source, own = (next(islice(feeds(e.bert, b), block, None)) for e, b in ((other, theirs), (into, batch)))
+        seen: dict[tuple[int, str], Tensor] = {}
+        place = block, "output" if what == "feed-forward" else "state"
+        forward(other.bert, at_cls(other.bert, [ids[i] for i in part]), kept(seen, [place]), stop=block + 1)
+        theirs = seen[place]
         if what == "state":
-            state = source.state
-        elif what == "cls":
-            state = torch.cat([source.state[:, :1], own.state[:, 1:]], dim=1)
-        else:
-            state = into.bert.encoder.layer[block].output.LayerNorm(source.output + own.attended)
-        return finish(into.bert, state, block + 1, batch)
+            return forward(into.bert, batch._replace(input=theirs), start=block + 1)
+        return forward(into.bert, batch, {place: partial(replaced, by=theirs)})
 
     return _in_batches(into, texts, run)
 
@@ -113,7 +112,7 @@ def _in_batches(encoder: Encoder, texts: Sequence[Text], run: Callable[[Batch, l
     found = torch.empty(len(ids), encoder.bert.config.hidden_size)
     with torch.no_grad():
         for part in in_parts(ids, ROOM):
-            found[part] = run(read_together(encoder.bert, [ids[i] for i in part], [0] * len(part)), part).float().cpu()
+            found[part] = run(at_cls(encoder.bert, [ids[i] for i in part]), part).float().cpu()
     return found
 
 
