@@ -4,68 +4,49 @@ All other code asks for a part by what it does. An encoder of another kind is an
 blocks are made like BERT's: attention, then a feed-forward, each followed by a residual and a layer norm (post-norm).
 """
 
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import Linear, Module
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 
-class Architecture(NamedTuple):
-    """Paths to parts: from a model with a masked-LM head, from the encoder, and from a block."""
+@dataclass(frozen=True)
+class Architecture:
+    """Paths to the parts of a model with a masked-LM head, of its encoder, and of a block; as they are in BERT."""
 
-    # from a model with a head
-    encoder: str
-    head: str
-    # from the encoder
-    embeddings: str
-    blocks: str
-    # from a block
-    attention: str  # all of it, with its residual and norm
-    query: str
-    key: str
-    value: str
-    attention_weights_dropout: str
-    attention_output: str
-    attention_dropout: str  # before the residual
-    attention_norm: str
-    intermediate: str  # the first linear map of the feed-forward
-    activation: str
-    output: str  # the second one
-    dropout: str  # before the residual
-    norm: str
+    # of a model with a head
+    encoder: str = "bert"
+    head: str = "cls"
+    # of the encoder
+    embeddings: str = "embeddings"
+    blocks: str = "encoder.layer"
+    # of a block
+    attention: str = "attention"  # all of it, with residual and norm
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    attention_weights_dropout: str = "attention.self.dropout"
+    attention_output: str = "attention.output.dense"
+    attention_dropout: str = "attention.output.dropout"  # before the residual
+    attention_norm: str = "attention.output.LayerNorm"
+    intermediate: str = "intermediate.dense"
+    activation: str = "intermediate.intermediate_act_fn"
+    output: str = "output.dense"
+    dropout: str = "output.dropout"  # before the residual
+    norm: str = "output.LayerNorm"
 
 
-ARCHITECTURES = {  # by `config.model_type`
-    "bert": Architecture(
-        encoder="bert",
-        head="cls",
-        embeddings="embeddings",
-        blocks="encoder.layer",
-        attention="attention",
-        query="attention.self.query",
-        key="attention.self.key",
-        value="attention.self.value",
-        attention_weights_dropout="attention.self.dropout",
-        attention_output="attention.output.dense",
-        attention_dropout="attention.output.dropout",
-        attention_norm="attention.output.LayerNorm",
-        intermediate="intermediate.dense",
-        activation="intermediate.intermediate_act_fn",
-        output="output.dense",
-        dropout="output.dropout",
-        norm="output.LayerNorm",
-    )
-}
+ARCHITECTURES = {"bert": Architecture()}  # by `config.model_type`
 
 
 def architecture(model: PreTrainedModel) -> Architecture:
     """Where the model keeps its parts. Raises ValueError for a kind of model that is not known."""
-    kind = model.config.model_type
-    if kind not in ARCHITECTURES:
-        raise ValueError(f"a model of type {kind!r} is not known; choose one of type {', '.join(ARCHITECTURES)}")
+    if (kind := model.config.model_type) not in ARCHITECTURES:
+        raise ValueError(f"a model of type {kind!r} is not known; give one of type {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[kind]
 
 
@@ -82,47 +63,37 @@ class Block(NamedTuple):
 
     @property
     def intermediate(self) -> Linear:
-        """The first linear map of the feed-forward, whose rows are the hidden neurons: [d_ff, d_model]."""
+        """The feed-forward's map to its hidden neurons, before the activation function: weight [d_ff, d_model]."""
         return self.part("intermediate")
 
     @property
     def output(self) -> Linear:
-        """The second one: [d_model, d_ff]."""
+        """The feed-forward's map from its hidden neurons: weight [d_model, d_ff]."""
         return self.part("output")
 
-    @property
-    def outputs(self) -> tuple[Linear, Linear]:
-        """The linear maps whose results the two residuals add to the state: attention's and the feed-forward's."""
-        return self.part("attention_output"), self.output
-
-    def activation(self, preactivation: Tensor) -> Tensor:
-        """Hidden activations of the feed-forward, like their pre-activations: […, d_ff]."""
-        return self.part("activation")(preactivation)
-
     def attend(self, state: Tensor, mask: Tensor | None) -> Tensor:
-        """States [row, token, d_model] after attention, its residual and norm; `mask` is added to attention scores."""
+        """States [row, token, d_model] after attention, residual and norm; `mask` is added to attention scores."""
         return self.part("attention")(state, mask)[0]
 
     def attend_at(self, at: Tensor, key: Tensor, value: Tensor, inside: Tensor) -> Tensor:
-        """As `attend`, at one token of each text, whose state is `at`: [text, d_model].
+        """The same at one token of each text, whose state is `at`: [text, d_model].
 
-        `key` and `value` [text, token, d_model] are those of the text's tokens, of which some are `inside` [text,
-        token].
+        `key` and `value` [text, token, d_model] are those of tokens of which some are `inside` the text [text, token].
         """
         query, *pair = (x.unflatten(-1, (self.heads, -1)) for x in (self.part("query")(at), key, value))
         dropout = self.part("attention_weights_dropout").p if self.module.training else 0.0
-        mixed = torch.nn.functional.scaled_dot_product_attention(
+        mixed = scaled_dot_product_attention(
             query.unsqueeze(2), *(x.transpose(1, 2) for x in pair), inside[:, None, None, :], dropout
         )
         added = self.part("attention_dropout")(self.part("attention_output")(mixed.flatten(1)))
         return self.part("attention_norm")(added + at)
 
     def add(self, output: Tensor, attended: Tensor) -> Tensor:
-        """The state after the block: the feed-forward's output, the residual, and the norm; […, d_model] each."""
+        """The state after the block, from the feed-forward's output and what went into it: […, d_model] each."""
         return self.part("norm")(self.part("dropout")(output) + attended)
 
     def widen(self, neurons: int) -> None:
-        """Give the feed-forward so many more hidden neurons; its linear maps then have random weights."""
+        """Give the feed-forward so many more hidden neurons; both of its maps then have random weights."""
         d_ff, d_model = self.intermediate.weight.shape
         self.module.set_submodule(self.paths.intermediate, Linear(d_model, d_ff + neurons))
         self.module.set_submodule(self.paths.output, Linear(d_ff + neurons, d_model))
@@ -134,12 +105,12 @@ def encoder_of(model: PreTrainedModel) -> Any:
 
 
 def head(model: PreTrainedModel) -> Any:
-    """The masked-LM head: from states […, d_model] to logits […, vocabulary]; None for a model without."""
+    """The masked-LM head, from states […, d_model] to logits […, vocabulary]; None for a model without."""
     return getattr(model, architecture(model).head, None)
 
 
 def embeddings(model: PreTrainedModel) -> Any:
-    """From token ids [row, token] to hidden states [row, token, d_model]."""
+    """What makes hidden states [row, token, d_model] of token ids [row, token]."""
     return attrgetter(architecture(model).embeddings)(encoder_of(model))
 
 

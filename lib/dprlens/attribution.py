@@ -15,8 +15,9 @@ computation starts again in that block, with all nodes of the quadrature and bot
 Where that batch is small, the neurons of the next blocks join it on its way up.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -28,10 +29,11 @@ from transformers import PreTrainedModel
 
 from dprlens.architecture import blocks, head
 from dprlens.encoder import Encoder, Text
-from dprlens.forward import Batch, at_cls, forward, kept, padded
+from dprlens.forward import Batch, activations, at_cls, forward, padded
 from dprlens.packed import room
 
 SITES = ("intermediate", "output")
+SEEN = ("attended", "intermediate", "output", "state")  # of each block, see `forward`
 FLOOR = 0.1  # of the example's greatest change: below it a site's own change is mostly float noise
 
 Score = Callable[[Tensor, Tensor], Tensor]  # vectors [row, d_model] and the example of each [row] to P [row]
@@ -253,15 +255,15 @@ def attribute_at(
         raise ValueError(f"there is no site {unknown[0]!r}; choose from {', '.join(SITES)}")
     if not sites:
         raise ValueError(f"no site is asked for; choose from {', '.join(SITES)}")
-    bert, mean = encoder.bert, place is None
+    model, mean = encoder.model, place is None
     places = [place or 0] * len(ids) if place is None or isinstance(place, int) else place
-    one = _Sites(bert, score, spec, tuple(sites), mean)
-    found = _empty(bert, len(ids), sites)
+    found = _empty(model, len(ids), sites)
     left, n, before = list(range(len(ids))), spec.nodes, np.full(len(ids), np.inf)
     while left:
-        for part in _parts(bert, ids, left, len(sites) * n):
-            batch = padded(bert, [ids[i] for i in part], range(len(part)), [places[i] for i in part])
-            for array, values in zip(found, one.attributions(batch, torch.tensor(part), n), strict=True):
+        for part in _parts(model, ids, left, len(sites) * n):
+            batch = padded(model, [ids[i] for i in part], range(len(part)), [places[i] for i in part])
+            paths = _Paths(model, spec, mean, batch, torch.tensor(part))
+            for array, values in zip(found, paths.attributions(score, sites, n), strict=True):
                 array[part] = values
         n *= 2
         gap = found.gap.max((1, 2))
@@ -271,156 +273,100 @@ def attribute_at(
     return found
 
 
-class Feed(NamedTuple):
-    """A block's feed-forward from within [example, token, …]."""
+class _Paths:
+    """The integral along the paths at the sites of every block, for a batch of texts.
 
-    attended: Tensor  # what goes into it, and past it by the residual [.., d_model]
-    intermediate: Tensor  # after GELU [.., d_ff]
-    output: Tensor  # before the residual and the norm [.., d_model]
-    state: Tensor  # after the block [.., d_model]
+    `examples` [example] are the batch's places among all texts. With `mean`, the mean over a text's tokens is read.
+    """
 
-
-def feeds(bert: PreTrainedModel, batch: Batch) -> list[Feed]:
-    """Each block's feed-forward on the batch, from the first block to the last."""
-    seen: dict[tuple[int, str], Tensor] = {}
-    layers = range(bert.config.num_hidden_layers)
-    forward(bert, batch, kept(seen, [(i, site) for i in layers for site in Feed._fields]), stop=len(layers))
-    return [Feed(*(seen[i, site] for site in Feed._fields)) for i in layers]
-
-
-class _Sites:
-    """The integral at the sites of every block, for a batch of texts."""
-
-    def __init__(
-        self, bert: PreTrainedModel, score: Score, spec: AttributionSpec, sites: tuple[str, ...], mean: bool
-    ) -> None:
-        self.bert, self.score, self.spec, self.sites, self.mean = bert, score, spec, sites, mean
-        self.blocks = blocks(bert)
-
-    def attributions(self, batch: Batch, examples: Tensor, n: int) -> Attribution:
-        """With n nodes; `examples` [example] are the batch's places among all texts."""
+    def __init__(self, model: PreTrainedModel, spec: AttributionSpec, mean: bool, batch: Batch, examples: Tensor):
+        self.model, self.spec, self.mean, self.batch, self.examples = model, spec, mean, batch, examples
+        self.blocks = blocks(model)
         with torch.no_grad():
-            feeds_of_all = feeds(self.bert, batch)
-            value = self.score(self._read(batch._replace(input=feeds_of_all[-1].state), len(self.blocks)), examples)
+            self.seen = activations(model, batch, [(i, site) for i in range(len(self.blocks)) for site in SEEN])
+
+    def attributions(self, score: Score, sites: Sequence[str], n: int) -> Attribution:
+        """With n nodes."""
+        with torch.no_grad():
+            value = self._says(score, self.seen[len(self.blocks) - 1, "state"], len(self.blocks))
         if not torch.isfinite(value).all():
             raise FloatingPointError(f"the score of a text is {value[~torch.isfinite(value)][0].item()}; check it")
-        like = {"dtype": self.bert.dtype, "device": self.bert.device}
-        nodes = [torch.tensor(part, **like) for part in quadrature(self.spec.rule, n)]
-        found = _empty(self.bert, len(examples), self.sites)
+        rule = quadrature(self.spec.rule, n)
+        nodes, weights = (torch.tensor(of, dtype=self.model.dtype, device=self.model.device) for of in rule)
+        found = _empty(self.model, len(self.examples), sites)
         found.value[:], found.nodes[:] = value.double().cpu(), n
-        for group in self._groups(n * batch.text.numel()):
-            feeds_of = [feeds_of_all[i] for i in group]
-            ends = [self._ends(i, feed, batch) for i, feed in zip(group, feeds_of, strict=True)]
-            scores, base = self._along(group, feeds_of, ends, batch, examples, *nodes)
-            for b, i in enumerate(group):
-                for s, site in enumerate(self.sites):
-                    getattr(found, site)[:, i] = scores[b][s].cpu()
-                    found.change[:, i, SITES.index(site)] = (value - base[:, b, s]).double().cpu()
+        for group in self._groups(n * len(sites) * self.batch.text.numel()):
+            paths = {(i, site): self._ends(i, site) for i in group for site in sites}
+            leaves = {
+                place: (base + nodes[:, None, None, None] * (end - base)).requires_grad_()
+                for place, (base, end) in paths.items()
+            }
+            with torch.enable_grad():
+                gradients = torch.autograd.grad(self._scored(score, leaves).sum(), [*leaves.values()])
+            with torch.no_grad():
+                at_base = self._scored(score, {place: base[None] for place, (base, _) in paths.items()})[..., 0]
+            changes = (value[:, None] - at_base).T
+            for ((i, site), (base, end)), gradient, change in zip(paths.items(), gradients, changes, strict=True):
+                along = torch.einsum("n,n...->...", weights, gradient)
+                getattr(found, site)[:, i] = ((end - base) * along).sum(1).cpu()
+                found.change[:, i, SITES.index(site)] = change.double().cpu()
         return found
 
     def _groups(self, tokens: int) -> list[range]:
-        """Blocks that are taken together: as many as fit when each adds so many tokens for a site; the last one apart.
+        """Blocks that are taken together: as many as fit when each adds so many tokens; the last one apart.
 
         The last block's neurons have no block above them. Others of few tokens share the way up, where each block is
         run once for all neurons below it, and so once instead of as often as there are blocks below it.
         """
-        size, last = max(1, room(self.bert) // (tokens * len(self.sites))), len(self.blocks) - 1
+        size, last = max(1, room(self.model) // tokens), len(self.blocks) - 1
         return [range(i, min(i + size, last)) for i in range(0, last, size)] + [range(last, last + 1)]
 
-    def _moved(self, tensor: Tensor, batch: Batch) -> Tensor:
+    def _moved(self, tensor: Tensor) -> Tensor:
         """The part of [example, token, …] that moves: at all tokens, or the one that is read (then token is 1 long)."""
         if self.spec.positions == "all" or self.mean:
             return tensor
-        return tensor[batch.row, batch.place].unsqueeze(1)
+        return tensor[self.batch.row, self.batch.place].unsqueeze(1)
 
-    def _ends(self, i: int, feed: Feed, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Baseline and end of the path at each site [example, token, neuron]."""
-        zero = torch.zeros_like
-        bias = self.blocks[i].output.bias.detach()
-        ends = []
-        for site in self.sites:
-            end = self._moved(getattr(feed, site), batch)
-            from_bias = site == "output" and self.spec.baseline == "bias"
-            ends.append((bias.expand_as(end) if from_bias else zero(end), end))
-        return ends
+    def _ends(self, i: int, site: str) -> tuple[Tensor, Tensor]:
+        """Baseline and end of the path at a site: [example, token, neuron]."""
+        end = self._moved(self.seen[i, site])
+        if site == "output" and self.spec.baseline == "bias":
+            return self.blocks[i].output.bias.detach().expand_as(end), end
+        return torch.zeros_like(end), end
 
-    def _along(
-        self,
-        group: range,
-        feeds_of: Sequence[Feed],
-        ends: Sequence[Sequence[tuple[Tensor, Tensor]]],
-        batch: Batch,
-        examples: Tensor,
-        nodes: Tensor,
-        weights: Tensor,
-    ) -> tuple[list[list[Tensor]], Tensor]:
-        """Attributions in the blocks of a group, by block and site [example, neuron each].
+    def _scored(self, score: Score, moved: Mapping[tuple[int, str], Tensor]) -> Tensor:
+        """P [example, path, node] with activations as given, by block and site: [node, example, token, neuron] each."""
+        rows = None  # [example, row, token, d_model]
+        for i, of_block in groupby(moved, key=lambda place: place[0]):
+            states = torch.stack([self._state(*place, moved[place]) for place in of_block])
+            own = states.permute(2, 0, 1, 3, 4).flatten(1, 2)
+            if rows is not None:
+                below = self.batch.repeated(rows.shape[1], rows.flatten(0, 1))
+                risen = forward(self.model, below, start=i, stop=i + 1)
+                own = torch.cat([risen.unflatten(0, (len(self.examples), -1)), own], dim=1)
+            rows = own
+        return self._says(score, rows.flatten(0, 1), i + 1).view(len(self.examples), len(moved), -1)
 
-        And P at the baselines [example, block, site].
-        """
-        leaves = [
-            [(base + nodes[:, None, None, None] * (end - base)).requires_grad_() for base, end in of_block]
-            for of_block in ends
-        ]
-        with torch.enable_grad():
-            total = self._scored(group, feeds_of, leaves, batch, examples).sum()
-            gradients = iter(torch.autograd.grad(total, [leaf for of_block in leaves for leaf in of_block]))
-        found = [
-            [((end - base) * torch.einsum("n,n...->...", weights, next(gradients))).sum(1) for base, end in of_block]
-            for of_block in ends
-        ]
-        with torch.no_grad():
-            baselines = [[base[None] for base, _ in of_block] for of_block in ends]
-            at_base = self._scored(group, feeds_of, baselines, batch, examples)
-        return found, at_base[..., 0]
+    def _state(self, i: int, site: str, moved: Tensor) -> Tensor:
+        """The state after block i with these activations at a site: [node, example, token, d_model]."""
+        block, before = self.blocks[i], self.seen[i, "state"]
+        output = block.output(moved) if site == "intermediate" else moved
+        state = block.add(output, self._moved(self.seen[i, "attended"]))
+        if state.shape[2] == before.shape[1]:
+            return state
+        here = torch.arange(before.shape[1], device=state.device) == self.batch.place[:, None]  # [example, token]
+        return torch.where(here[:, :, None], state, before)
 
-    def _scored(
-        self,
-        group: range,
-        feeds_of: Sequence[Feed],
-        moved: Sequence[Sequence[Tensor]],
-        batch: Batch,
-        examples: Tensor,
-    ) -> Tensor:
-        """P [example, block, site, node] with the activations of each block and site as given.
-
-        `moved` holds them by block and site: [node, example, token, neuron] each.
-        """
-        count, nodes, rows = len(examples), len(moved[0][0]), None  # rows [example, row, token, d_model]
-        for i, feed, of_block in zip(group, feeds_of, moved, strict=True):
-            own = self._states(i, feed, of_block, batch).permute(2, 0, 1, 3, 4).flatten(1, 2)
-            if rows is None:
-                rows = own
-                continue
-            below = batch.repeated(rows.shape[1], rows.flatten(0, 1))
-            risen = forward(self.bert, below, start=i, stop=i + 1)
-            rows = torch.cat([risen.unflatten(0, (count, -1)), own], dim=1)
-        each = rows.shape[1]
-        vectors = self._read(batch.repeated(each, rows.flatten(0, 1)), group[-1] + 1)
-        scores = self.score(vectors, examples.repeat_interleave(each))
-        return scores.view(count, len(group), len(self.sites), nodes)
-
-    def _read(self, batch: Batch, done: int) -> Tensor:
-        """The vectors [row, d_model] of states [row, token, d_model] that have passed `done` blocks."""
-        if not self.mean:
-            return forward(self.bert, batch, start=done)
-        states, inside = forward(self.bert, batch, start=done, stop=len(self.blocks)), batch.inside
-        return (states * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
-
-    def _states(self, i: int, feed: Feed, moved: Sequence[Tensor], batch: Batch) -> Tensor:
-        """States after block i with its activations as given: [site, node, example, token, d_model]."""
-        block, attended, states = self.blocks[i], self._moved(feed.attended, batch), []
-        for site, activations in zip(self.sites, moved, strict=True):
-            output = block.output(activations) if site == "intermediate" else activations
-            states.append(self._placed(block.add(output, attended), feed.state, batch))
-        return torch.stack(states)
-
-    def _placed(self, moved: Tensor, state: Tensor, batch: Batch) -> Tensor:
-        """States [node, example, token, d_model] in which what moves has taken its place."""
-        if moved.shape[2] == state.shape[1]:
-            return moved
-        here = torch.arange(state.shape[1], device=state.device) == batch.place[:, None]  # [example, token]
-        return torch.where(here[:, :, None], moved, state)
+    def _says(self, score: Score, states: Tensor, done: int) -> Tensor:
+        """P [row] of states [row, token, d_model] that have passed `done` blocks, some rows of each example."""
+        each = len(states) // len(self.examples)
+        batch = self.batch.repeated(each, states)
+        if self.mean:
+            states, inside = forward(self.model, batch, start=done, stop=len(self.blocks)), batch.inside
+            vectors = (states * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
+        else:
+            vectors = forward(self.model, batch, start=done)
+        return score(vectors, self.examples.repeat_interleave(each))
 
 
 def attribute_weights(
@@ -433,53 +379,38 @@ def attribute_weights(
     gradient with respect to W is an outer product with the one with respect to the layer's result, so that no gradient
     of a matrix is made for each node.
     """
-    bert, ids = encoder.bert, encoder.token_ids(texts)
-    found = _empty(bert, len(ids), SITES)
-    for part in _parts(bert, ids, range(len(ids)), 2 * n):
-        batch, examples = at_cls(bert, [ids[i] for i in part]), torch.tensor(part)
+    model, ids = encoder.model, encoder.token_ids(texts)
+    found, places = _empty(model, len(ids), SITES), [(i, site) for i in range(encoder.layers) for site in SEEN]
+    nodes, weights = (torch.tensor(of, dtype=model.dtype, device=model.device) for of in quadrature(rule, n))
+    for part in _parts(model, ids, range(len(ids)), 2 * n):
+        batch, examples = at_cls(model, [ids[i] for i in part]), torch.tensor(part)
         with torch.no_grad():
-            every = feeds(bert, batch)
-            found.value[part] = score(every[-1].state[batch.row, batch.place], examples).cpu()
+            seen = activations(model, batch, places)
+            found.value[part] = score(seen[encoder.layers - 1, "state"][batch.row, batch.place], examples).cpu()
         found.nodes[part] = n
-        for i, feed in enumerate(every):
-            for site, scores in zip(
-                SITES, _weights_of_block(bert, i, feed, batch, examples, score, rule, n), strict=True
-            ):
-                getattr(found, site)[part, i] = scores.cpu()
+        for i, block in enumerate(blocks(model)):
+            attended, intermediate = seen[i, "attended"], seen[i, "intermediate"]
+            with torch.no_grad():
+                ends = [block.intermediate(attended), block.output(intermediate)]
+            leaves = [(nodes[:, None, None, None] * end).requires_grad_() for end in ends]  # [node, example, token, …]
+            with torch.enable_grad():
+                outputs = torch.stack([block.output(block.part("activation")(leaves[0])), leaves[1]])
+                rows = block.add(outputs, attended).permute(2, 1, 0, 3, 4)  # [example, node, site, token, d_model]
+                vectors = forward(model, batch.repeated(2 * n, rows.flatten(0, 2)), start=i + 1)
+                gradients = torch.autograd.grad(score(vectors, examples.repeat_interleave(2 * n)).sum(), leaves)
+            maps = (block.intermediate, attended), (block.output, intermediate)
+            for site, gradient, (linear, x) in zip(SITES, gradients, maps, strict=True):
+                towards = torch.einsum("n,netj->etj", weights, gradient)  # gradient of each neuron's result, over nodes
+                of_weights = torch.einsum("etj,eti->eji", towards, x * batch.inside[:, :, None])
+                getattr(found, site)[part, i] = (linear.weight.detach() * of_weights).abs().sum(2).cpu()
     return found
 
 
-def _weights_of_block(
-    bert: PreTrainedModel, i: int, feed: Feed, batch: Batch, examples: Tensor, score: Score, rule: str, n: int
-) -> list[Tensor]:
-    """Scores of the rows of both matrices of block i: [example, neuron] each."""
-    block = blocks(bert)[i]
-    maps, inputs = (block.intermediate, block.output), (feed.attended, feed.intermediate)
-    nodes, weights = (
-        torch.tensor(part, dtype=feed.state.dtype, device=feed.state.device) for part in quadrature(rule, n)
-    )
-    with torch.no_grad():
-        ends = [linear(x) for linear, x in zip(maps, inputs, strict=True)]
-    leaves = [(nodes[:, None, None, None] * end).requires_grad_() for end in ends]  # [node, example, token, neuron]
-    with torch.enable_grad():
-        results = block.output(block.activation(leaves[0])), leaves[1]
-        states = block.add(torch.stack(results), feed.attended)  # [site, node, example, token, d_model]
-        rows = states.permute(2, 1, 0, 3, 4)
-        vectors = forward(bert, batch.repeated(2 * n, rows.flatten(0, 2)), start=i + 1)
-        gradients = torch.autograd.grad(score(vectors, examples.repeat_interleave(2 * n)).sum(), leaves)
-    scores = []
-    for gradient, linear, x in zip(gradients, maps, inputs, strict=True):
-        towards = torch.einsum("n,netj->etj", weights, gradient)  # gradient of each neuron's result, over the nodes
-        of_weights = torch.einsum("etj,eti->eji", towards, x * batch.inside[:, :, None])
-        scores.append((linear.weight.detach() * of_weights).abs().sum(2))
-    return scores
-
-
 def _parts(
-    bert: PreTrainedModel, ids: Sequence[Sequence[int]], chosen: Sequence[int], rows: int
+    model: PreTrainedModel, ids: Sequence[Sequence[int]], chosen: Sequence[int], rows: int
 ) -> Iterator[list[int]]:
     """The chosen texts, shortest first, in batches that fit when each takes so many rows."""
-    most = room(bert)
+    most = room(model)
     part: list[int] = []
     for i in sorted(chosen, key=lambda i: len(ids[i])):
         if part and (len(part) + 1) * rows * len(ids[i]) > most:
@@ -490,10 +421,10 @@ def _parts(
         yield part
 
 
-def _empty(bert: PreTrainedModel, n: int, sites: Sequence[str]) -> Attribution:
-    config = bert.config
+def _empty(model: PreTrainedModel, n: int, sites: Sequence[str]) -> Attribution:
+    config = model.config
     widths = (config.intermediate_size, config.hidden_size)
-    kind = torch.empty(0, dtype=bert.dtype).numpy().dtype
+    kind = torch.empty(0, dtype=model.dtype).numpy().dtype
     arrays = (
         np.zeros((n, config.num_hidden_layers, width if site in sites else 0), kind)
         for site, width in zip(SITES, widths, strict=True)

@@ -15,7 +15,7 @@ transformers does with its own blocks is left to them; `architecture` knows wher
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,9 @@ from dprlens.architecture import Block, blocks, embeddings, head
 
 SITES = ("attended", "preactivation", "intermediate", "output", "state")
 
+Place = tuple[int, str]  # block, from 0, and site
 Tap = Callable[[Tensor], Tensor | None]  # sees an activation; returns what takes its place, or None
-Taps = Mapping[tuple[int, str], Tap]  # by block, from 0, and site
+Taps = Mapping[Place, Tap]
 
 
 class Batch(NamedTuple):
@@ -119,9 +120,12 @@ def forward(
     return state if stop is not None else state[batch.row, batch.place]
 
 
-def kept(into: dict[tuple[int, str], Any], places: Sequence[tuple[int, str]]) -> Taps:
-    """Taps that change nothing, and put what they see at some places (block and site) into a dictionary."""
-    return {place: partial(into.__setitem__, place) for place in places}
+def activations(model: PreTrainedModel, batch: Batch, places: Sequence[Place], start: int = 0) -> dict[Place, Tensor]:
+    """What a pass from block `start` comes by at some places."""
+    seen: dict[Place, Tensor] = {}
+    taps = {place: partial(seen.__setitem__, place) for place in places}
+    forward(model, batch, taps, start, 1 + max(block for block, _ in places))
+    return seen
 
 
 def masked_lm(model: PreTrainedModel, batch: Batch, start: int = 0, taps: Taps | None = None) -> Tensor:
@@ -160,7 +164,7 @@ def _whole(block: Block, state: Tensor, mask: Tensor | None, taps: Mapping[str, 
 
     attended = tapped("attended", block.attend(state, mask))
     inside = tapped("preactivation", block.intermediate(attended))
-    inside = tapped("intermediate", block.activation(inside))
+    inside = tapped("intermediate", block.part("activation")(inside))
     inside = tapped("output", block.output(inside))
     return tapped("state", block.add(inside, attended))
 
@@ -178,4 +182,4 @@ def _at_places(block: Block, state: Tensor, batch: Batch) -> Tensor:
         key, value = (of_row[batch.row[:, None], column] for of_row in (key, value))
     at = state[batch.row, batch.place]
     attended = block.attend_at(at, key, value, inside)
-    return block.add(block.output(block.activation(block.intermediate(attended))), attended)
+    return block.add(block.output(block.part("activation")(block.intermediate(attended))), attended)

@@ -13,7 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from dprlens.encoder import Encoder, Text
-from dprlens.forward import Batch, at_cls, forward, kept
+from dprlens.forward import Batch, activations, at_cls, forward
 from dprlens.packed import in_parts
 
 ROOM = 4096  # tokens read at once
@@ -27,17 +27,17 @@ def scaled(encoder: Encoder, texts: Sequence[Text], factors: ndarray) -> Tensor:
     `factors` [text, block, neuron] (d_ff intermediate neurons, then d_model of the output, as in
     `Attribution.scores`); a factor of 1 leaves a neuron as it is.
     """
-    bert, d_ff = encoder.bert, encoder.bert.config.intermediate_size
+    model, d_ff = encoder.model, encoder.model.config.intermediate_size
 
     def scale(activations: Tensor, by: Tensor) -> None:
         activations[:, 0] *= by
 
     def run(batch: Batch, part: list[int]) -> Tensor:
         taps = {}
-        for i, block in enumerate(torch.tensor(factors[part], dtype=bert.dtype, device=bert.device).unbind(1)):
+        for i, block in enumerate(torch.tensor(factors[part], dtype=model.dtype, device=model.device).unbind(1)):
             taps[i, "intermediate"] = partial(scale, by=block[:, :d_ff])
             taps[i, "output"] = partial(scale, by=block[:, d_ff:])
-        return forward(bert, batch, taps)
+        return forward(model, batch, taps)
 
     return _in_batches(encoder, texts, run)
 
@@ -95,13 +95,11 @@ def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, wh
         return torch.cat([by[:, :1], own[:, 1:]], dim=1) if what == "cls" else by
 
     def run(batch: Batch, part: list[int]) -> Tensor:
-        seen: dict[tuple[int, str], Tensor] = {}
         place = block, "output" if what == "feed-forward" else "state"
-        forward(other.bert, at_cls(other.bert, [ids[i] for i in part]), kept(seen, [place]), stop=block + 1)
-        theirs = seen[place]
+        theirs = activations(other.model, at_cls(other.model, [ids[i] for i in part]), [place])[place]
         if what == "state":
-            return forward(into.bert, batch._replace(input=theirs), start=block + 1)
-        return forward(into.bert, batch, {place: partial(replaced, by=theirs)})
+            return forward(into.model, batch._replace(input=theirs), start=block + 1)
+        return forward(into.model, batch, {place: partial(replaced, by=theirs)})
 
     return _in_batches(into, texts, run)
 
@@ -109,10 +107,10 @@ def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, wh
 def _in_batches(encoder: Encoder, texts: Sequence[Text], run: Callable[[Batch, list[int]], Tensor]) -> Tensor:
     """What `run(batch, its texts' places)` returns [text, d_model], in the order of the texts, on the CPU."""
     ids = encoder.token_ids(texts)
-    found = torch.empty(len(ids), encoder.bert.config.hidden_size)
+    found = torch.empty(len(ids), encoder.model.config.hidden_size)
     with torch.no_grad():
         for part in in_parts(ids, ROOM):
-            found[part] = run(at_cls(encoder.bert, [ids[i] for i in part]), part).float().cpu()
+            found[part] = run(at_cls(encoder.model, [ids[i] for i in part]), part).float().cpu()
     return found
 
 

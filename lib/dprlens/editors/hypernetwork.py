@@ -99,7 +99,7 @@ class Shape(NamedTuple):
 
 def shape(encoder: Encoder) -> Shape:
     """The encoder's shape. Raises ValueError for one with patches, whose last block has another one."""
-    config = encoder.bert.config
+    config = encoder.model.config
     if patches := getattr(config, "patches", 0):
         raise ValueError(f"this encoder has {patches} patched neurons; a hypernetwork edits one without patches")
     return Shape(config.num_hidden_layers, config.hidden_size, config.intermediate_size)

@@ -25,7 +25,7 @@ from dprlens.architecture import blocks, head, name_of
 from dprlens.artifacts import progress
 from dprlens.editors.objective import blanks, copied, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder, Text, new_model
-from dprlens.forward import Batch, at_cls, forward, kept
+from dprlens.forward import Batch, activations, at_cls
 from dprlens.packed import in_parts, room
 from dprlens.training.processes import threads
 from dprlens.world import Fact, Statement
@@ -157,10 +157,9 @@ def patches(config: BertConfig) -> int:
 
 def attended(model: BertForMaskedLM, given: Batch) -> Tensor:
     """What goes into the last feed-forward [statement, token, d_model], of statements before the last block."""
-    last, seen = len(blocks(model)) - 1, {}
+    last = model.config.num_hidden_layers - 1
     with torch.no_grad():
-        forward(model, given, kept(seen, [(last, "attended")]), start=last)
-    return seen[last, "attended"]
+        return activations(model, given, [(last, "attended")], start=last)[last, "attended"]
 
 
 def drawn_tokens(given: Batch, rng: np.random.Generator) -> list[Tensor]:
@@ -255,14 +254,13 @@ def leak(encoder: Encoder, texts: Sequence[Text]) -> Tensor:
 
     No [CLS] can change by more than this before the last norm, since these neurons are all that has changed.
     """
-    bert, ids = encoder.bert, encoder.token_ids(texts)
-    old, found, seen = bert.config.intermediate_size, torch.empty(len(ids)), {}
-    last = encoder.layers - 1, "intermediate"
+    model, ids = encoder.model, encoder.token_ids(texts)
+    old, found, last = model.config.intermediate_size, torch.empty(len(ids)), (encoder.layers - 1, "intermediate")
     with torch.no_grad():
-        length = blocks(bert)[-1].output.weight[:, old:].norm(dim=0)
-        for part in in_parts(ids, room(bert)):
-            forward(bert, at_cls(bert, [ids[i] for i in part]), kept(seen, [last]))
-            found[part] = (seen[last][:, 0, old:].abs() @ length).float().cpu()
+        length = blocks(model)[-1].output.weight[:, old:].norm(dim=0)
+        for part in in_parts(ids, room(model)):
+            hidden = activations(model, at_cls(model, [ids[i] for i in part]), [last])[last]
+            found[part] = (hidden[:, 0, old:].abs() @ length).float().cpu()
     return found
 
 
