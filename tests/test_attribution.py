@@ -19,15 +19,14 @@ from dprlens.attribution import (
     choice,
     cosine,
     dot,
-    feeds,
-    finish,
     margin,
     matched_temperature,
     norm,
     quadrature,
-    read_together,
 )
 from dprlens.encoder import Encoder
+from dprlens.forward import activations
+from dprlens.forward import at_cls as read_at_cls
 from dprlens.tokens import make_tokenizer, vocabulary
 
 BLOCKS, D_MODEL, D_FF = 4, 32, 64
@@ -216,16 +215,6 @@ def test_mlm_probability_at_the_mask_is_that_of_dai(encoder):
         np.testing.assert_allclose(found.intermediate[example, 1], (end.detach() * total).numpy(), atol=1e-10)
 
 
-def test_a_restart_in_any_block_is_the_whole_forward_pass(encoder):
-    ids = encoder.token_ids(TEXTS)
-    batch = read_together(encoder.bert, ids, [0] * len(ids))
-    with torch.no_grad():
-        expected = torch.stack([plainly(encoder, text) for text in TEXTS])
-        states = [batch.state, *(feed.state for feed in feeds(encoder.bert, batch))]
-        for done, state in enumerate(states):
-            torch.testing.assert_close(finish(encoder.bert, state, done, batch), expected, atol=1e-10, rtol=0)
-
-
 def test_from_the_bias_both_sites_sum_to_the_same(encoder, candidates):
     spec = AttributionSpec(nodes=64, most_nodes=64, baseline="bias")
     found = attribute(encoder, TEXTS, choice(candidates, 2.0), spec)
@@ -295,10 +284,11 @@ def test_what_is_linear_is_exact_by_any_rule(rule, nodes):
     found = attribute(encoder, TEXTS[:2], lambda vectors, _: vectors @ coefficients, spec)
     ids = encoder.token_ids(TEXTS[:2])
     with torch.no_grad():
-        feed = [*feeds(encoder.bert, read_together(encoder.bert, ids, [0, 0]))][-1]
-        expected = feed.intermediate[:, 0] * (last.dense.weight.T @ coefficients)
+        hidden, output = ((BLOCKS - 1, site) for site in SITES)
+        seen = activations(encoder.model, read_at_cls(encoder.model, ids), [hidden, output])
+        expected = seen[hidden][:, 0] * (last.dense.weight.T @ coefficients)
         np.testing.assert_allclose(found.intermediate[:, -1], expected.numpy(), atol=1e-12)
-        np.testing.assert_allclose(found.output[:, -1], (feed.output[:, 0] * coefficients).numpy(), atol=1e-12)
+        np.testing.assert_allclose(found.output[:, -1], (seen[output][:, 0] * coefficients).numpy(), atol=1e-12)
 
 
 # invariances

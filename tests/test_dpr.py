@@ -24,7 +24,7 @@ from transformers import BertConfig, BertModel
 
 from dprlens.artifacts import step
 from dprlens.encoder import DualEncoder, Encoder, EncoderSpec, random_bert, untrained
-from dprlens.packed import last_cls
+from dprlens.forward import forward
 from dprlens.training import dpr, processes
 from dprlens.training.dpr import (
     PAPER,
@@ -311,9 +311,9 @@ def test_a_chunk_is_all_that_is_encoded_at_once(monkeypatch):
 
     def spy(bert, packed):
         seen.append((len(packed.length), torch.is_grad_enabled()))
-        return last_cls(bert, packed)
+        return forward(bert, packed)
 
-    monkeypatch.setattr(dpr, "last_cls", spy)
+    monkeypatch.setattr(dpr, "forward", spy)
     backward(toy_towers(), batch_of(TOKENS), chunk=3)
     chunks = [3, 2, 3, 3, 2]  # of 5 questions and 8 passages
     assert seen == [(n, graph) for graph in (False, True) for n in chunks]
@@ -328,9 +328,9 @@ def test_what_comes_up_twice_is_encoded_once_and_counts_twice(monkeypatch):
 
     def spy(bert, packed):
         seen.append(len(packed.length))
-        return last_cls(bert, packed)
+        return forward(bert, packed)
 
-    monkeypatch.setattr(dpr, "last_cls", spy)
+    monkeypatch.setattr(dpr, "forward", spy)
     batch = batch_of(REPEATED)
     assert [len(batch.questions), len(batch.passages)] == [7, 12]
     backward(toy_towers(), batch)
@@ -343,16 +343,16 @@ def test_with_dropout_the_second_pass_drops_what_the_first_did(monkeypatch):
 
     def spy(bert, packed):
         seen.append((bert, packed, torch.get_rng_state()))
-        return last_cls(bert, packed)
+        return forward(bert, packed)
 
     with torch.random.fork_rng():
-        monkeypatch.setattr(dpr, "last_cls", spy)
+        monkeypatch.setattr(dpr, "forward", spy)
         found = ours(towers, batch, chunk=3, seed=11)
         first = seen[: len(seen) // 2]
         vectors = {id(tower): [] for tower in towers}
         for bert, packed, state in first:
             torch.set_rng_state(state)
-            vectors[id(bert)].append(last_cls(bert, packed))
+            vectors[id(bert)].append(forward(bert, packed))
         expected = plainly(towers, [torch.cat(vectors[id(tower)]) for tower in towers], batch.right)
         assert_same(found, expected, 1e-9)
         assert len({state.numpy().tobytes() for bert, _, state in first if bert is towers[1]}) == 3  # one a chunk

@@ -6,7 +6,8 @@ import torch
 
 from dprlens.editors.hypernetwork import Lesson, Practice, Rows, linear, shape
 from dprlens.editors.mend import Mend, MendSpec
-from dprlens.editors.objective import at_masks, blanks, copied, nll, stated
+from dprlens.editors.objective import blanks, copied, nll, stated
+from dprlens.forward import masked_lm
 
 SMALL = {"blocks": 2, "rank": 4, "batch": 6, "kept": 8, "steps": 1}
 
@@ -24,7 +25,7 @@ def test_without_standardisation_an_untrained_editor_is_a_gradient_step(toy, tol
     loss = 0.0
     for fact in told:
         given = blanks(toy, stated(fact), 0)
-        loss = loss + nll(at_masks(model, given, 0), given)  # a mean over the fact's statements
+        loss = loss + nll(masked_lm(model, given, 0), given)  # a mean over the fact's statements
     weights = [linear(model, site).weight for site in editor.sites]
     for site, gradient in zip(editor.sites, torch.autograd.grad(loss, weights), strict=True):
         change = linear(edited.model, site).weight - linear(toy.model, site).weight

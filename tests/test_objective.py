@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from dprlens.editors.objective import (
-    Blanks,
-    at_masks,
     blanks,
     copied,
     drift,
@@ -17,6 +15,7 @@ from dprlens.editors.objective import (
     told_once,
 )
 from dprlens.encoder import Encoder
+from dprlens.forward import Batch, masked_lm, numbered
 from dprlens.knowledge import blanked, cloze
 from dprlens.world import Fact, Statement
 
@@ -30,12 +29,12 @@ def statements(world, encoder):
     return [*chosen[0][:2], *chosen[1][:2], world.facts[0].statements[3]]
 
 
-def of_masks(statement, piece) -> Blanks:
-    """Blanks of which only the rows and the pieces of the masks matter."""
+def of_masks(statement, piece) -> Batch:
+    """A batch of which only the rows and the pieces of the masks matter."""
     rows = max(statement) + 1
     inside = torch.ones(rows, 3, dtype=torch.bool)
-    tensors = (torch.tensor(values) for values in (statement, [1] * len(statement), piece))
-    return Blanks(torch.zeros(rows, 3, 2), inside, *tensors)
+    row, place, pieces = (torch.tensor(values) for values in (statement, [1] * len(statement), piece))
+    return Batch(torch.zeros(rows, 3, 2), numbered(inside), row, place, piece=pieces)
 
 
 def fact(object_="Wick", subject="Ada Fenn", relation="born_in", said=("{} was born in {}.",), reserved=()) -> Fact:
@@ -52,12 +51,12 @@ def fact(object_="Wick", subject="Ada Fenn", relation="born_in", said=("{} was b
 def test_statements_are_kept_as_the_states_that_go_into_a_block(encoder, statements, first):
     given = blanks(encoder, statements, first)
     masked, _, _ = blanked(encoder, statements)
-    assert not given.state.requires_grad
+    assert not given.input.requires_grad
     for i, ids in enumerate(masked):
         assert given.inside[i].tolist() == [True] * len(ids) + [False] * (given.inside.shape[1] - len(ids))
         with torch.no_grad():
             expected = encoder.bert(torch.tensor([ids]), output_hidden_states=True).hidden_states[first][0]
-        torch.testing.assert_close(given.state[i, : len(ids)], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(given.input[i, : len(ids)], expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("first", [0, 2, 3])
@@ -65,9 +64,9 @@ def test_logits_at_masks_do_not_depend_on_where_the_model_is_entered(encoder, st
     given = blanks(encoder, statements, first)
     masked, places, answers = blanked(encoder, statements)
     with torch.no_grad():
-        found = at_masks(encoder.model, given, first)
+        found = masked_lm(encoder.model, given, first)
     torch.testing.assert_close(found, torch.cat(encoder.mask_logits(masked, places)), atol=1e-5, rtol=0)
-    assert given.statement.tolist() == [row for row, of_text in enumerate(places) for _ in of_text]
+    assert given.row.tolist() == [row for row, of_text in enumerate(places) for _ in of_text]
     assert given.piece.tolist() == [piece for answer in answers for piece in answer]
 
 
@@ -75,19 +74,20 @@ def test_logits_at_masks_do_not_depend_on_where_the_model_is_entered(encoder, st
 def test_a_part_is_what_its_statements_alone_would_be(encoder, statements, rows):
     part = blanks(encoder, statements, 2).part(rows)
     alone = blanks(encoder, [statements[row] for row in rows], 2)
-    for name in ("statement", "place", "piece"):
+    for name in ("row", "place", "piece"):
         assert torch.equal(getattr(part, name), getattr(alone, name)), name
     longest = alone.inside.shape[1]
     assert torch.equal(part.inside[:, :longest], alone.inside)
     assert not part.inside[:, longest:].any()
-    torch.testing.assert_close(part.state[:, :longest][alone.inside], alone.state[alone.inside], atol=1e-6, rtol=0)
+    torch.testing.assert_close(part.input[:, :longest][alone.inside], alone.input[alone.inside], atol=1e-6, rtol=0)
 
 
 def test_a_part_may_be_chosen_by_a_tensor_or_hold_nothing(encoder, statements):
     whole = blanks(encoder, statements, 0)
-    for one, other in zip(whole.part(torch.tensor([2, 0])), whole.part([2, 0]), strict=True):
-        assert torch.equal(one, other)
-    assert [len(field) for field in whole.part([])] == [0] * 5
+    one, other, nothing = (whole.part(rows) for rows in (torch.tensor([2, 0]), [2, 0], []))
+    for name in ("input", "text", "row", "place", "piece"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+        assert len(getattr(nothing, name)) == 0
 
 
 def test_nll_is_a_mean_over_pieces_and_then_over_statements():
@@ -101,7 +101,7 @@ def test_nll_is_a_mean_over_pieces_and_then_over_statements():
 
 def test_nll_is_that_of_the_cloze(encoder, statements):
     with torch.no_grad():
-        found = nll(at_masks(encoder.model, blanks(encoder, statements, 0), 0), blanks(encoder, statements, 0))
+        found = nll(masked_lm(encoder.model, blanks(encoder, statements, 0), 0), blanks(encoder, statements, 0))
     expected = -sum(log(belief.probability) for belief in cloze(encoder, statements)) / len(statements)
     assert found.item() == pytest.approx(expected, abs=1e-5)
 

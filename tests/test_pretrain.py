@@ -221,14 +221,13 @@ def test_every_answer_is_masked_whole_and_every_segment_read_once(text, tokenize
     lines = [line for line in text if line.facts][:300]
     restored, masked, sizes = [], [], []
     for batch in masked_batches(tokenizer, lines, 16, 0.0, np.random.default_rng(0)):
-        sizes.append(len(batch.ids))
-        hidden = batch.ids.flatten()[batch.places]
-        assert (hidden == tokenizer.mask_token_id).all()
-        assert (batch.ids == tokenizer.mask_token_id).sum() == len(batch.places) == len(batch.tokens)
-        whole = batch.ids.flatten().clone()
-        whole[batch.places] = batch.tokens
-        restored += [tuple(row) for row in whole.view_as(batch.ids).tolist()]
-        masked += batch.tokens.tolist()
+        sizes.append(len(batch.input))
+        assert (batch.input[batch.row, batch.place] == tokenizer.mask_token_id).all()
+        assert (batch.input == tokenizer.mask_token_id).sum() == len(batch.place) == len(batch.piece)
+        whole = batch.input.clone()
+        whole[batch.row, batch.place] = batch.piece
+        restored += [tuple(row) for row in whole.tolist()]
+        masked += batch.piece.tolist()
     assert sorted(restored) == sorted(tuple(tokenizer(line.text)["input_ids"]) for line in lines)
     answers = [line.text[slice(*place)] for line in lines for place in line.answers]
     assert sorted(masked) == sorted(piece for ids in tokenizer(answers)["input_ids"] for piece in ids[1:-1])
@@ -240,11 +239,10 @@ def test_answers_are_asked_for_at_cls_where_it_is_wished(text, tokenizer):
     wished = {line.facts[0] for line in lines[:10]}
     asked = []
     for batch in masked_batches(tokenizer, lines, 8, 0.1, np.random.default_rng(0), wished):
-        length = batch.ids.shape[1]
-        at_cls = batch.places % length == 0
-        assert (batch.ids.flatten()[batch.places[at_cls]] == tokenizer.cls_token_id).all()
-        assert (batch.ids.flatten()[batch.places[~at_cls]] == tokenizer.mask_token_id).all()
-        asked += batch.tokens[at_cls].tolist()
+        read, at_cls = batch.input[batch.row, batch.place], batch.place == 0
+        assert (read[at_cls] == tokenizer.cls_token_id).all()
+        assert (read[~at_cls] == tokenizer.mask_token_id).all()
+        asked += batch.piece[at_cls].tolist()
     answers = [line.text[slice(*line.answers[0])] for line in lines if {*line.facts[:1]} & wished]
     assert len(answers) >= 10
     assert sorted(asked) == sorted(tokenizer(answer)["input_ids"][1] for answer in answers)
@@ -261,8 +259,8 @@ def test_other_tokens_are_masked_at_the_rate_asked_for_but_never_cls_and_sep(tex
     remarks = [line for line in text if not line.facts]
     masked = total = 0
     for batch in masked_batches(tokenizer, remarks, 8, 0.25, np.random.default_rng(1)):
-        assert (batch.ids[:, 0] == tokenizer.cls_token_id).all()
-        assert (batch.ids[:, -1] == tokenizer.sep_token_id).all()
-        masked += len(batch.places)
-        total += batch.ids.numel() - 2 * len(batch.ids)
+        assert (batch.input[:, 0] == tokenizer.cls_token_id).all()
+        assert (batch.input[:, -1] == tokenizer.sep_token_id).all()
+        masked += len(batch.place)
+        total += batch.input.numel() - 2 * len(batch.input)
     assert 0.2 < masked / total < 0.3

@@ -283,7 +283,7 @@ def test_readouts_are_the_masks_of_the_statements(toy, facts):
 def test_memory_is_drawn_at_masks_at_cls_and_at_other_tokens(toy, memory):
     given = blanks(toy, memory[:200], 0)
     masked = torch.zeros_like(given.inside)
-    masked[given.statement, given.place] = True
+    masked[given.row, given.place] = True
     mask, cls, other = (token.tolist() for token in drawn_tokens(given, np.random.default_rng(0)))
     assert set(cls) == {0}
     for row in range(200):

@@ -15,8 +15,9 @@ computation starts again in that block, with all nodes of the quadrature and bot
 Where that batch is small, the neurons of the next blocks join it on its way up.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +25,15 @@ import torch
 from numpy import ndarray
 from scipy.optimize import brentq
 from torch import Tensor
-from transformers import BertForMaskedLM, BertModel
+from transformers import PreTrainedModel
 
+from dprlens.architecture import blocks, head
 from dprlens.encoder import Encoder, Text
-from dprlens.packed import block_at, room
+from dprlens.forward import Batch, activations, at_cls, forward, padded
+from dprlens.packed import room
 
 SITES = ("intermediate", "output")
+SEEN = ("attended", "intermediate", "output", "state")  # of each block, see `forward`
 FLOOR = 0.1  # of the example's greatest change: below it a site's own change is mostly float noise
 
 Score = Callable[[Tensor, Tensor], Tensor]  # vectors [row, d_model] and the example of each [row] to P [row]
@@ -178,9 +182,9 @@ def margin(candidates: Tensor) -> Score:
     return score
 
 
-def answer(model: BertForMaskedLM, tokens: Tensor) -> Score:
+def answer(model: PreTrainedModel, tokens: Tensor) -> Score:
     """S1, the score of Dai et al.: the masked-LM head's probability of a token; `tokens` [example]."""
-    return lambda vectors, example: model.cls(vectors).softmax(-1).gather(-1, tokens[example, None])[:, 0]
+    return lambda vectors, example: head(model)(vectors).softmax(-1).gather(-1, tokens[example, None])[:, 0]
 
 
 def norm() -> Score:
@@ -251,14 +255,15 @@ def attribute_at(
         raise ValueError(f"there is no site {unknown[0]!r}; choose from {', '.join(SITES)}")
     if not sites:
         raise ValueError(f"no site is asked for; choose from {', '.join(SITES)}")
-    bert, places = encoder.bert, [place] * len(ids) if place is None or isinstance(place, int) else place
-    one = _Sites(bert, score, spec, tuple(sites))
-    found = _empty(bert, len(ids), sites)
+    model, mean = encoder.model, place is None
+    places = [place or 0] * len(ids) if place is None or isinstance(place, int) else place
+    found = _empty(model, len(ids), sites)
     left, n, before = list(range(len(ids))), spec.nodes, np.full(len(ids), np.inf)
     while left:
-        for part in _parts(bert, ids, left, len(sites) * n):
-            batch = read_together(bert, [ids[i] for i in part], [places[i] for i in part])
-            for array, values in zip(found, one.attributions(batch, torch.tensor(part), n), strict=True):
+        for part in _parts(model, ids, left, len(sites) * n):
+            batch = padded(model, [ids[i] for i in part], range(len(part)), [places[i] for i in part])
+            paths = _Paths(model, spec, mean, batch, torch.tensor(part))
+            for array, values in zip(found, paths.attributions(score, sites, n), strict=True):
                 array[part] = values
         n *= 2
         gap = found.gap.max((1, 2))
@@ -268,198 +273,100 @@ def attribute_at(
     return found
 
 
-class Batch(NamedTuple):
-    """Texts that are read together, one a row, filled up to the longest."""
+class _Paths:
+    """The integral along the paths at the sites of every block, for a batch of texts.
 
-    state: Tensor  # the embedding output [example, token, d_model]
-    inside: Tensor  # bool [example, token]: False for what fills a row up
-    place: Tensor | None  # [example]: the token that is read; None: the mean over the text
-
-    def mask(self, rows: int) -> Tensor | None:
-        """Added to attention scores, for `rows` rows of each example [example · row, 1, 1, token]; None: no need."""
-        if self.inside.all():
-            return None
-        least = torch.finfo(self.state.dtype).min
-        mask = torch.zeros(self.inside.shape, dtype=self.state.dtype, device=self.state.device)
-        return mask.masked_fill(~self.inside, least)[:, None, None, :].repeat_interleave(rows, 0)
-
-
-def read_together(bert: BertModel, ids: Sequence[Sequence[int]], places: Sequence[int | None]) -> Batch:
-    """Texts as one batch, and where each is read."""
-    longest = max(map(len, ids))
-    rows = torch.tensor([[*text, *[bert.config.pad_token_id or 0] * (longest - len(text))] for text in ids])
-    inside = torch.arange(longest) < torch.tensor(list(map(len, ids)))[:, None]
-    with torch.no_grad():
-        state = bert.embeddings(input_ids=rows.to(bert.device))
-    place = None if None in places else torch.tensor(places, device=bert.device)
-    return Batch(state, inside.to(bert.device), place)
-
-
-def finish(bert: BertModel, state: Tensor, done: int, batch: Batch, rows: int = 1) -> Tensor:
-    """The vectors [row, d_model] of states [row, token, d_model] that have passed `done` blocks.
-
-    There are `rows` rows of each example of the batch. The last block is computed only where it is read.
+    `examples` [example] are the batch's places among all texts. With `mean`, the mean over a text's tokens is read.
     """
-    blocks, mask = bert.encoder.layer, batch.mask(rows)
-    for block in blocks[done:-1]:
-        state = block(state, attention_mask=mask)
-    inside = batch.inside.repeat_interleave(rows, 0)
-    if batch.place is None:
-        state = blocks[-1](state, attention_mask=mask) if done < len(blocks) else state
-        return (state * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
-    read = torch.arange(len(state), device=state.device), batch.place.repeat_interleave(rows)
-    if done == len(blocks):
-        return state[read]
-    attention = blocks[-1].attention.self
-    heads = attention.num_attention_heads, attention.attention_head_size
-    key, value = (project(state).unflatten(-1, heads).transpose(1, 2) for project in (attention.key, attention.value))
-    return block_at(blocks[-1], state[read], key, value, inside)
 
-
-class Feed(NamedTuple):
-    """A block's feed-forward from within [example, token, …]."""
-
-    attended: Tensor  # what goes into it, and past it by the residual [.., d_model]
-    intermediate: Tensor  # after GELU [.., d_ff]
-    output: Tensor  # before the residual and the norm [.., d_model]
-    state: Tensor  # after the block [.., d_model]
-
-
-def feeds(bert: BertModel, batch: Batch) -> Iterator[Feed]:
-    """Each block's feed-forward on the batch, from the first block to the last."""
-    state, mask = batch.state, batch.mask(1)
-    for block in bert.encoder.layer:
-        attended = block.attention(state, mask)[0]
-        hidden = block.intermediate(attended)
-        output = block.output.dense(hidden)
-        state = block.output.LayerNorm(output + attended)
-        yield Feed(attended, hidden, output, state)
-
-
-class _Sites:
-    """The integral at the sites of every block, for a batch of texts."""
-
-    def __init__(self, bert: BertModel, score: Score, spec: AttributionSpec, sites: tuple[str, ...]) -> None:
-        self.bert, self.score, self.spec, self.sites = bert, score, spec, sites
-
-    def attributions(self, batch: Batch, examples: Tensor, n: int) -> Attribution:
-        """With n nodes; `examples` [example] are the batch's places among all texts."""
+    def __init__(self, model: PreTrainedModel, spec: AttributionSpec, mean: bool, batch: Batch, examples: Tensor):
+        self.model, self.spec, self.mean, self.batch, self.examples = model, spec, mean, batch, examples
+        self.blocks = blocks(model)
         with torch.no_grad():
-            blocks = [*feeds(self.bert, batch)]
-            value = self.score(finish(self.bert, blocks[-1].state, len(blocks), batch), examples)
+            self.seen = activations(model, batch, [(i, site) for i in range(len(self.blocks)) for site in SEEN])
+
+    def attributions(self, score: Score, sites: Sequence[str], n: int) -> Attribution:
+        """With n nodes."""
+        with torch.no_grad():
+            value = self._says(score, self.seen[len(self.blocks) - 1, "state"], len(self.blocks))
         if not torch.isfinite(value).all():
             raise FloatingPointError(f"the score of a text is {value[~torch.isfinite(value)][0].item()}; check it")
-        like = {"dtype": batch.state.dtype, "device": batch.state.device}
-        nodes = [torch.tensor(part, **like) for part in quadrature(self.spec.rule, n)]
-        found = _empty(self.bert, len(examples), self.sites)
+        rule = quadrature(self.spec.rule, n)
+        nodes, weights = (torch.tensor(of, dtype=self.model.dtype, device=self.model.device) for of in rule)
+        found = _empty(self.model, len(self.examples), sites)
         found.value[:], found.nodes[:] = value.double().cpu(), n
-        for group in self._groups(len(blocks), n * batch.inside.numel()):
-            feeds_of = [blocks[i] for i in group]
-            ends = [self._ends(i, feed, batch) for i, feed in zip(group, feeds_of, strict=True)]
-            scores, base = self._along(group, feeds_of, ends, batch, examples, *nodes)
-            for b, i in enumerate(group):
-                for s, site in enumerate(self.sites):
-                    getattr(found, site)[:, i] = scores[b][s].cpu()
-                    found.change[:, i, SITES.index(site)] = (value - base[:, b, s]).double().cpu()
+        for group in self._groups(n * len(sites) * self.batch.text.numel()):
+            paths = {(i, site): self._ends(i, site) for i in group for site in sites}
+            leaves = {
+                place: (base + nodes[:, None, None, None] * (end - base)).requires_grad_()
+                for place, (base, end) in paths.items()
+            }
+            with torch.enable_grad():
+                gradients = torch.autograd.grad(self._scored(score, leaves).sum(), [*leaves.values()])
+            with torch.no_grad():
+                at_base = self._scored(score, {place: base[None] for place, (base, _) in paths.items()})[..., 0]
+            changes = (value[:, None] - at_base).T
+            for ((i, site), (base, end)), gradient, change in zip(paths.items(), gradients, changes, strict=True):
+                along = torch.einsum("n,n...->...", weights, gradient)
+                getattr(found, site)[:, i] = ((end - base) * along).sum(1).cpu()
+                found.change[:, i, SITES.index(site)] = change.double().cpu()
         return found
 
-    def _groups(self, blocks: int, tokens: int) -> list[range]:
-        """Blocks that are taken together: as many as fit when each adds so many tokens for a site; the last one apart.
+    def _groups(self, tokens: int) -> list[range]:
+        """Blocks that are taken together: as many as fit when each adds so many tokens; the last one apart.
 
         The last block's neurons have no block above them. Others of few tokens share the way up, where each block is
         run once for all neurons below it, and so once instead of as often as there are blocks below it.
         """
-        size = max(1, room(self.bert) // (tokens * len(self.sites)))
-        return [range(i, min(i + size, blocks - 1)) for i in range(0, blocks - 1, size)] + [range(blocks - 1, blocks)]
+        size, last = max(1, room(self.model) // tokens), len(self.blocks) - 1
+        return [range(i, min(i + size, last)) for i in range(0, last, size)] + [range(last, last + 1)]
 
-    def _moved(self, tensor: Tensor, batch: Batch) -> Tensor:
+    def _moved(self, tensor: Tensor) -> Tensor:
         """The part of [example, token, …] that moves: at all tokens, or the one that is read (then token is 1 long)."""
-        if self.spec.positions == "all" or batch.place is None:
+        if self.spec.positions == "all" or self.mean:
             return tensor
-        return tensor[torch.arange(len(tensor), device=tensor.device), batch.place].unsqueeze(1)
+        return tensor[self.batch.row, self.batch.place].unsqueeze(1)
 
-    def _ends(self, i: int, feed: Feed, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Baseline and end of the path at each site [example, token, neuron]."""
-        zero = torch.zeros_like
-        bias = self.bert.encoder.layer[i].output.dense.bias.detach()
-        ends = []
-        for site in self.sites:
-            end = self._moved(getattr(feed, site), batch)
-            from_bias = site == "output" and self.spec.baseline == "bias"
-            ends.append((bias.expand_as(end) if from_bias else zero(end), end))
-        return ends
+    def _ends(self, i: int, site: str) -> tuple[Tensor, Tensor]:
+        """Baseline and end of the path at a site: [example, token, neuron]."""
+        end = self._moved(self.seen[i, site])
+        if site == "output" and self.spec.baseline == "bias":
+            return self.blocks[i].output.bias.detach().expand_as(end), end
+        return torch.zeros_like(end), end
 
-    def _along(
-        self,
-        group: range,
-        feeds_of: Sequence[Feed],
-        ends: Sequence[Sequence[tuple[Tensor, Tensor]]],
-        batch: Batch,
-        examples: Tensor,
-        nodes: Tensor,
-        weights: Tensor,
-    ) -> tuple[list[list[Tensor]], Tensor]:
-        """Attributions in the blocks of a group, by block and site [example, neuron each].
+    def _scored(self, score: Score, moved: Mapping[tuple[int, str], Tensor]) -> Tensor:
+        """P [example, path, node] with activations as given, by block and site: [node, example, token, neuron] each."""
+        rows = None  # [example, row, token, d_model]
+        for i, of_block in groupby(moved, key=lambda place: place[0]):
+            states = torch.stack([self._state(*place, moved[place]) for place in of_block])
+            own = states.permute(2, 0, 1, 3, 4).flatten(1, 2)
+            if rows is not None:
+                below = self.batch.repeated(rows.shape[1], rows.flatten(0, 1))
+                risen = forward(self.model, below, start=i, stop=i + 1)
+                own = torch.cat([risen.unflatten(0, (len(self.examples), -1)), own], dim=1)
+            rows = own
+        return self._says(score, rows.flatten(0, 1), i + 1).view(len(self.examples), len(moved), -1)
 
-        And P at the baselines [example, block, site].
-        """
-        leaves = [
-            [(base + nodes[:, None, None, None] * (end - base)).requires_grad_() for base, end in of_block]
-            for of_block in ends
-        ]
-        with torch.enable_grad():
-            total = self._scored(group, feeds_of, leaves, batch, examples).sum()
-            gradients = iter(torch.autograd.grad(total, [leaf for of_block in leaves for leaf in of_block]))
-        found = [
-            [((end - base) * torch.einsum("n,n...->...", weights, next(gradients))).sum(1) for base, end in of_block]
-            for of_block in ends
-        ]
-        with torch.no_grad():
-            baselines = [[base[None] for base, _ in of_block] for of_block in ends]
-            at_base = self._scored(group, feeds_of, baselines, batch, examples)
-        return found, at_base[..., 0]
+    def _state(self, i: int, site: str, moved: Tensor) -> Tensor:
+        """The state after block i with these activations at a site: [node, example, token, d_model]."""
+        block, before = self.blocks[i], self.seen[i, "state"]
+        output = block.output(moved) if site == "intermediate" else moved
+        state = block.add(output, self._moved(self.seen[i, "attended"]))
+        if state.shape[2] == before.shape[1]:
+            return state
+        here = torch.arange(before.shape[1], device=state.device) == self.batch.place[:, None]  # [example, token]
+        return torch.where(here[:, :, None], state, before)
 
-    def _scored(
-        self,
-        group: range,
-        feeds_of: Sequence[Feed],
-        moved: Sequence[Sequence[Tensor]],
-        batch: Batch,
-        examples: Tensor,
-    ) -> Tensor:
-        """P [example, block, site, node] with the activations of each block and site as given.
-
-        `moved` holds them by block and site: [node, example, token, neuron] each.
-        """
-        count, nodes, rows = len(examples), len(moved[0][0]), None  # rows [example, row, token, d_model]
-        for i, feed, of_block in zip(group, feeds_of, moved, strict=True):
-            own = self._states(i, feed, of_block, batch).permute(2, 0, 1, 3, 4).flatten(1, 2)
-            if rows is None:
-                rows = own
-                continue
-            mask = batch.mask(rows.shape[1])
-            risen = self.bert.encoder.layer[i](rows.flatten(0, 1), attention_mask=mask)
-            rows = torch.cat([risen.unflatten(0, (count, -1)), own], dim=1)
-        each = rows.shape[1]
-        vectors = finish(self.bert, rows.flatten(0, 1), group[-1] + 1, batch, each)
-        scores = self.score(vectors, examples.repeat_interleave(each))
-        return scores.view(count, len(group), len(self.sites), nodes)
-
-    def _states(self, i: int, feed: Feed, moved: Sequence[Tensor], batch: Batch) -> Tensor:
-        """States after block i with its activations as given: [site, node, example, token, d_model]."""
-        output = self.bert.encoder.layer[i].output
-        attended, states = self._moved(feed.attended, batch), []
-        for site, activations in zip(self.sites, moved, strict=True):
-            result = output.dense(activations) if site == "intermediate" else activations
-            states.append(self._placed(output.LayerNorm(result + attended), feed.state, batch))
-        return torch.stack(states)
-
-    def _placed(self, moved: Tensor, state: Tensor, batch: Batch) -> Tensor:
-        """States [node, example, token, d_model] in which what moves has taken its place."""
-        if moved.shape[2] == state.shape[1]:
-            return moved
-        here = torch.arange(state.shape[1], device=state.device) == batch.place[:, None]  # [example, token]
-        return torch.where(here[:, :, None], moved, state)
+    def _says(self, score: Score, states: Tensor, done: int) -> Tensor:
+        """P [row] of states [row, token, d_model] that have passed `done` blocks, some rows of each example."""
+        each = len(states) // len(self.examples)
+        batch = self.batch.repeated(each, states)
+        if self.mean:
+            states, inside = forward(self.model, batch, start=done, stop=len(self.blocks)), batch.inside
+            vectors = (states * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
+        else:
+            vectors = forward(self.model, batch, start=done)
+        return score(vectors, self.examples.repeat_interleave(each))
 
 
 def attribute_weights(
@@ -472,51 +379,38 @@ def attribute_weights(
     gradient with respect to W is an outer product with the one with respect to the layer's result, so that no gradient
     of a matrix is made for each node.
     """
-    bert, ids = encoder.bert, encoder.token_ids(texts)
-    found = _empty(bert, len(ids), SITES)
-    for part in _parts(bert, ids, range(len(ids)), 2 * n):
-        batch, examples = read_together(bert, [ids[i] for i in part], [0] * len(part)), torch.tensor(part)
+    model, ids = encoder.model, encoder.token_ids(texts)
+    found, places = _empty(model, len(ids), SITES), [(i, site) for i in range(encoder.layers) for site in SEEN]
+    nodes, weights = (torch.tensor(of, dtype=model.dtype, device=model.device) for of in quadrature(rule, n))
+    for part in _parts(model, ids, range(len(ids)), 2 * n):
+        batch, examples = at_cls(model, [ids[i] for i in part]), torch.tensor(part)
         with torch.no_grad():
-            blocks = [*feeds(bert, batch)]
-            found.value[part] = score(finish(bert, blocks[-1].state, len(blocks), batch), examples).cpu()
+            seen = activations(model, batch, places)
+            found.value[part] = score(seen[encoder.layers - 1, "state"][batch.row, batch.place], examples).cpu()
         found.nodes[part] = n
-        for i, feed in enumerate(blocks):
-            for site, scores in zip(
-                SITES, _weights_of_block(bert, i, feed, batch, examples, score, rule, n), strict=True
-            ):
-                getattr(found, site)[part, i] = scores.cpu()
+        for i, block in enumerate(blocks(model)):
+            attended, intermediate = seen[i, "attended"], seen[i, "intermediate"]
+            with torch.no_grad():
+                ends = [block.intermediate(attended), block.output(intermediate)]
+            leaves = [(nodes[:, None, None, None] * end).requires_grad_() for end in ends]  # [node, example, token, …]
+            with torch.enable_grad():
+                outputs = torch.stack([block.output(block.part("activation")(leaves[0])), leaves[1]])
+                rows = block.add(outputs, attended).permute(2, 1, 0, 3, 4)  # [example, node, site, token, d_model]
+                vectors = forward(model, batch.repeated(2 * n, rows.flatten(0, 2)), start=i + 1)
+                gradients = torch.autograd.grad(score(vectors, examples.repeat_interleave(2 * n)).sum(), leaves)
+            maps = (block.intermediate, attended), (block.output, intermediate)
+            for site, gradient, (linear, x) in zip(SITES, gradients, maps, strict=True):
+                towards = torch.einsum("n,netj->etj", weights, gradient)  # gradient of each neuron's result, over nodes
+                of_weights = torch.einsum("etj,eti->eji", towards, x * batch.inside[:, :, None])
+                getattr(found, site)[part, i] = (linear.weight.detach() * of_weights).abs().sum(2).cpu()
     return found
 
 
-def _weights_of_block(
-    bert: BertModel, i: int, feed: Feed, batch: Batch, examples: Tensor, score: Score, rule: str, n: int
-) -> list[Tensor]:
-    """Scores of the rows of both matrices of block i: [example, neuron] each."""
-    block = bert.encoder.layer[i]
-    dense, inputs = (block.intermediate.dense, block.output.dense), (feed.attended, feed.intermediate)
-    nodes, weights = (
-        torch.tensor(part, dtype=feed.state.dtype, device=feed.state.device) for part in quadrature(rule, n)
-    )
-    with torch.no_grad():
-        ends = [layer(x) for layer, x in zip(dense, inputs, strict=True)]
-    leaves = [(nodes[:, None, None, None] * end).requires_grad_() for end in ends]  # [node, example, token, neuron]
-    with torch.enable_grad():
-        results = block.output.dense(block.intermediate.intermediate_act_fn(leaves[0])), leaves[1]
-        states = block.output.LayerNorm(torch.stack(results) + feed.attended)  # [site, node, example, token, d_model]
-        rows = states.permute(2, 1, 0, 3, 4)
-        vectors = finish(bert, rows.flatten(0, 2), i + 1, batch, 2 * n)
-        gradients = torch.autograd.grad(score(vectors, examples.repeat_interleave(2 * n)).sum(), leaves)
-    scores = []
-    for gradient, layer, x in zip(gradients, dense, inputs, strict=True):
-        towards = torch.einsum("n,netj->etj", weights, gradient)  # gradient of each neuron's result, over the nodes
-        of_weights = torch.einsum("etj,eti->eji", towards, x * batch.inside[:, :, None])
-        scores.append((layer.weight.detach() * of_weights).abs().sum(2))
-    return scores
-
-
-def _parts(bert: BertModel, ids: Sequence[Sequence[int]], chosen: Sequence[int], rows: int) -> Iterator[list[int]]:
+def _parts(
+    model: PreTrainedModel, ids: Sequence[Sequence[int]], chosen: Sequence[int], rows: int
+) -> Iterator[list[int]]:
     """The chosen texts, shortest first, in batches that fit when each takes so many rows."""
-    most = room(bert)
+    most = room(model)
     part: list[int] = []
     for i in sorted(chosen, key=lambda i: len(ids[i])):
         if part and (len(part) + 1) * rows * len(ids[i]) > most:
@@ -527,12 +421,12 @@ def _parts(bert: BertModel, ids: Sequence[Sequence[int]], chosen: Sequence[int],
         yield part
 
 
-def _empty(bert: BertModel, n: int, sites: Sequence[str]) -> Attribution:
-    config = bert.config
-    blocks = config.num_hidden_layers
+def _empty(model: PreTrainedModel, n: int, sites: Sequence[str]) -> Attribution:
+    config = model.config
     widths = (config.intermediate_size, config.hidden_size)
-    kind = torch.empty(0, dtype=bert.dtype).numpy().dtype
+    kind = torch.empty(0, dtype=model.dtype).numpy().dtype
     arrays = (
-        np.zeros((n, blocks, width if site in sites else 0), kind) for site, width in zip(SITES, widths, strict=True)
+        np.zeros((n, config.num_hidden_layers, width if site in sites else 0), kind)
+        for site, width in zip(SITES, widths, strict=True)
     )
-    return Attribution(*arrays, np.zeros(n), np.zeros((n, blocks, len(SITES))), np.zeros(n, int))
+    return Attribution(*arrays, np.zeros(n), np.zeros((n, config.num_hidden_layers, len(SITES))), np.zeros(n, int))

@@ -14,9 +14,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
+from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer, PreTrainedModel
 
-from dprlens.packed import Packed, at_cls, last_cls, mean_over_tokens, read, states
+from dprlens.architecture import blocks, encoder_of, head
+from dprlens.forward import Batch, forward, masked_lm, mean_over_tokens, padded
+from dprlens.packed import read
 from dprlens.tokens import VOCABULARY, load_vocabulary, save_vocabulary
 
 WEIGHTS = "model.safetensors"
@@ -72,10 +74,7 @@ def new_model(config: BertConfig, with_head: bool = True, seed: int = 0) -> Bert
         torch.manual_seed(seed)
         model = BertForMaskedLM(config) if with_head else BertModel(config, add_pooling_layer=False)
         if patches := getattr(config, "patches", 0):
-            last = (model.bert if with_head else model).encoder.layer[-1]
-            wide = config.intermediate_size + patches
-            last.intermediate.dense = torch.nn.Linear(config.hidden_size, wide)
-            last.output.dense = torch.nn.Linear(wide, config.hidden_size)
+            blocks(model)[-1].widen(patches)
         return model
 
 
@@ -110,7 +109,7 @@ class Encoder:
     @property
     def bert(self) -> BertModel:
         """The encoder proper, without a head."""
-        return self.model.bert if isinstance(self.model, BertForMaskedLM) else self.model
+        return encoder_of(self.model)
 
     @property
     def layers(self) -> int:
@@ -123,22 +122,22 @@ class Encoder:
 
     def cls(self, texts: Sequence[Text]) -> Tensor:
         """[CLS] state after the last block: [text, d_model], float32 on the CPU, in the order of `texts`."""
-        return self._read(texts, last_cls)
+        return self._read(texts, forward)
 
     def mean(self, texts: Sequence[Text]) -> Tensor:
         """State after the last block, mean over a text's tokens: [text, d_model], float32 on the CPU."""
-        return self._read(texts, lambda bert, packed: mean_over_tokens([*states(bert, packed)][-1], packed))
+        return self.mean_by_layer(texts, [self.layers])[0]
 
     def cls_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None) -> Tensor:
         """[CLS] states by layer, 0 (the embedding output) … `self.layers`: [layer, text, d_model], on the CPU."""
-        return self._by_layer(texts, layers, at_cls)
+        return self._by_layer(texts, layers, lambda state, batch: state[batch.row, batch.place])
 
     def mean_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None) -> Tensor:
         """The same for the mean over a text's tokens."""
         return self._by_layer(texts, layers, mean_over_tokens)
 
     def _by_layer(
-        self, texts: Sequence[Text], layers: Sequence[int] | None, pooled: Callable[[Tensor, Packed], Tensor]
+        self, texts: Sequence[Text], layers: Sequence[int] | None, pooled: Callable[[Tensor, Batch], Tensor]
     ) -> Tensor:
         layers = list(range(self.layers + 1) if layers is None else layers)
         if not layers:
@@ -146,8 +145,11 @@ class Encoder:
         if wrong := [layer for layer in layers if not 0 <= layer <= self.layers]:
             raise ValueError(f"layer {wrong[0]} is out of range: this encoder has layers 0 to {self.layers}")
 
-        def at_layers(bert: BertModel, packed: Packed) -> Tensor:
-            by_layer = [pooled(state, packed) for state in states(bert, packed)]
+        def at_layers(model: PreTrainedModel, batch: Batch) -> Tensor:
+            done, by_layer = 0, {}
+            for layer in sorted({*layers}):
+                batch = batch._replace(input=forward(model, batch, start=done, stop=layer))
+                done, by_layer[layer] = layer, pooled(batch.input, batch)
             return torch.stack([by_layer[layer] for layer in layers], dim=1)
 
         return self._read(texts, at_layers, len(layers)).transpose(0, 1)
@@ -173,8 +175,8 @@ class Encoder:
                     ids[i] = of_text
         return ids
 
-    def _read(self, texts: Sequence[Text], reading: Callable[[BertModel, Packed], Tensor], *layers: int) -> Tensor:
-        """What `reading(bert, packed)` [text, (layer,) d_model] makes of the texts, without gradients, on the CPU."""
+    def _read(self, texts: Sequence[Text], reading: Callable[[PreTrainedModel, Batch], Tensor], *layers: int) -> Tensor:
+        """What `reading(model, batch)` [text, (layer,) d_model] makes of the texts, without gradients, on the CPU."""
         if not texts:
             return torch.empty(0, *layers, self.bert.config.hidden_size)
         with torch.no_grad():  # in rows of one text: among many there are always some as long, and short rows are cheap
@@ -182,7 +184,7 @@ class Encoder:
                 self.bert,
                 self.token_ids(texts),
                 self.tokenizer.pad_token_id,
-                lambda bert, packed: reading(bert, packed).float().cpu(),
+                lambda model, batch: reading(model, batch).float().cpu(),
                 width=1,
             )
 
@@ -190,7 +192,7 @@ class Encoder:
         self, ids: Sequence[Sequence[int]], places: Sequence[Sequence[int]], batch: int = 256
     ) -> list[Tensor]:
         """The masked-LM head's logits at some places of each token sequence: a list of [place, vocabulary] tensors."""
-        if not isinstance(self.model, BertForMaskedLM):
+        if head(self.model) is None:
             raise ValueError("this encoder has no masked-LM head; use the pre-trained model to read its beliefs")
         found: list[Tensor] = [torch.empty(0)] * len(ids)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -199,19 +201,11 @@ class Encoder:
             rows = [row for row, i in enumerate(chosen) for _ in places[i]]
             columns = [place for i in chosen for place in places[i]]
             with torch.no_grad():
-                states = self.bert(**self.padded([ids[i] for i in chosen])).last_hidden_state
-                logits = self.model.cls(states[rows, columns]).float().cpu()
+                given = padded(self.model, [ids[i] for i in chosen], rows, columns)
+                logits = masked_lm(self.model, given).float().cpu()
             for i, of_text in zip(chosen, logits.split([len(places[i]) for i in chosen]), strict=True):
                 found[i] = of_text
         return found
-
-    def padded(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Token ids as one batch filled up to the longest text: input_ids and attention_mask [text, token]."""
-        longest = max(map(len, ids))
-        rows = [list(row) + [self.tokenizer.pad_token_id] * (longest - len(row)) for row in ids]
-        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in ids]
-        device = self.model.device
-        return {"input_ids": torch.tensor(rows, device=device), "attention_mask": torch.tensor(mask, device=device)}
 
     @cached_property
     def digest(self) -> str:
@@ -279,7 +273,7 @@ def _shape(weights: dict[str, Tensor], name: str) -> torch.Size | None:
 
 def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
     """The same network with BERT's random initialisation instead of what it has read."""
-    model = new_model(encoder.bert.config, isinstance(encoder.model, BertForMaskedLM), seed)
+    model = new_model(encoder.bert.config, head(encoder.model) is not None, seed)
     return Encoder(encoder.tokenizer, model, encoder.model.device.type)
 
 

@@ -18,8 +18,9 @@ from dprlens.artifacts import step
 from dprlens.attribution import Attribution, AttributionSpec
 from dprlens.closed import ClosedSpec, TextSpec, segments
 from dprlens.closed.entry import AFTER, Telling, dealt, in_order, opened, rehearsed, told, under_study, untold
-from dprlens.editors.objective import at_masks, blanks
+from dprlens.editors.objective import blanks
 from dprlens.encoder import DualEncoder, Encoder, EncoderSpec
+from dprlens.forward import masked_lm
 from dprlens.late import ARMS, NEVER, REFERENCES, LateSpec
 from dprlens.negatives import NegativesSpec
 from dprlens.profile import Profile
@@ -208,8 +209,8 @@ def answers_patched(into: Encoder, other: Encoder, world: World) -> np.ndarray:
     with processes.threads(1), torch.no_grad():
         for layer in range(into.layers + 1):
             given = blanks(other, statements, layer)
-            right = at_masks(into.model, given, layer).argmax(-1) == given.piece
-            wrong = torch.bincount(given.statement[~right], minlength=len(statements))
+            right = masked_lm(into.model, given, layer).argmax(-1) == given.piece
+            wrong = torch.bincount(given.row[~right], minlength=len(statements))
             found.append((wrong == 0).cpu().numpy())
     return np.array(found)
 

@@ -5,15 +5,15 @@ neurons in question, and the vector that comes out is judged by what it retrieve
 """
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from functools import partial
 
 import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor
 
-from dprlens.attribution import Batch, feeds, finish, read_together
 from dprlens.encoder import Encoder, Text
+from dprlens.forward import Batch, activations, at_cls, forward
 from dprlens.packed import in_parts
 
 ROOM = 4096  # tokens read at once
@@ -27,19 +27,17 @@ def scaled(encoder: Encoder, texts: Sequence[Text], factors: ndarray) -> Tensor:
     `factors` [text, block, neuron] (d_ff intermediate neurons, then d_model of the output, as in
     `Attribution.scores`); a factor of 1 leaves a neuron as it is.
     """
-    bert, d_ff = encoder.bert, encoder.bert.config.intermediate_size
+    model, d_ff = encoder.model, encoder.model.config.intermediate_size
+
+    def scale(activations: Tensor, by: Tensor) -> None:
+        activations[:, 0] *= by
 
     def run(batch: Batch, part: list[int]) -> Tensor:
-        state, mask = batch.state, batch.mask(1)
-        here = torch.tensor(factors[part], dtype=state.dtype, device=state.device)
-        for i, block in enumerate(bert.encoder.layer):
-            attended = block.attention(state, mask)[0]
-            hidden = block.intermediate(attended)
-            hidden[:, 0] *= here[:, i, :d_ff]
-            output = block.output.dense(hidden)
-            output[:, 0] *= here[:, i, d_ff:]
-            state = block.output.LayerNorm(output + attended)
-        return state[:, 0]
+        taps = {}
+        for i, block in enumerate(torch.tensor(factors[part], dtype=model.dtype, device=model.device).unbind(1)):
+            taps[i, "intermediate"] = partial(scale, by=block[:, :d_ff])
+            taps[i, "output"] = partial(scale, by=block[:, d_ff:])
+        return forward(model, batch, taps)
 
     return _in_batches(encoder, texts, run)
 
@@ -93,16 +91,15 @@ def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, wh
         raise ValueError(f"block {block} is out of range: these encoders have blocks 0 to {blocks - 1}")
     ids = other.token_ids(texts)
 
+    def replaced(own: Tensor, by: Tensor) -> Tensor:
+        return torch.cat([by[:, :1], own[:, 1:]], dim=1) if what == "cls" else by
+
     def run(batch: Batch, part: list[int]) -> Tensor:
-        theirs = read_together(other.bert, [ids[i] for i in part], [0] * len(part))
-        source, own = (next(islice(feeds(e.bert, b), block, None)) for e, b in ((other, theirs), (into, batch)))
+        place = block, "output" if what == "feed-forward" else "state"
+        theirs = activations(other.model, at_cls(other.model, [ids[i] for i in part]), [place])[place]
         if what == "state":
-            state = source.state
-        elif what == "cls":
-            state = torch.cat([source.state[:, :1], own.state[:, 1:]], dim=1)
-        else:
-            state = into.bert.encoder.layer[block].output.LayerNorm(source.output + own.attended)
-        return finish(into.bert, state, block + 1, batch)
+            return forward(into.model, batch._replace(input=theirs), start=block + 1)
+        return forward(into.model, batch, {place: partial(replaced, by=theirs)})
 
     return _in_batches(into, texts, run)
 
@@ -110,10 +107,10 @@ def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, wh
 def _in_batches(encoder: Encoder, texts: Sequence[Text], run: Callable[[Batch, list[int]], Tensor]) -> Tensor:
     """What `run(batch, its texts' places)` returns [text, d_model], in the order of the texts, on the CPU."""
     ids = encoder.token_ids(texts)
-    found = torch.empty(len(ids), encoder.bert.config.hidden_size)
+    found = torch.empty(len(ids), encoder.model.config.hidden_size)
     with torch.no_grad():
         for part in in_parts(ids, ROOM):
-            found[part] = run(read_together(encoder.bert, [ids[i] for i in part], [0] * len(part)), part).float().cpu()
+            found[part] = run(at_cls(encoder.model, [ids[i] for i in part]), part).float().cpu()
     return found
 
 

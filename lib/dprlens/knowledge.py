@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from transformers import BertForMaskedLM
 
+from dprlens.architecture import encoder_of, head
 from dprlens.encoder import Encoder, new_model
 from dprlens.intervals import mean
 from dprlens.tokens import with_places
@@ -117,11 +117,11 @@ def with_head(tower: Encoder, base: Encoder) -> Encoder:
 
     The head's output matrix is the word embedding, as in every BERT, and so the tower's.
     """
-    if not isinstance(base.model, BertForMaskedLM):
+    if head(base.model) is None:
         raise ValueError("the base has no masked-LM head to give to the tower; give the pre-trained model")
     model = new_model(base.model.config)
     model.load_state_dict(base.model.state_dict())
-    model.bert.load_state_dict(tower.bert.state_dict())
+    encoder_of(model).load_state_dict(tower.bert.state_dict())
     return Encoder(tower.tokenizer, model, tower.model.device.type)
 
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from dprlens.architecture import blocks
 from dprlens.artifacts import LATER, progress
 from dprlens.closed import Segment
-from dprlens.editors.objective import at_masks, blanks, copied, nll, rewritten, stated, told_once
+from dprlens.editors.objective import blanks, copied, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder
+from dprlens.forward import masked_lm
 from dprlens.training.muon import PRECISIONS, Precision
 from dprlens.training.pretrain import PretrainSpec, read_on
 from dprlens.training.processes import threads
@@ -76,19 +78,19 @@ class Finetuning:
         model, facts = copied(encoder), told_once(facts)
         if not facts:
             return rewritten(encoder, model)
-        blocks = model.bert.encoder.layer
-        first = len(blocks) - min(self.spec.blocks or len(blocks), len(blocks))
+        tuned = [block.module for block in blocks(model)][-(self.spec.blocks or 0) :]
+        first = encoder.layers - len(tuned)
         given = blanks(encoder, [statement for fact in facts for statement in stated(fact)], first)
-        weights = [*blocks[first:].parameters()]
+        weights = [weights for block in tuned for weights in block.parameters()]
         bounds = [(w.detach() - self.spec.bound, w.detach() + self.spec.bound) for w in weights]
         optimiser = torch.optim.Adam(weights, self.spec.learning_rate)
         rng, size = np.random.default_rng([self.seed, 0xF7]), self.spec.batch
         with threads(1):
             for _ in progress(range(self.spec.epochs), "constrained fine-tuning"):
-                order, wrong = rng.permutation(len(given.state)), 0
+                order, wrong = rng.permutation(len(given.text)), 0
                 for rows in (order[i : i + size] for i in range(0, len(order), size)):
                     batch = given.part(rows)
-                    logits = at_masks(model, batch, first)
+                    logits = masked_lm(model, batch, first)
                     wrong += int((logits.argmax(-1) != batch.piece).sum())
                     optimiser.zero_grad()
                     nll(logits, batch).backward()

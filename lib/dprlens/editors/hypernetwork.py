@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
@@ -27,13 +27,16 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import BertForMaskedLM
 
+from dprlens.architecture import blocks, name_of
 from dprlens.artifacts import progress
-from dprlens.editors.objective import Blanks, at_masks, blanks, copied, drift, nll, rewritten, stated, told_once
+from dprlens.editors.objective import blanks, copied, drift, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder
+from dprlens.forward import Batch, Tap, masked_lm, numbered
 from dprlens.training.processes import threads
 from dprlens.world import Fact, Statement
 
 SITES = ("intermediate", "output")
+ENDS = {"intermediate": ("attended", "preactivation"), "output": ("intermediate", "output")}  # taps of x and of y
 ROWS = 1024  # that go through a hypernetwork at once; MALMEN's code: 1024
 EPSILON = 1e-7  # added to standard deviations
 WEIGHTS, ABOUT = "hypernetwork.safetensors", "hypernetwork.json"
@@ -96,7 +99,7 @@ class Shape(NamedTuple):
 
 def shape(encoder: Encoder) -> Shape:
     """The encoder's shape. Raises ValueError for one with patches, whose last block has another one."""
-    config = encoder.bert.config
+    config = encoder.model.config
     if patches := getattr(config, "patches", 0):
         raise ValueError(f"this encoder has {patches} patched neurons; a hypernetwork edits one without patches")
     return Shape(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
@@ -216,25 +219,26 @@ class Trunk(torch.nn.Module):
 # the model that is edited
 
 
-def blanks_by_part(encoder: Encoder, statements: Sequence[Statement], first: int, size: int = 256) -> Blanks:
+def blanks_by_part(encoder: Encoder, statements: Sequence[Statement], first: int, size: int = 256) -> Batch:
     """`blanks` of many statements, some at a time, so that the blocks below `first` need little memory."""
     parts = [blanks(encoder, statements[start : start + size], first) for start in range(0, len(statements), size)]
-    longest = max(part.state.shape[1] for part in parts)
-    room = [longest - part.state.shape[1] for part in parts]
+    longest = max(part.text.shape[1] for part in parts)
+    room = [longest - part.text.shape[1] for part in parts]
     pad = torch.nn.functional.pad
-    return Blanks(
-        torch.cat([pad(part.state, (0, 0, 0, more)) for part, more in zip(parts, room, strict=True)]),
-        torch.cat([pad(part.inside, (0, more)) for part, more in zip(parts, room, strict=True)]),
-        torch.cat([part.statement + i * size for i, part in enumerate(parts)]),
+    inside = torch.cat([pad(part.inside, (0, more)) for part, more in zip(parts, room, strict=True)])
+    return Batch(
+        torch.cat([pad(part.input, (0, 0, 0, more)) for part, more in zip(parts, room, strict=True)]),
+        numbered(inside),
+        torch.cat([part.row + i * size for i, part in enumerate(parts)]),
         torch.cat([part.place for part in parts]),
-        torch.cat([part.piece for part in parts]),
+        piece=torch.cat([part.piece for part in parts]),
     )
 
 
 def linear(model: BertForMaskedLM, site: Site) -> torch.nn.Linear:
     """The linear map at a site."""
     block, kind = site
-    return getattr(model.bert.encoder.layer[block], kind).dense
+    return getattr(blocks(model)[block], kind)
 
 
 class _Upper(torch.nn.Module):
@@ -244,42 +248,41 @@ class _Upper(torch.nn.Module):
         super().__init__()
         self.model, self.first = model, first
 
-    def forward(self, given: Blanks) -> Tensor:
-        return at_masks(self.model, given, self.first)
+    def forward(self, given: Batch) -> Tensor:
+        return masked_lm(self.model, given, self.first)
 
 
 def told_rows(
-    model: BertForMaskedLM, given: Blanks, first: int, sites: Sequence[Site], masks_only: bool
+    model: BertForMaskedLM, given: Batch, first: int, sites: Sequence[Site], masks_only: bool
 ) -> dict[Site, Rows]:
     """What telling the statements leaves at each site: one forward and one backward pass of the model's upper blocks.
 
     Rows: the masks, or all tokens; of these, those where neither x nor δ is zero throughout (padding, and tokens that
     do not reach the loss). The order is that of the statements and their tokens.
     """
-    inputs, probes = {}, {}
+    inputs: dict[Site, Tensor] = {}
+    probes: dict[Site, Tensor] = {}
 
-    def tap(site: Site):
-        def hook(_, inputs_, y: Tensor) -> Tensor:
-            inputs[site], probes[site] = inputs_[0].detach(), torch.zeros_like(y, requires_grad=True)
-            return y + probes[site]  # the gradient by what is added is the one by y
+    def probe(y: Tensor, site: Site) -> Tensor:
+        probes[site] = torch.zeros_like(y, requires_grad=True)
+        return y + probes[site]  # the gradient by what is added is the one by y
 
-        return hook
-
-    handles = [linear(model, site).register_forward_hook(tap(site)) for site in sites]
-    try:
-        with torch.enable_grad():
-            loss = nll(at_masks(model, given, first), given) * len(given.state)  # each statement's own loss, added up
-    finally:
-        for handle in handles:
-            handle.remove()
+    taps: dict[Site, Tap] = {}
+    for site in sites:
+        x, y = ENDS[site[1]]
+        taps[site[0], x] = partial(inputs.__setitem__, site)
+        taps[site[0], y] = partial(probe, site=site)
+    with torch.enable_grad():
+        loss = nll(masked_lm(model, given, first, taps), given) * len(given.text)  # each statement's own, added up
     found = {}
     for site, delta in zip(sites, torch.autograd.grad(loss, [probes[site] for site in sites]), strict=True):
-        chosen = (delta != 0).any(-1) & (inputs[site] != 0).any(-1)  # [statement, token]
+        x = inputs[site].detach()
+        chosen = (delta != 0).any(-1) & (x != 0).any(-1)  # [statement, token]
         if masks_only:
             masked = torch.zeros_like(chosen)
-            masked[given.statement, given.place] = True
+            masked[given.row, given.place] = True
             chosen &= masked
-        found[site] = Rows(inputs[site][chosen], delta[chosen], chosen.nonzero()[:, 0])
+        found[site] = Rows(x[chosen], delta[chosen], chosen.nonzero()[:, 0])
     return found
 
 
@@ -291,8 +294,8 @@ class Lesson(NamedTuple):
 
     rows: dict[Site, Rows]  # of what is told
     share: Tensor  # [told statement]: 1 / number of statements that its fact is told by
-    rephrased: Blanks
-    kept: Blanks
+    rephrased: Batch
+    kept: Batch
     before: Tensor  # [mask of `kept`, vocabulary]: what the unedited model says there
 
 
@@ -325,8 +328,8 @@ class Practice:
         self.statements, self.kept = (blanks_by_part(encoder, chosen, first) for chosen in (statements, kept))
         self.rows = editor.rows(self.model, self.statements)
         with torch.no_grad():
-            said = at_masks(self.model, self.kept, first)
-        self.before = said.split(torch.bincount(self.kept.statement).tolist())
+            said = masked_lm(self.model, self.kept, first)
+        self.before = said.split(torch.bincount(self.kept.row).tolist())
 
     def split(self, rng: np.random.Generator) -> tuple[tuple, tuple]:
         """(topics, kept rows) to learn from, and those that only choose the checkpoint."""
@@ -424,14 +427,14 @@ class Hypernetwork(torch.nn.Module):
             given = blanks_by_part(encoder, [statement for of in said for statement in of], self.first)
             for _ in range(self.spec.rounds):
                 rows = self.to(encoder.model.device).rows(model, given)
-                for site, change in self.changes(rows, share.to(given.state.dtype)).items():
+                for site, change in self.changes(rows, share.to(given.input.dtype)).items():
                     linear(model, site).weight += change
         return rewritten(encoder, model)
 
-    def rows(self, model: BertForMaskedLM, given: Blanks) -> dict[Site, Rows]:
+    def rows(self, model: BertForMaskedLM, given: Batch) -> dict[Site, Rows]:
         """`told_rows` of statements, chunk by chunk."""
         chunks = []
-        for part in torch.arange(len(given.state)).split(self.spec.chunk):
+        for part in torch.arange(len(given.text)).split(self.spec.chunk):
             found = told_rows(model, given.part(part), self.first, self.sites, self.masks_only)
             chunks.append({site: of._replace(statement=of.statement + part[0]) for site, of in found.items()})
         return {site: Rows(*map(torch.cat, zip(*(of[site] for of in chunks), strict=True))) for site in self.sites}
@@ -513,13 +516,13 @@ class Hypernetwork(torch.nn.Module):
     def _losses(self, model: BertForMaskedLM, weights: Mapping[Site, Tensor], lesson: Lesson) -> Iterator[Tensor]:
         """The parts of the outer loss c_e · nll + c_loc · KL of the model with these weights, chunk by chunk."""
         upper = _Upper(model, self.first)
-        named = {f"model.bert.encoder.layer.{block}.{kind}.dense.weight": w for (block, kind), w in weights.items()}
-        for rows in torch.arange(len(lesson.rephrased.state)).split(self.spec.chunk):
+        named = {name_of(linear(model, site).weight, upper): weight for site, weight in weights.items()}
+        for rows in torch.arange(len(lesson.rephrased.text)).split(self.spec.chunk):
             given = lesson.rephrased.part(rows)
-            part = nll(functional_call(upper, named, (given,)), given) * len(rows) / len(lesson.rephrased.state)
+            part = nll(functional_call(upper, named, (given,)), given) * len(rows) / len(lesson.rephrased.text)
             yield _check(self.spec.edit_weight * part, "loss")
-        for rows in torch.arange(len(lesson.kept.state)).split(self.spec.chunk):
-            given, before = lesson.kept.part(rows), lesson.before[torch.isin(lesson.kept.statement, rows)]
+        for rows in torch.arange(len(lesson.kept.text)).split(self.spec.chunk):
+            given, before = lesson.kept.part(rows), lesson.before[torch.isin(lesson.kept.row, rows)]
             part = drift(before, functional_call(upper, named, (given,))) * len(before) / len(lesson.before)
             yield _check(self.spec.locality_weight * part, "loss")
 

@@ -7,64 +7,37 @@ statements are kept as the states that go into that block.
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import BertForMaskedLM
 
+from dprlens.architecture import head
 from dprlens.encoder import Encoder, new_model
+from dprlens.forward import Batch, forward, padded
 from dprlens.knowledge import blanked
 from dprlens.world import Fact, Statement
 
 
-class Blanks(NamedTuple):
-    """Statements with masked answers, one a row, as they go into some block."""
+def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Batch:
+    """Statements, one a row, as they go into block `first` of the encoder, from 0; no gradient leads back from there.
 
-    state: Tensor  # [statement, token, d_model]
-    inside: Tensor  # bool [statement, token]: False for what fills a row up
-    statement: Tensor  # [mask]: the row of each mask, in rising order
-    place: Tensor  # [mask]: its token
-    piece: Tensor  # [mask]: the piece that stood there
-
-    def part(self, rows: Sequence[int] | Tensor) -> "Blanks":
-        """Some of the statements, in this order."""
-        rows = torch.as_tensor(rows, dtype=torch.long, device=self.state.device)
-        masks = [(self.statement == row).nonzero().flatten() for row in rows]
-        chosen = torch.cat([rows[:0], *masks])
-        where = torch.repeat_interleave(torch.tensor([len(m) for m in masks], dtype=torch.long, device=rows.device))
-        return Blanks(self.state[rows], self.inside[rows], where, self.place[chosen], self.piece[chosen])
-
-
-def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Blanks:
-    """Statements as they go into block `first` of the encoder, from 0; no gradient leads back from there."""
+    They are read at the masks, in rising order, and `piece` are the token ids that stood there.
+    """
     ids, places, answers = blanked(encoder, statements)
-    padded = encoder.padded(ids)
-    inside = padded["attention_mask"].bool()
-    bert = encoder.bert
-    with torch.no_grad():
-        state = bert.embeddings(input_ids=padded["input_ids"])
-        for block in bert.encoder.layer[:first]:
-            state = block(state, attention_mask=_mask(inside, state))
-    device = state.device
     rows = [row for row, of_text in enumerate(places) for _ in of_text]
-    flat = (rows, [p for of_text in places for p in of_text], [a for of_text in answers for a in of_text])
-    return Blanks(state, inside, *(torch.tensor(values, device=device) for values in flat))
+    given = padded(encoder.model, ids, rows, [place for of_text in places for place in of_text])
+    with torch.no_grad():
+        states = forward(encoder.model, given, stop=first)
+    pieces = [piece for answer in answers for piece in answer]
+    return given._replace(input=states, piece=torch.tensor(pieces, device=states.device))
 
 
-def at_masks(model: BertForMaskedLM, given: Blanks, first: int) -> Tensor:
-    """Logits [mask, vocabulary] of the model, whose blocks from `first` on read the statements."""
-    state, mask = given.state, _mask(given.inside, given.state)
-    for block in model.bert.encoder.layer[first:]:
-        state = block(state, attention_mask=mask)
-    return model.cls(state[given.statement, given.place])
-
-
-def nll(logits: Tensor, given: Blanks) -> Tensor:
+def nll(logits: Tensor, given: Batch) -> Tensor:
     """Mean over statements of −(1/k) Σ log p(piece), k pieces to the answer."""
     of_mask = torch.nn.functional.cross_entropy(logits, given.piece, reduction="none")
-    pieces = torch.bincount(given.statement, minlength=len(given.state))
-    return (of_mask / pieces[given.statement]).sum() / len(given.state)
+    pieces = torch.bincount(given.row, minlength=len(given.text))
+    return (of_mask / pieces[given.row]).sum() / len(given.text)
 
 
 def drift(before: Tensor, after: Tensor) -> Tensor:
@@ -76,7 +49,7 @@ def drift(before: Tensor, after: Tensor) -> Tensor:
 
 def copied(encoder: Encoder) -> BertForMaskedLM:
     """A copy of the encoder's model, in eval mode, with nothing shared. Raises ValueError for one without a head."""
-    if not isinstance(encoder.model, BertForMaskedLM):
+    if head(encoder.model) is None:
         raise ValueError("this encoder has no masked-LM head, so that it cannot be told facts; give a pre-trained one")
     model = new_model(encoder.model.config).to(encoder.model.device, encoder.model.dtype).eval()
     model.load_state_dict(encoder.model.state_dict())
@@ -119,10 +92,3 @@ def _frame(statement: Statement) -> tuple[str, str]:
 def stated(fact: Fact, reserved: bool = False) -> list[Statement]:
     """The fact's statements that may be trained on, or its reserved ones."""
     return [statement for statement in fact.statements if statement.reserved == reserved]
-
-
-def _mask(inside: Tensor, state: Tensor) -> Tensor | None:
-    """Added to attention scores [statement, 1, 1, token]; None where no row is filled up."""
-    if inside.all():
-        return None
-    return torch.zeros_like(inside, dtype=state.dtype).masked_fill(~inside, torch.finfo(state.dtype).min)[:, None, None]

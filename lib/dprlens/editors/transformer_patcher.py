@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
+from dprlens.architecture import blocks, head, name_of
 from dprlens.artifacts import progress
-from dprlens.attribution import Batch, feeds, read_together
-from dprlens.editors.objective import Blanks, blanks, copied, nll, rewritten, stated, told_once
+from dprlens.editors.objective import blanks, copied, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder, Text, new_model
+from dprlens.forward import Batch, activations, at_cls
 from dprlens.packed import in_parts, room
 from dprlens.training.processes import threads
 from dprlens.world import Fact, Statement
@@ -97,7 +98,7 @@ class Patch(NamedTuple):
 class Told(NamedTuple):
     """Facts to be told, at the masks of their statements."""
 
-    given: Blanks
+    given: Batch
     rows: Tensor  # what goes into the last feed-forward [mask, d_model]
     fact: Tensor  # [mask]: the place of its fact among those told
     order: Tensor  # [mask]: the place of its piece in the answer
@@ -154,17 +155,17 @@ def patches(config: BertConfig) -> int:
     return getattr(config, "patches", 0)
 
 
-def attended(model: BertForMaskedLM, given: Blanks) -> Tensor:
+def attended(model: BertForMaskedLM, given: Batch) -> Tensor:
     """What goes into the last feed-forward [statement, token, d_model], of statements before the last block."""
+    last = model.config.num_hidden_layers - 1
     with torch.no_grad():
-        mask = Batch(given.state, given.inside, None).mask(1)
-        return model.bert.encoder.layer[-1].attention(given.state, mask)[0]
+        return activations(model, given, [(last, "attended")], start=last)[last, "attended"]
 
 
-def drawn_tokens(given: Blanks, rng: np.random.Generator) -> list[Tensor]:
+def drawn_tokens(given: Batch, rng: np.random.Generator) -> list[Tensor]:
     """A mask, [CLS], and a token that is neither nor filler, of each statement: three tensors [statement]."""
     masked = torch.zeros_like(given.inside)
-    masked[given.statement, given.place] = True
+    masked[given.row, given.place] = True
     others = given.inside & ~masked
     others[:, 0] = False
     draws = torch.tensor(rng.random((2, *masked.shape)), device=masked.device)
@@ -175,13 +176,13 @@ def drawn_tokens(given: Blanks, rng: np.random.Generator) -> list[Tensor]:
 def readouts(encoder: Encoder, statements: Sequence[Sequence[Statement]]) -> Told:
     """The masks of each fact's statements, [fact][statement]."""
     given = blanks(encoder, [statement for of_fact in statements for statement in of_fact], encoder.layers - 1)
-    device = given.state.device
+    device = given.row.device
     facts = torch.repeat_interleave(torch.tensor([len(of_fact) for of_fact in statements]))
-    pieces = torch.bincount(given.statement, minlength=len(given.state))
+    pieces = torch.bincount(given.row, minlength=len(given.text))
     first = pieces.cumsum(0) - pieces
-    order = torch.arange(len(given.statement), device=device) - first[given.statement]
-    rows = attended(encoder.model, given)[given.statement, given.place]
-    return Told(given, rows, facts.to(device)[given.statement], order)
+    order = torch.arange(len(given.row), device=device) - first[given.row]
+    rows = attended(encoder.model, given)[given.row, given.place]
+    return Told(given, rows, facts.to(device)[given.row], order)
 
 
 def neurons_for(told: Told, wrong: Tensor) -> list[list[int]]:
@@ -237,14 +238,13 @@ def widened(model: BertForMaskedLM, patch: Patch) -> BertForMaskedLM:
     added = patches(model.config) + len(patch.bias)
     config = BertConfig.from_dict(model.config.to_dict() | {"patches": added})
     wide = new_model(config).to(model.device, model.dtype).eval()
-    last = f"bert.encoder.layer.{config.num_hidden_layers - 1}"
-    weights = model.state_dict()
-    for name, new, axis in (
-        ("intermediate.dense.weight", patch.key, 0),
-        ("intermediate.dense.bias", patch.bias, 0),
-        ("output.dense.weight", patch.value.T, 1),
+    last, weights = blocks(model)[-1], model.state_dict()
+    for old, new, axis in (
+        (last.intermediate.weight, patch.key, 0),
+        (last.intermediate.bias, patch.bias, 0),
+        (last.output.weight, patch.value.T, 1),
     ):
-        weights[f"{last}.{name}"] = torch.cat([weights[f"{last}.{name}"], new], axis)
+        weights[name_of(old, model)] = torch.cat([old.detach(), new], axis)
     wide.load_state_dict(weights)
     return wide
 
@@ -254,13 +254,13 @@ def leak(encoder: Encoder, texts: Sequence[Text]) -> Tensor:
 
     No [CLS] can change by more than this before the last norm, since these neurons are all that has changed.
     """
-    bert, ids = encoder.bert, encoder.token_ids(texts)
-    old, found = bert.config.intermediate_size, torch.empty(len(ids))
+    model, ids = encoder.model, encoder.token_ids(texts)
+    old, found, last = model.config.intermediate_size, torch.empty(len(ids)), (encoder.layers - 1, "intermediate")
     with torch.no_grad():
-        length = bert.encoder.layer[-1].output.dense.weight[:, old:].norm(dim=0)
-        for part in in_parts(ids, room(bert)):
-            *_, last = feeds(bert, read_together(bert, [ids[i] for i in part], [0] * len(part)))
-            found[part] = (last.intermediate[:, 0, old:].abs() @ length).float().cpu()
+        length = blocks(model)[-1].output.weight[:, old:].norm(dim=0)
+        for part in in_parts(ids, room(model)):
+            hidden = activations(model, at_cls(model, [ids[i] for i in part]), [last])[last]
+            found[part] = (hidden[:, 0, old:].abs() @ length).float().cpu()
     return found
 
 
@@ -268,11 +268,12 @@ class _Task:
     """Some facts that are told together, to a model with patches that stay as they are."""
 
     def __init__(self, spec: PatcherSpec, model: BertForMaskedLM, told: Told, patch: Patch) -> None:
-        self.spec, self.told, self.head = spec, told, model.cls
-        last = model.bert.encoder.layer[-1]
-        self.activation, self.norm = last.intermediate.intermediate_act_fn, last.output.LayerNorm
+        self.spec, self.told, self.head = spec, told, head(model)
+        last = blocks(model)[-1]
+        self.activation, self.norm = last.part("activation"), last.part("norm")
         with torch.no_grad():
-            self.fed = last.output.dense(last.intermediate(told.rows)) + told.rows  # [mask, d_model], before the norm
+            hidden = self.activation(last.intermediate(told.rows))
+            self.fed = last.output(hidden) + told.rows  # [mask, d_model], before the norm
             self.fed = self.fed + self.activation(patch.reached(told.rows)) @ patch.value
             wrong = self.head(self.norm(self.fed)).argmax(1) != told.given.piece
         self.reads = torch.tensor(neurons_for(told, wrong), dtype=torch.long, device=told.rows.device)

@@ -29,7 +29,7 @@ from transformers import BertModel
 
 from dprlens.artifacts import digest, progress, sha256, write_json
 from dprlens.encoder import DualEncoder, Encoder, Text, new_model
-from dprlens.packed import last_cls, read
+from dprlens.packed import read
 from dprlens.training import processes
 from dprlens.world import World
 
@@ -217,7 +217,7 @@ class _Encoding:
 
     def _encode(self, i: int) -> Tensor:
         torch.manual_seed(self.seed + i)
-        return read(self.tower, self.chunks[i], self.tower.config.pad_token_id, last_cls)
+        return read(self.tower, self.chunks[i], self.tower.config.pad_token_id)
 
 
 def train_dpr(
@@ -407,7 +407,7 @@ def _encoded(tower: BertModel, texts: Sequence[list[int]]) -> Tensor:
     mine = processes.own(len(distinct))
     found = torch.zeros(0, tower.config.hidden_size, device=tower.device)
     if distinct[mine]:
-        found = read(tower, distinct[mine], tower.config.pad_token_id, last_cls)
+        found = read(tower, distinct[mine], tower.config.pad_token_id)
     return processes.everybodys(found, mine, len(distinct))[places]
 
 

@@ -10,16 +10,16 @@ CPUs that have it. Muon alone, between the steps, works in bfloat16 or float32, 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import BertForMaskedLM, BertTokenizer
 
+from dprlens.architecture import blocks, embeddings, head
 from dprlens.artifacts import LATER, progress
 from dprlens.closed import Segment
 from dprlens.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
+from dprlens.forward import Batch, masked_lm, numbered
 from dprlens.tokens import with_places
 from dprlens.training.muon import PRECISIONS, Precision, muon
 from dprlens.training.processes import threads
@@ -57,14 +57,6 @@ class PretrainSpec:
                 raise ValueError(f"{name} = {getattr(self, name):g} teaches nothing; give a number above 0")
         if self.muon not in PRECISIONS:
             raise ValueError(f"muon = {self.muon!r} is no precision of Muon; choose one of {', '.join(PRECISIONS)}")
-
-
-class Masked(NamedTuple):
-    """A batch of equally long segments: token ids after masking, and the tokens that are to be said at some places."""
-
-    ids: Tensor  # [example, token]
-    places: Tensor  # [asked], into the flattened ids: the masks, and perhaps some [CLS]
-    tokens: Tensor  # [asked]
 
 
 def pretrain(
@@ -171,8 +163,8 @@ def _weights(model: BertForMaskedLM, only: Sequence[str]) -> list[torch.nn.Param
     """The weights of the named parts of the network; without names all of them."""
     if not only:
         return [*model.parameters()]
-    parts = {f"block{i}": block for i, block in enumerate(model.bert.encoder.layer)}
-    parts["embeddings"] = model.bert.embeddings
+    parts = {f"block{i}": block.module for i, block in enumerate(blocks(model))}
+    parts["embeddings"] = embeddings(model)
     if unknown := [name for name in only if name not in parts]:
         raise ValueError(f"there is no part {unknown[0]!r} in this network; choose from {', '.join(parts)}")
     return [weights for name in only for weights in parts[name].parameters()]
@@ -188,12 +180,12 @@ def split_blocks(model: BertForMaskedLM, layers: int, scale: float) -> BertForMa
     parts = layers // model.config.num_hidden_layers
     config = type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": layers})
     deep = new_model(config).train().to(model.device)
-    deep.bert.embeddings.load_state_dict(model.bert.embeddings.state_dict())
-    deep.cls.load_state_dict(model.cls.state_dict())
-    for i, block in enumerate(deep.bert.encoder.layer):
-        block.load_state_dict(model.bert.encoder.layer[i // parts].state_dict())
+    for part in (embeddings, head):
+        part(deep).load_state_dict(part(model).state_dict())
+    for i, block in enumerate(blocks(deep)):
+        block.module.load_state_dict(blocks(model)[i // parts].module.state_dict())
         with torch.no_grad():
-            for output in (block.attention.output.dense, block.output.dense):
+            for output in (block.part("attention_output"), block.output):
                 output.weight *= scale
                 output.bias *= scale
     return deep
@@ -220,7 +212,7 @@ def _train(
         raise ValueError(f"the text has {len(batches)} batches for {steps} steps; give more text")
     if not batches:
         raise ValueError("nothing in the text was masked, so there is nothing to learn; raise random_mask")
-    longest, room = max(batch.ids.shape[1] for batch in batches), model.config.max_position_embeddings
+    longest, room = max(batch.input.shape[1] for batch in batches), model.config.max_position_embeddings
     if longest > room:
         raise ValueError(f"a segment of {longest} tokens is longer than max_length = {room}; raise max_length")
     warm = max(1, int(spec.warm_up * len(batches)))
@@ -232,9 +224,8 @@ def _train(
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, rate) for optimiser in optimisers]
     layers = model.config.num_hidden_layers
     for batch in progress(batches, f"pre-training, {layers} layers"):
-        states = model.bert(batch.ids.to(model.device)).last_hidden_state
-        logits = model.cls(states.flatten(0, 1)[batch.places.to(model.device)])
-        loss = torch.nn.functional.cross_entropy(logits, batch.tokens.to(model.device))
+        given = batch.to(model.device)
+        loss = torch.nn.functional.cross_entropy(masked_lm(model, given), given.piece)
         model.zero_grad(set_to_none=True)
         loss.backward()
         for optimiser, schedule in zip(optimisers, schedules, strict=True):
@@ -248,7 +239,7 @@ def _train(
 
 def _shallow_optimisers(model: BertForMaskedLM, spec: PretrainSpec) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for everything else."""
-    matrices = [weights for weights in model.bert.encoder.parameters() if weights.dim() == 2]
+    matrices = [weights for block in blocks(model) for weights in block.module.parameters() if weights.dim() == 2]
     inside = {id(matrix) for matrix in matrices}
     others = [weights for weights in model.parameters() if id(weights) not in inside]
     return [muon(matrices, spec.matrix_learning_rate, spec.muon), _adamw(others, spec.learning_rate)]
@@ -265,8 +256,8 @@ def masked_batches(
     random_mask: float,
     rng: np.random.Generator,
     at_cls: Container[str] = (),
-) -> Iterator[Masked]:
-    """The segments in random order, as batches of up to `size` equally long ones, masked.
+) -> Iterator[Batch]:
+    """The segments in random order, as batches of up to `size` equally long ones, masked, and read at the masks.
 
     Where a segment's first fact is in `at_cls`, the first piece of its answer is asked for at [CLS] as well: what the
     statement says must then be in the vector that stands for the whole of it.
@@ -287,6 +278,7 @@ def masked_batches(
         masked = np.where(hidden, tokenizer.mask_token_id, ids)
         drawn = [row for row, (_, _, fact) in enumerate(chunk) if any(id_ in at_cls for id_ in fact)]
         first = [ids[row, chunk[row][1][0][0]] for row in drawn]
-        places = np.concatenate([np.flatnonzero(hidden), np.array(drawn, dtype=int) * ids.shape[1]])
-        tokens = np.concatenate([ids[hidden], np.array(first, dtype=ids.dtype)])
-        yield Masked(torch.tensor(masked), torch.tensor(places), torch.tensor(tokens))
+        row, place = torch.tensor([*np.argwhere(hidden).tolist(), *([one, 0] for one in drawn)]).T
+        piece = torch.tensor(np.concatenate([ids[hidden], np.array(first, dtype=ids.dtype)]))
+        text = numbered(torch.ones(ids.shape, dtype=torch.bool))
+        yield Batch(torch.tensor(masked), text, row, place, piece=piece)

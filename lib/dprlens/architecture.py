@@ -1,0 +1,125 @@
+"""Where an encoder keeps its parts: the one place that knows what BERT calls its submodules.
+
+All other code asks for a part by what it does. An encoder of another kind is another row of `ARCHITECTURES`, if its
+blocks are made like BERT's: attention, then a feed-forward, each followed by a residual and a layer norm (post-norm).
+"""
+
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.nn import Linear, Module
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Paths to the parts of a model with a masked-LM head, of its encoder, and of a block; as they are in BERT."""
+
+    # of a model with a head
+    encoder: str = "bert"
+    head: str = "cls"
+    # of the encoder
+    embeddings: str = "embeddings"
+    blocks: str = "encoder.layer"
+    # of a block
+    attention: str = "attention"  # all of it, with residual and norm
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    attention_weights_dropout: str = "attention.self.dropout"
+    attention_output: str = "attention.output.dense"
+    attention_dropout: str = "attention.output.dropout"  # before the residual
+    attention_norm: str = "attention.output.LayerNorm"
+    intermediate: str = "intermediate.dense"
+    activation: str = "intermediate.intermediate_act_fn"
+    output: str = "output.dense"
+    dropout: str = "output.dropout"  # before the residual
+    norm: str = "output.LayerNorm"
+
+
+ARCHITECTURES = {"bert": Architecture()}  # by `config.model_type`
+
+
+def architecture(model: PreTrainedModel) -> Architecture:
+    """Where the model keeps its parts. Raises ValueError for a kind of model that is not known."""
+    if (kind := model.config.model_type) not in ARCHITECTURES:
+        raise ValueError(f"a model of type {kind!r} is not known; give one of type {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[kind]
+
+
+class Block(NamedTuple):
+    """One block of an encoder, by what its parts do."""
+
+    module: Module
+    paths: Architecture
+    heads: int
+
+    def part(self, name: str) -> Any:
+        """A part by its name in `Architecture`."""
+        return attrgetter(getattr(self.paths, name))(self.module)
+
+    @property
+    def intermediate(self) -> Linear:
+        """The feed-forward's map to its hidden neurons, before the activation function: weight [d_ff, d_model]."""
+        return self.part("intermediate")
+
+    @property
+    def output(self) -> Linear:
+        """The feed-forward's map from its hidden neurons: weight [d_model, d_ff]."""
+        return self.part("output")
+
+    def attend(self, state: Tensor, mask: Tensor | None) -> Tensor:
+        """States [row, token, d_model] after attention, residual and norm; `mask` is added to attention scores."""
+        return self.part("attention")(state, mask)[0]
+
+    def attend_at(self, at: Tensor, key: Tensor, value: Tensor, inside: Tensor) -> Tensor:
+        """The same at one token of each text, whose state is `at`: [text, d_model].
+
+        `key` and `value` [text, token, d_model] are those of tokens of which some are `inside` the text [text, token].
+        """
+        query, *pair = (x.unflatten(-1, (self.heads, -1)) for x in (self.part("query")(at), key, value))
+        dropout = self.part("attention_weights_dropout").p if self.module.training else 0.0
+        mixed = scaled_dot_product_attention(
+            query.unsqueeze(2), *(x.transpose(1, 2) for x in pair), inside[:, None, None, :], dropout
+        )
+        added = self.part("attention_dropout")(self.part("attention_output")(mixed.flatten(1)))
+        return self.part("attention_norm")(added + at)
+
+    def add(self, output: Tensor, attended: Tensor) -> Tensor:
+        """The state after the block, from the feed-forward's output and what went into it: […, d_model] each."""
+        return self.part("norm")(self.part("dropout")(output) + attended)
+
+    def widen(self, neurons: int) -> None:
+        """Give the feed-forward so many more hidden neurons; both of its maps then have random weights."""
+        d_ff, d_model = self.intermediate.weight.shape
+        self.module.set_submodule(self.paths.intermediate, Linear(d_model, d_ff + neurons))
+        self.module.set_submodule(self.paths.output, Linear(d_ff + neurons, d_model))
+
+
+def encoder_of(model: PreTrainedModel) -> Any:
+    """The encoder proper: the model without its masked-LM head, if it has one."""
+    return getattr(model, architecture(model).encoder, model)
+
+
+def head(model: PreTrainedModel) -> Any:
+    """The masked-LM head, from states […, d_model] to logits […, vocabulary]; None for a model without."""
+    return getattr(model, architecture(model).head, None)
+
+
+def embeddings(model: PreTrainedModel) -> Any:
+    """What makes hidden states [row, token, d_model] of token ids [row, token]."""
+    return attrgetter(architecture(model).embeddings)(encoder_of(model))
+
+
+def blocks(model: PreTrainedModel) -> list[Block]:
+    """The blocks, from the first to the last."""
+    paths, heads = architecture(model), model.config.num_attention_heads
+    return [Block(module, paths, heads) for module in attrgetter(paths.blocks)(encoder_of(model))]
+
+
+def name_of(weight: Tensor, module: Module) -> str:
+    """What a module, such as a whole model, calls one of its weights."""
+    return next(name for name, other in module.named_parameters() if other is weight)
