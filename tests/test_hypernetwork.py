@@ -201,11 +201,11 @@ def test_a_batch_tells_some_statements_of_a_fact_and_asks_for_others(lessons, pr
     left = [whole.delta[whole.statement == i].flatten().tolist() for i in range(len(fact_of))]  # by each statement
     drawn = [left.index(part.delta[part.statement == i].flatten().tolist()) for i in range(len(lesson.share))]
     known = lessons.statements
-    pieces = [(known.state[i].flatten().tolist(), known.piece[known.statement == i].tolist()) for i in range(len(left))]
+    pieces = [(known.input[i].flatten().tolist(), known.piece[known.row == i].tolist()) for i in range(len(left))]
     given = lesson.rephrased
     asked = [
         pieces.index((state.flatten().tolist(), given.piece[given.row == i].tolist()))
-        for i, state in enumerate(given.state)
+        for i, state in enumerate(given.input)
     ]
     assert not set(drawn) & set(asked)
     assert {fact_of[i] for i in drawn} == {fact_of[i] for i in asked}
@@ -213,7 +213,7 @@ def test_a_batch_tells_some_statements_of_a_fact_and_asks_for_others(lessons, pr
     assert len(about) == len({fact_of[i] for i in drawn}) == min(6, len(topics))  # no two objects of one topic
     assert len(drawn) == 2 * len(about)
     assert lesson.share.tolist() == [0.5] * len(drawn)
-    assert len(lesson.kept.state) == 8
+    assert len(lesson.kept.input) == 8
     assert len(lesson.before) == len(lesson.kept.place)
 
 
@@ -233,7 +233,7 @@ def test_validation_is_apart(lessons):
 
 
 def test_reserved_statements_are_never_used(lessons, practice):
-    assert len(lessons.statements.state) == sum(not s.reserved for fact in practice for s in fact.statements)
+    assert len(lessons.statements.input) == sum(not s.reserved for fact in practice for s in fact.statements)
 
 
 def test_practice_that_cannot_be_split_is_refused(toy, practice, kept, refused):
@@ -375,7 +375,7 @@ def test_the_global_generator_is_left_alone(method, spec, toy, practice, kept):
 @BOTH
 def test_answers_of_several_pieces_can_be_told(method, spec, editors, toy, world):  # noqa: ARG001
     long = [f for f in world.facts if f.relation == "founder"][:3]
-    counts = torch.bincount(blanks(toy, [statement for fact in long for statement in stated(fact)], 0).statement)
+    counts = torch.bincount(blanks(toy, [statement for fact in long for statement in stated(fact)], 0).row)
     assert counts.max() > 1
     assert editors[method].edit(toy, long).digest != toy.digest
 

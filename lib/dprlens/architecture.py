@@ -11,21 +11,17 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.nn import Linear, Module
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import PreTrainedModel
+from transformers import BertPreTrainedModel, PreTrainedModel
 
 
 @dataclass(frozen=True)
 class Architecture:
     """Paths to the parts of a model with a masked-LM head, of its encoder, and of a block; as they are in BERT."""
 
-    # of a model with a head
-    encoder: str = "bert"
-    head: str = "cls"
-    # of the encoder
-    embeddings: str = "embeddings"
+    head: str = "cls"  # of a model that has one
+    embeddings: str = "embeddings"  # of the encoder
     blocks: str = "encoder.layer"
-    # of a block
-    attention: str = "attention"  # all of it, with residual and norm
+    attention: str = "attention"  # of a block, with residual and norm
     query: str = "attention.self.query"
     key: str = "attention.self.key"
     value: str = "attention.self.value"
@@ -40,14 +36,16 @@ class Architecture:
     norm: str = "output.LayerNorm"
 
 
-ARCHITECTURES = {"bert": Architecture()}  # by `config.model_type`
+ARCHITECTURES: dict[type[PreTrainedModel], Architecture] = {BertPreTrainedModel: Architecture()}
 
 
 def architecture(model: PreTrainedModel) -> Architecture:
     """Where the model keeps its parts. Raises ValueError for a kind of model that is not known."""
-    if (kind := model.config.model_type) not in ARCHITECTURES:
-        raise ValueError(f"a model of type {kind!r} is not known; give one of type {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[kind]
+    for kind, known in ARCHITECTURES.items():
+        if isinstance(model, kind):
+            return known
+    names = ", ".join(kind.__name__ for kind in ARCHITECTURES)
+    raise ValueError(f"the architecture of a {type(model).__name__} is not known; give a model of {names}")
 
 
 class Block(NamedTuple):
@@ -101,7 +99,7 @@ class Block(NamedTuple):
 
 def encoder_of(model: PreTrainedModel) -> Any:
     """The encoder proper: the model without its masked-LM head, if it has one."""
-    return getattr(model, architecture(model).encoder, model)
+    return model.base_model
 
 
 def head(model: PreTrainedModel) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dprlens.forward import Batch, forward
+from dprlens.forward import Batch
 
 WIDTH = 96  # tokens in a row, if no text is longer: wider rows waste time in attention, narrower ones in padding
 AT_ONCE, AT_ONCE_ELSEWHERE = 2048, 2**18  # tokens, on a CPU, whose cache more do not fit, and on a GPU
@@ -63,13 +63,12 @@ def read(
     model: PreTrainedModel,
     texts: Sequence[Sequence[int]],
     pad: int,
-    reading: Callable[[PreTrainedModel, Batch], Tensor] = forward,
+    reading: Callable[[PreTrainedModel, Batch], Tensor],
     width: int = WIDTH,
 ) -> Tensor:
     """What `reading(model, batch)` [text, …] makes of texts [text][token], in their order, part by part.
 
-    By default the states at [CLS] after the last block: [text, d_model]. Raises ValueError if there is no text: nobody
-    knows then what `reading` would return.
+    Raises ValueError if there is no text: nobody knows then what `reading` would return.
     """
     if not texts:
         raise ValueError("no text is given; give one or more")

@@ -29,6 +29,7 @@ from transformers import BertModel
 
 from dprlens.artifacts import digest, progress, sha256, write_json
 from dprlens.encoder import DualEncoder, Encoder, Text, new_model
+from dprlens.forward import forward
 from dprlens.packed import read
 from dprlens.training import processes
 from dprlens.world import World
@@ -217,7 +218,7 @@ class _Encoding:
 
     def _encode(self, i: int) -> Tensor:
         torch.manual_seed(self.seed + i)
-        return read(self.tower, self.chunks[i], self.tower.config.pad_token_id)
+        return read(self.tower, self.chunks[i], self.tower.config.pad_token_id, forward)
 
 
 def train_dpr(
@@ -407,7 +408,7 @@ def _encoded(tower: BertModel, texts: Sequence[list[int]]) -> Tensor:
     mine = processes.own(len(distinct))
     found = torch.zeros(0, tower.config.hidden_size, device=tower.device)
     if distinct[mine]:
-        found = read(tower, distinct[mine], tower.config.pad_token_id)
+        found = read(tower, distinct[mine], tower.config.pad_token_id, forward)
     return processes.everybodys(found, mine, len(distinct))[places]
 
 
