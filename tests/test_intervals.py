@@ -63,7 +63,7 @@ def test_an_estimate_reads_as_value_interval_and_n():
 
 def test_nothing_reads_as_minus_nothing():
     assert str(Estimate(-0.001, -0.3, -0.0, 5)) == "0.00 [−0.30, 0.00], n = 5"
-    assert str(Estimate(-0.01, -0.02, -0.003, 5)) == "−0.010 [−0.020, −0.003], n = 5"  # which leaves out 0, and shows it
+    assert str(Estimate(-0.01, -0.02, -0.003, 5)) == "−0.010 [−0.020, −0.003], n = 5"  # 0 is left out
     assert str(Estimate(0.01, 0.0004, 0.02, 5)) == "0.0100 [0.0004, 0.0200], n = 5"
     assert f"{Estimate(-0.001, -0.02, 0.004, 5):.1%}" == "−0.1% [−2.0%, 0.4%], n = 5"
 
