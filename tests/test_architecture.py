@@ -19,7 +19,7 @@ def test_parts_are_those_of_bert(has_head):
     block, layer = blocks(model)[1], bert.encoder.layer[1]
     assert block.intermediate is layer.intermediate.dense
     assert block.output is layer.output.dense
-    assert block.part("attention_output") is layer.attention.output.dense
+    assert block.attention_output is layer.attention.output.dense
 
 
 def test_a_weight_has_the_name_that_the_model_gives_it():

@@ -25,8 +25,7 @@ from dprlens.attribution import (
     quadrature,
 )
 from dprlens.encoder import Encoder
-from dprlens.forward import activations
-from dprlens.forward import at_cls as read_at_cls
+from dprlens.forward import activations, padded
 from dprlens.tokens import make_tokenizer, vocabulary
 
 BLOCKS, D_MODEL, D_FF = 4, 32, 64
@@ -285,7 +284,7 @@ def test_what_is_linear_is_exact_by_any_rule(rule, nodes):
     ids = encoder.token_ids(TEXTS[:2])
     with torch.no_grad():
         hidden, output = ((BLOCKS - 1, site) for site in SITES)
-        seen = activations(encoder.model, read_at_cls(encoder.model, ids), [hidden, output])
+        seen = activations(encoder.model, padded(encoder.model, ids), [hidden, output])
         expected = seen[hidden][:, 0] * (last.dense.weight.T @ coefficients)
         np.testing.assert_allclose(found.intermediate[:, -1], expected.numpy(), atol=1e-12)
         np.testing.assert_allclose(found.output[:, -1], (seen[output][:, 0] * coefficients).numpy(), atol=1e-12)

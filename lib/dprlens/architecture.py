@@ -29,9 +29,9 @@ class Architecture:
     attention_output: str = "attention.output.dense"
     attention_dropout: str = "attention.output.dropout"  # before the residual
     attention_norm: str = "attention.output.LayerNorm"
-    intermediate: str = "intermediate.dense"
+    intermediate: str = "intermediate.dense"  # of the feed-forward, weight [d_ff, d_model]
     activation: str = "intermediate.intermediate_act_fn"
-    output: str = "output.dense"
+    output: str = "output.dense"  # weight [d_model, d_ff]
     dropout: str = "output.dropout"  # before the residual
     norm: str = "output.LayerNorm"
 
@@ -49,46 +49,35 @@ def architecture(model: PreTrainedModel) -> Architecture:
 
 
 class Block(NamedTuple):
-    """One block of an encoder, by what its parts do."""
+    """One block of an encoder; its parts are attributes, by their names in `Architecture`: `block.output.weight`."""
 
     module: Module
     paths: Architecture
     heads: int
 
-    def part(self, name: str) -> Any:
-        """A part by its name in `Architecture`."""
+    def __getattr__(self, name: str) -> Any:
         return attrgetter(getattr(self.paths, name))(self.module)
-
-    @property
-    def intermediate(self) -> Linear:
-        """The feed-forward's map to its hidden neurons, before the activation function: weight [d_ff, d_model]."""
-        return self.part("intermediate")
-
-    @property
-    def output(self) -> Linear:
-        """The feed-forward's map from its hidden neurons: weight [d_model, d_ff]."""
-        return self.part("output")
 
     def attend(self, state: Tensor, mask: Tensor | None) -> Tensor:
         """States [row, token, d_model] after attention, residual and norm; `mask` is added to attention scores."""
-        return self.part("attention")(state, mask)[0]
+        return self.attention(state, mask)[0]
 
     def attend_at(self, at: Tensor, key: Tensor, value: Tensor, inside: Tensor) -> Tensor:
         """The same at one token of each text, whose state is `at`: [text, d_model].
 
         `key` and `value` [text, token, d_model] are those of tokens of which some are `inside` the text [text, token].
         """
-        query, *pair = (x.unflatten(-1, (self.heads, -1)) for x in (self.part("query")(at), key, value))
-        dropout = self.part("attention_weights_dropout").p if self.module.training else 0.0
+        query, *pair = (x.unflatten(-1, (self.heads, -1)) for x in (self.query(at), key, value))
+        dropout = self.attention_weights_dropout.p if self.module.training else 0.0
         mixed = scaled_dot_product_attention(
             query.unsqueeze(2), *(x.transpose(1, 2) for x in pair), inside[:, None, None, :], dropout
         )
-        added = self.part("attention_dropout")(self.part("attention_output")(mixed.flatten(1)))
-        return self.part("attention_norm")(added + at)
+        added = self.attention_dropout(self.attention_output(mixed.flatten(1)))
+        return self.attention_norm(added + at)
 
     def add(self, output: Tensor, attended: Tensor) -> Tensor:
         """The state after the block, from the feed-forward's output and what went into it: […, d_model] each."""
-        return self.part("norm")(self.part("dropout")(output) + attended)
+        return self.norm(self.dropout(output) + attended)
 
     def widen(self, neurons: int) -> None:
         """Give the feed-forward so many more hidden neurons; both of its maps then have random weights."""

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from dprlens.architecture import blocks, head
 from dprlens.encoder import Encoder, Text
-from dprlens.forward import Batch, activations, at_cls, forward, padded
+from dprlens.forward import Batch, activations, forward, padded
 from dprlens.packed import room
 
 SITES = ("intermediate", "output")
@@ -261,7 +261,7 @@ def attribute_at(
     left, n, before = list(range(len(ids))), spec.nodes, np.full(len(ids), np.inf)
     while left:
         for part in _parts(model, ids, left, len(sites) * n):
-            batch = padded(model, [ids[i] for i in part], range(len(part)), [places[i] for i in part])
+            batch = padded(model, [ids[i] for i in part], [places[i] for i in part])
             paths = _Paths(model, spec, mean, batch, torch.tensor(part))
             for array, values in zip(found, paths.attributions(score, sites, n), strict=True):
                 array[part] = values
@@ -383,7 +383,7 @@ def attribute_weights(
     found, places = _empty(model, len(ids), SITES), [(i, site) for i in range(encoder.layers) for site in SEEN]
     nodes, weights = (torch.tensor(of, dtype=model.dtype, device=model.device) for of in quadrature(rule, n))
     for part in _parts(model, ids, range(len(ids)), 2 * n):
-        batch, examples = at_cls(model, [ids[i] for i in part]), torch.tensor(part)
+        batch, examples = padded(model, [ids[i] for i in part]), torch.tensor(part)
         with torch.no_grad():
             seen = activations(model, batch, places)
             found.value[part] = score(seen[encoder.layers - 1, "state"][batch.row, batch.place], examples).cpu()
@@ -394,7 +394,7 @@ def attribute_weights(
                 ends = [block.intermediate(attended), block.output(intermediate)]
             leaves = [(nodes[:, None, None, None] * end).requires_grad_() for end in ends]  # [node, example, token, …]
             with torch.enable_grad():
-                outputs = torch.stack([block.output(block.part("activation")(leaves[0])), leaves[1]])
+                outputs = torch.stack([block.output(block.activation(leaves[0])), leaves[1]])
                 rows = block.add(outputs, attended).permute(2, 1, 0, 3, 4)  # [example, node, site, token, d_model]
                 vectors = forward(model, batch.repeated(2 * n, rows.flatten(0, 2)), start=i + 1)
                 gradients = torch.autograd.grad(score(vectors, examples.repeat_interleave(2 * n)).sum(), leaves)

@@ -201,7 +201,7 @@ class Encoder:
             rows = [row for row, i in enumerate(chosen) for _ in places[i]]
             columns = [place for i in chosen for place in places[i]]
             with torch.no_grad():
-                given = padded(self.model, [ids[i] for i in chosen], rows, columns)
+                given = padded(self.model, [ids[i] for i in chosen], columns, rows)
                 logits = masked_lm(self.model, given).float().cpu()
             for i, of_text in zip(chosen, logits.split([len(places[i]) for i in chosen]), strict=True):
                 found[i] = of_text

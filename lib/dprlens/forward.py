@@ -78,24 +78,27 @@ def numbered(inside: Tensor) -> Tensor:
     return torch.where(inside, torch.arange(len(inside), device=inside.device)[:, None], -1)
 
 
-def padded(model: PreTrainedModel, ids: Sequence[Sequence[int]], row: Sequence[int], place: Sequence[int]) -> Batch:
-    """Texts [text][token] as one row each, filled up to the longest, read at some places of some rows [read]."""
+def padded(
+    model: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    place: Sequence[int] | None = None,
+    row: Sequence[int] | None = None,
+) -> Batch:
+    """Texts [text][token] as one row each, filled up to the longest.
+
+    They are read at a place each, or at some places of some rows [read]; by default at [CLS], their first token.
+    """
     longest, pad = max(map(len, ids)), model.config.pad_token_id or 0
     rows = torch.tensor([[*text, *[pad] * (longest - len(text))] for text in ids])
     inside = torch.arange(longest) < torch.tensor(list(map(len, ids)))[:, None]
-    where = (torch.tensor(of_read, dtype=torch.long) for of_read in (row, place))
-    return Batch(rows, numbered(inside), *where).to(model.device)
-
-
-def at_cls(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Batch:
-    """Texts [text][token] as one padded row each, read at [CLS], their first token."""
-    return padded(model, ids, range(len(ids)), [0] * len(ids))
+    read = (range(len(ids)) if row is None else row), ([0] * len(ids) if place is None else place)
+    return Batch(rows, numbered(inside), *map(torch.LongTensor, map(list, read))).to(model.device)
 
 
 def forward(
     model: PreTrainedModel, batch: Batch, taps: Taps | None = None, start: int = 0, stop: int | None = None
 ) -> Tensor:
-    """What is read of each text after the last block: [text, d_model], in the order of the texts.
+    """What is read of each text after the last block: [text, d_model]; each text is read once.
 
     With `stop`: the states that go into that block, at all tokens: [row, token, d_model]; at the number of blocks they
     are those after the last one. `batch.input` holds token ids, or the states that go into block `start`. Raises
@@ -164,14 +167,14 @@ def _whole(block: Block, state: Tensor, mask: Tensor | None, taps: Mapping[str, 
 
     attended = tapped("attended", block.attend(state, mask))
     inside = tapped("preactivation", block.intermediate(attended))
-    inside = tapped("intermediate", block.part("activation")(inside))
+    inside = tapped("intermediate", block.activation(inside))
     inside = tapped("output", block.output(inside))
     return tapped("state", block.add(inside, attended))
 
 
 def _at_places(block: Block, state: Tensor, batch: Batch) -> Tensor:
     """The state after a block at the one token of each text that is read: [text, d_model]."""
-    key, value = (block.part(name)(state) for name in ("key", "value"))
+    key, value = (project(state) for project in (block.key, block.value))
     inside = batch.inside
     if batch.position is not None:  # bring each text's tokens together: [text, token, …]
         first = batch.place - batch.position[batch.row, batch.place]
@@ -182,4 +185,4 @@ def _at_places(block: Block, state: Tensor, batch: Batch) -> Tensor:
         key, value = (of_row[batch.row[:, None], column] for of_row in (key, value))
     at = state[batch.row, batch.place]
     attended = block.attend_at(at, key, value, inside)
-    return block.add(block.output(block.part("activation")(block.intermediate(attended))), attended)
+    return block.add(block.output(block.activation(block.intermediate(attended))), attended)

@@ -13,7 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from dprlens.encoder import Encoder, Text
-from dprlens.forward import Batch, activations, at_cls, forward
+from dprlens.forward import Batch, activations, forward, padded
 from dprlens.packed import in_parts
 
 ROOM = 4096  # tokens read at once
@@ -96,7 +96,7 @@ def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, wh
 
     def run(batch: Batch, part: list[int]) -> Tensor:
         place = block, "output" if what == "feed-forward" else "state"
-        theirs = activations(other.model, at_cls(other.model, [ids[i] for i in part]), [place])[place]
+        theirs = activations(other.model, padded(other.model, [ids[i] for i in part]), [place])[place]
         if what == "state":
             return forward(into.model, batch._replace(input=theirs), start=block + 1)
         return forward(into.model, batch, {place: partial(replaced, by=theirs)})
@@ -110,7 +110,7 @@ def _in_batches(encoder: Encoder, texts: Sequence[Text], run: Callable[[Batch, l
     found = torch.empty(len(ids), encoder.model.config.hidden_size)
     with torch.no_grad():
         for part in in_parts(ids, ROOM):
-            found[part] = run(at_cls(encoder.model, [ids[i] for i in part]), part).float().cpu()
+            found[part] = run(padded(encoder.model, [ids[i] for i in part]), part).float().cpu()
     return found
 
 

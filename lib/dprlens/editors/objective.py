@@ -26,7 +26,7 @@ def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Bat
     """
     ids, places, answers = blanked(encoder, statements)
     rows = [row for row, of_text in enumerate(places) for _ in of_text]
-    given = padded(encoder.model, ids, rows, [place for of_text in places for place in of_text])
+    given = padded(encoder.model, ids, [place for of_text in places for place in of_text], rows)
     with torch.no_grad():
         states = forward(encoder.model, given, stop=first)
     pieces = [piece for answer in answers for piece in answer]

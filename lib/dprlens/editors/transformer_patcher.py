@@ -25,7 +25,7 @@ from dprlens.architecture import blocks, head, name_of
 from dprlens.artifacts import progress
 from dprlens.editors.objective import blanks, copied, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder, Text, new_model
-from dprlens.forward import Batch, activations, at_cls
+from dprlens.forward import Batch, activations, padded
 from dprlens.packed import in_parts, room
 from dprlens.training.processes import threads
 from dprlens.world import Fact, Statement
@@ -259,7 +259,7 @@ def leak(encoder: Encoder, texts: Sequence[Text]) -> Tensor:
     with torch.no_grad():
         length = blocks(model)[-1].output.weight[:, old:].norm(dim=0)
         for part in in_parts(ids, room(model)):
-            hidden = activations(model, at_cls(model, [ids[i] for i in part]), [last])[last]
+            hidden = activations(model, padded(model, [ids[i] for i in part]), [last])[last]
             found[part] = (hidden[:, 0, old:].abs() @ length).float().cpu()
     return found
 
@@ -270,7 +270,7 @@ class _Task:
     def __init__(self, spec: PatcherSpec, model: BertForMaskedLM, told: Told, patch: Patch) -> None:
         self.spec, self.told, self.head = spec, told, head(model)
         last = blocks(model)[-1]
-        self.activation, self.norm = last.part("activation"), last.part("norm")
+        self.activation, self.norm = last.activation, last.norm
         with torch.no_grad():
             hidden = self.activation(last.intermediate(told.rows))
             self.fed = last.output(hidden) + told.rows  # [mask, d_model], before the norm

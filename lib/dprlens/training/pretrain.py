@@ -185,7 +185,7 @@ def split_blocks(model: BertForMaskedLM, layers: int, scale: float) -> BertForMa
     for i, block in enumerate(blocks(deep)):
         block.module.load_state_dict(blocks(model)[i // parts].module.state_dict())
         with torch.no_grad():
-            for output in (block.part("attention_output"), block.output):
+            for output in (block.attention_output, block.output):
                 output.weight *= scale
                 output.bias *= scale
     return deep
