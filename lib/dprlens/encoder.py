@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -146,10 +146,14 @@ class Encoder:
             raise ValueError(f"layer {wrong[0]} is out of range: this encoder has layers 0 to {self.layers}")
 
         def at_layers(model: PreTrainedModel, batch: Batch) -> Tensor:
-            done, by_layer = 0, {}
-            for layer in sorted({*layers}):
-                batch = batch._replace(input=forward(model, batch, start=done, stop=layer))
-                done, by_layer[layer] = layer, pooled(batch.input, batch)
+            embedded = batch._replace(input=forward(model, batch, stop=0))
+            by_layer = {0: pooled(embedded.input, batch)}
+
+            def keep(state: Tensor, layer: int) -> None:
+                by_layer[layer] = pooled(state, batch)
+
+            taps = {(layer - 1, "state"): partial(keep, layer=layer) for layer in layers if layer}
+            forward(model, embedded, taps, stop=max(layers))
             return torch.stack([by_layer[layer] for layer in layers], dim=1)
 
         return self._read(texts, at_layers, len(layers)).transpose(0, 1)
