@@ -32,10 +32,15 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
+
+from dprlens.parallel import refuse_to_make, threads
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PACKAGED = Path(__file__).parent / "shipped"  # artifacts that come with the package
 LIBRARIES = ("torch", "transformers", "numpy")  # their versions are part of every key
@@ -93,9 +98,11 @@ class Cache:
             if meta is not None:
                 emit("step", name=name, state="shipped", seconds=0.0)
                 return Artifact(shipped, meta, fresh=False)
+            refuse_to_make(name)
             if damage:
                 self.notice(f"{name}: of what came with the package, {damage}; making it")
         if meta is None:
+            refuse_to_make(name)
             with self._locked(folder.name, name):
                 meta, damage = _verify(folder, identity)  # another run may have made it while this one waited
                 if meta is None:
@@ -336,53 +343,100 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def step(version: int, libraries: Sequence[str] = (), on_device: bool = True) -> Callable:
+class Task:
+    """Base of frozen dataclasses of arguments that belong together.
+
+    A step's key holds their fields as if each were an argument of its own, so that tasks can be formed without making
+    anything anew.
+    """
+
+
+def spread(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Arguments by name, those of a `Task` one by one. Raises TypeError if two have the same name."""
+    found: dict[str, object] = {}
+    for name, value in arguments.items():
+        own = vars_of(value) if isinstance(value, Task) else {name: value}
+        if twice := found.keys() & own.keys():
+            raise TypeError(f"the argument {min(twice)!r} is given twice, by name and in a task; rename one of them")
+        found |= own
+    return found
+
+
+def vars_of(task: Task) -> dict[str, object]:
+    """The fields of a task, by name."""
+    return {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+
+
+class Step(Generic[P, R]):
+    """A function whose results are kept, made by `step`."""
+
+    def __init__(self, function: Callable[P, R], version: int, libraries: tuple[str, ...], options: "Options") -> None:
+        functools.update_wrapper(self, function)  # pickled, it is a name in its module, as the function would be
+        self.function, self.version, self.libraries, self.options = function, version, libraries, options
+        self.signature = inspect.signature(function)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__
+
+    @property
+    def on_device(self) -> bool:
+        return self.options.on_device
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        save, load = _storage(typing.get_type_hints(self.function).get("return"), self.__name__)
+        unfinished = default_root() / ".unfinished"
+
+        def make(folder: Path) -> None:
+            own = {"checkpoint": unfinished / folder.name.removeprefix(".tmp-")}
+            limited = contextlib.nullcontext() if self.options.threads is None else threads(self.options.threads)
+            with limited:
+                made = self.function(*args, **kwargs, **(own if "checkpoint" in self.signature.parameters else {}))
+            save(made, folder)
+
+        artifact = default_cache().get(
+            self.__name__, self.version, self.arguments(*args, **kwargs), make, self._basis()
+        )
+        shutil.rmtree(unfinished / artifact.folder.name, ignore_errors=True)
+        return load(artifact.folder)
+
+    def record(self, *args: P.args, **kwargs: P.kwargs) -> dict | None:
+        """The meta data of the artifact, such as the seconds that it took; None if it is not there."""
+        return default_cache().look(self.__name__, self.version, self.arguments(*args, **kwargs), self._basis())
+
+    def arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, object]:
+        """What the key holds: all arguments by name, defaults included, tasks spread."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return spread({name: value for name, value in bound.arguments.items() if name != "checkpoint"})
+
+    def _basis(self) -> Basis:
+        return Basis(self.libraries, device() if self.on_device else "cpu")
+
+
+class Options(NamedTuple):
+    """How a step is computed."""
+
+    on_device: bool  # False: it has no network, and its result is the same on every kind of device
+    threads: int | None  # None: as many as the caller has
+
+
+def step(
+    version: int, libraries: Sequence[str] = (), on_device: bool = True, threads: int | None = None
+) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Decorator: `f(…) -> T` is computed once per name, version and bound arguments, defaults included.
 
     `libraries` are those, beside `LIBRARIES`, whose versions may change the result; `on_device` is False for a step
-    without a network, whose result is the same on every kind of device.
+    without a network, whose result is the same on every kind of device; with `threads` it computes with so many.
 
     T is dict (kept as JSON), numpy.ndarray, dict[str, numpy.ndarray] or a NamedTuple of them (.npy), pandas.DataFrame
     (JSON with its types), or has `save(self, folder)` and a class method `load(folder)`. What the call returns was read
     back from the disk, the first time too, so that no run sees a value that a later one would not.
 
     A function with a parameter `checkpoint: Path | None = None` is handed a folder of its own, which outlives a killed
-    run, to go on from; it is no part of the key and is removed when the step is done. `f.record(…)` is the artifact's
-    meta data, such as the seconds that it took, or None if it is not there.
+    run, to go on from; it is no part of the key and is removed when the step is done. Inside `parallel.only_cached`
+    nothing is made: a result that is not there is `parallel.Missing`.
     """
-
-    def decorate(function: Callable) -> Callable:
-        signature = inspect.signature(function)
-
-        def arguments(args: tuple, kwargs: Mapping) -> dict:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            return {name: value for name, value in bound.arguments.items() if name != "checkpoint"}
-
-        def basis() -> Basis:
-            return Basis(cached.libraries, device() if on_device else "cpu")
-
-        @functools.wraps(function)
-        def cached(*args, **kwargs):
-            save, load = _storage(typing.get_type_hints(function).get("return"), function.__name__)
-
-            unfinished = default_root() / ".unfinished"
-
-            def make(folder: Path) -> None:
-                own = {"checkpoint": unfinished / folder.name.removeprefix(".tmp-")}
-                save(function(*args, **kwargs, **(own if "checkpoint" in signature.parameters else {})), folder)
-
-            artifact = default_cache().get(function.__name__, version, arguments(args, kwargs), make, basis())
-            shutil.rmtree(unfinished / artifact.folder.name, ignore_errors=True)
-            return load(artifact.folder)
-
-        def record(*args, **kwargs) -> dict | None:
-            return default_cache().look(function.__name__, version, arguments(args, kwargs), basis())
-
-        cached.record, cached.libraries, cached.on_device = record, tuple(libraries), on_device
-        return cached
-
-    return decorate
+    return lambda function: Step(function, version, tuple(libraries), Options(on_device, threads))
 
 
 def _storage(kind: type, name: str) -> tuple[Callable, Callable]:

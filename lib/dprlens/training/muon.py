@@ -75,27 +75,25 @@ def bfloat16_is_quick() -> bool:
     return torch.cuda.is_available() or any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
-def in_quick_precision(needed: Callable[[dict], bool] = lambda _: True) -> Callable:
+def in_quick_precision(needed: Callable[[dict[str, object]], bool] = lambda _: True) -> Callable:
     """Decorator of a cached step that trains with Muon: the one place where a machine has a say in its precision.
 
-    An argument with a field `muon` (a spec) that asks for bfloat16 is asked for float32 instead if bfloat16 is slow
-    here and no artifact of the step is there as it was asked for. `needed(arguments)` says whether Muon would run at
-    all; `arguments` are by name, with their defaults. What then comes back is a sibling of the network on record, its
-    key says so, and the reader is told (`artifacts.sibling`).
+    An argument (or a task's field) with a field `muon`, a spec, that asks for bfloat16 is asked for float32 instead if
+    bfloat16 is slow here and no artifact of the step is there as it was asked for. `needed(arguments)` says whether
+    Muon would run at all; `arguments` are by name, as the key has them (`artifacts.Step.arguments`). What then comes
+    back is a sibling of the network on record, its key says so, and the reader is told (`artifacts.sibling`).
     """
 
-    def decorate(step: Callable) -> Callable:
-        signature = inspect.signature(step)
-
+    def decorate(step: Step) -> Callable:
         def in_float32(*args, **kwargs) -> dict | None:
             """The arguments in float32, by name; None to take them as they came."""
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            asked = bound.arguments
-            slow = {name: value for name, value in asked.items() if getattr(value, "muon", None) == "bfloat16"}
+            asked = step.arguments(*args, **kwargs)
+            slow = any(_in_bfloat16(value) for value in asked.values())
             if not slow or bfloat16_is_quick() or step.record(*args, **kwargs) is not None or not needed(asked):
                 return None
-            return asked | {name: replace(value, muon="float32") for name, value in slow.items()}
+            bound = step.signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return {name: _to_float32(value) for name, value in bound.arguments.items()}
 
         @functools.wraps(step)
         def cached(*args, **kwargs):
@@ -112,3 +110,14 @@ def in_quick_precision(needed: Callable[[dict], bool] = lambda _: True) -> Calla
         return cached
 
     return decorate
+
+
+def _in_bfloat16(value: object) -> bool:
+    return getattr(value, "muon", None) == "bfloat16"
+
+
+def _to_float32(value: object) -> object:
+    """A spec that asks for bfloat16, alone or in a task, in float32; anything else as it is."""
+    if isinstance(value, Task):
+        return replace(value, **{name: _to_float32(field) for name, field in vars_of(value).items()})
+    return replace(value, muon="float32") if _in_bfloat16(value) else value

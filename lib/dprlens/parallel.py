@@ -1,0 +1,133 @@
+"""Threads, processes, and work that is done side by side.
+
+`run` is the one way to do several things at once: a cached step for several arguments, or a chain of such steps. What
+the cache has is read; what is missing is made in processes of one thread each, and then read.
+"""
+
+import contextlib
+import contextvars
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
+
+import psutil
+import threadpoolctl
+
+SLOW_IMPORTS = ["torch", "transformers.models.bert.modeling_bert", "pandas", "scipy.stats", "sklearn.linear_model"]
+
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
+
+_only_reading = contextvars.ContextVar("only_reading", default=False)
+
+
+class Missing(LookupError):
+    """A result is not in the cache, and inside `only_cached` nothing is made."""
+
+
+@contextlib.contextmanager
+def only_cached() -> Iterator[None]:
+    """In here a cached step whose result is missing raises `Missing` instead of making it."""
+    before = _only_reading.set(True)
+    try:
+        yield
+    finally:
+        _only_reading.reset(before)
+
+
+def refuse_to_make(name: str) -> None:
+    """Raises `Missing`, with the step's name, inside `only_cached`."""
+    if _only_reading.get():
+        raise Missing(name)
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Torch, BLAS and OpenMP compute with n threads in here, and with as many as before afterwards."""
+    import torch  # here, since who only reads what is there does without it
+
+    before = torch.get_num_threads()
+    with threadpoolctl.threadpool_limits(n):
+        torch.set_num_threads(n)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def pool(n: int | None = None) -> ProcessPoolExecutor:
+    """Up to n (None: one a core) processes of one thread each, which several calls of `run` can share.
+
+    The first of a process take some seconds to start. They end with `shutdown`, or with the process that made them,
+    however that ends.
+    """
+    # not forked from here: a copy of a process in which torch has threads can hang. A server imports once what takes
+    # seconds, and workers are forked from it; it never computes
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(SLOW_IMPORTS)
+    return ProcessPoolExecutor(n or os.cpu_count() or 1, context, _begin, (os.getpid(), dict(os.environ)))
+
+
+def run(
+    work: Callable[..., Result],
+    calls: Mapping[Key, Mapping[str, object]],
+    workers: ProcessPoolExecutor | None = None,
+) -> dict[Key, Result]:
+    """{key: work(**call)}: a cached step, or a chain of them, for several arguments, in the order of the calls.
+
+    What is in the cache is read here. Several that lack something are made side by side, in `workers` or in a pool for
+    this call alone, where a chain goes on without waiting for the others; their results come back through the cache.
+    What the first of them raises is raised here.
+    """
+    found: dict[Key, Result] = {}
+    missing = []
+    for key, call in calls.items():
+        try:
+            with only_cached():
+                found[key] = work(**call)
+        except Missing:
+            missing.append(key)
+    if len(missing) > 1:
+        cores = min(len(missing), os.cpu_count() or 1)
+        with contextlib.nullcontext(workers) if workers else pool(cores) as at_work:
+            _finish([at_work.submit(_make, work, calls[key]) for key in missing])
+    if missing:
+        with threads(1):
+            found |= {key: work(**calls[key]) for key in missing}
+    return {key: found[key] for key in calls}
+
+
+def _finish(made: list[Future]) -> None:
+    try:
+        for future in made:
+            future.result()
+    except BaseException:
+        for future in made:
+            future.cancel()  # what waits is not begun; what runs is finished and kept
+        raise
+
+
+def _begin(user: int, environment: dict[str, str]) -> None:
+    import torch
+
+    os.environ.clear()  # the server still has what was set when it started
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(user)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1)
+        os._exit(1)  # who had the pool was killed and could not say so
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _make(work: Callable, call: Mapping[str, object]) -> None:
+    work(**call)  # its result stays in the cache
