@@ -355,7 +355,7 @@ def spread(arguments: Mapping[str, object]) -> dict[str, object]:
     """Arguments by name, those of a `Task` one by one. Raises TypeError if two have the same name."""
     found: dict[str, object] = {}
     for name, value in arguments.items():
-        own = vars_of(value) if isinstance(value, Task) else {name: value}
+        own = spread(vars_of(value)) if isinstance(value, Task) else {name: value}
         if twice := found.keys() & own.keys():
             raise TypeError(f"the argument {min(twice)!r} is given twice, by name and in a task; rename one of them")
         found |= own

@@ -100,9 +100,9 @@ def _run(root: Path, options: argparse.Namespace) -> None:
 
 def _train(_: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
-    from dprlens import profile, steps  # they import torch, which the other commands do without
+    from dprlens import profile, setup  # they import torch, which the other commands do without
 
-    steps.dpr_in_group(profile.get_profile(options.profile), options.seed)
+    setup.train_in_group(setup.Setup(profile.get_profile(options.profile), options.seed))
 
 
 def _doctor(_: Path, options: argparse.Namespace) -> int:
@@ -123,10 +123,10 @@ def _real(name: str, options: argparse.Namespace) -> int:
 
 def _encode(_: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
-    from dprlens import profile, steps
+    from dprlens import profile, ranking, setup
 
     try:
-        done = steps.encode_in_group(profile.get_profile(options.profile), options.seed)
+        done = ranking.encode_in_group(setup.Setup(profile.get_profile(options.profile), options.seed))
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
     print(f"{done.made} of {len(done.shards)} shards were made, {done.missing} are still to be made by other processes")
@@ -134,11 +134,11 @@ def _encode(_: Path, options: argparse.Namespace) -> None:
 
 def _trec(root: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
-    from dprlens import profile, steps
+    from dprlens import profile, ranking, setup
 
     folder = options.out or root / "_build" / options.profile / "trec"
     try:
-        steps.write_trec(profile.get_profile(options.profile), options.seed, folder)
+        ranking.write_trec(setup.Setup(profile.get_profile(options.profile), options.seed), folder)
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
     print(f"wrote {folder / 'dpr.run'} and {folder / 'gold.qrels'}")

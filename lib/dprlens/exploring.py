@@ -15,15 +15,15 @@ import pandas as pd
 import torch
 from numpy import ndarray
 
-from dprlens import attribution, editing, interventions, knowledge, neurons, steps
+from dprlens import attribution, editing, interventions, knowledge, neurons
 from dprlens.artifacts import step
 from dprlens.attribution import Attribution, AttributionSpec
 from dprlens.effects import label
 from dprlens.encoder import DualEncoder, Encoder
 from dprlens.neurons import SampleSpec
-from dprlens.profile import Profile
-from dprlens.retrieval import TOKEN, Index, Ranking
-from dprlens.training import processes
+from dprlens.ranking import passage_texts
+from dprlens.retrieval import TOKEN, FlatIndex, Ranking
+from dprlens.setup import Setup
 from dprlens.world import Fact, Question, Statement, World
 
 POOL = 20_000  # passages that are searched at most: with BERT-base on a GPU, a minute's encoding for a model
@@ -32,11 +32,10 @@ TRIED = 200  # test questions, to find one that shows a difference
 PRETRAINED, DPR = "BERT, pre-trained", "DPR"
 
 
-@step(version=1)
+@step(version=1, threads=1)
 def pool_vectors(dual: DualEncoder, world: World, places: Sequence[int]) -> ndarray:
     """Vectors of the passages at these places [place, d_model]."""
-    with processes.threads(1):
-        return dual.passages(steps.texts_of(world, "passage", places)).numpy()
+    return dual.passages(passage_texts(world, places)).numpy()
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Model:
     places: ndarray  # int [place]: the passages that it searches
 
     @cached_property
-    def index(self) -> Index:
-        return Index(pool_vectors(self.dual, self.world, self.places.tolist()))
+    def index(self) -> FlatIndex:
+        return FlatIndex(pool_vectors(self.dual, self.world, self.places.tolist()))
 
     def ranked(self, vector: ndarray) -> Ranking:
         """All places of the pool, best first, for a question's vector [d_model]: [place], as places in the world."""
@@ -90,22 +89,18 @@ class Ground:
         return list(dict.fromkeys(question.text for question in asked))[:n]
 
 
-def ground(chosen: Profile, seed: int) -> Ground:
+def ground(setup: Setup) -> Ground:
     """The world and the models of a profile: pre-trained BERT, DPR, and the edited models that are in the cache."""
-    world = steps.world_of(chosen, seed)
-    base = steps.base_of(chosen, world, seed)
-    negatives = steps.mined_negatives(world, chosen.negatives)
-    places = pool(world, negatives, POOL, seed)
-    start = DualEncoder(base, base)
-    dpr = steps.dpr(start, world, chosen.negatives, chosen.dpr, seed).dual
-    edits = editing.on_record(chosen, "added", seed)
-    models = {PRETRAINED: (start, base), DPR: (dpr, base)}
-    models |= {f"DPR, {label(arm)}": (dual, edits.encoders[arm]) for arm, dual in edits.duals.items()}
+    chosen, world, base = setup.profile, setup.world, setup.base
+    places = pool(world, setup.negatives, POOL, setup.seed)
+    edits = editing.on_record(setup, "added")
+    models = {PRETRAINED: (setup.start, base), DPR: (setup.dpr, base)}
+    models |= {f"DPR, {label(arm)}": (model.dual, model.encoder) for arm, model in edits.models.items()}
     return Ground(
         world,
         {name: Model(*pair, world, places) for name, pair in models.items()},
         edits.told,
-        negatives,
+        setup.negatives,
         replace(chosen.attribution, most_nodes=chosen.attribution.nodes),  # once is quick; the gap says how good it is
         chosen.sample,
     )
@@ -233,7 +228,7 @@ class Asked:
     @cached_property
     def similarity(self) -> dict[str, dict[int, float]]:
         """Cosine of the question with the right passage ("right") and, on average, the hard ones ("hard"), by layer."""
-        dual, texts = self.model.dual, steps.texts_of(self.ground.world, "passage", [self.right, *self.hard])
+        dual, texts = self.model.dual, passage_texts(self.ground.world, [self.right, *self.hard])
         by_layer = {"cls": Encoder.cls_by_layer, "mean": Encoder.mean_by_layer}[dual.pooling]
         asked, shown = by_layer(dual.query, [self.text]), by_layer(dual.passage, texts)
         cosines = torch.nn.functional.cosine_similarity(asked, shown, dim=2).tolist()
@@ -258,7 +253,7 @@ class Asked:
             )
         others = [place for place in self.found.passages[: sample.candidates].tolist() if place != self.right]
         candidates = [self.right, *others][: sample.candidates]
-        vectors = dual.passages(steps.texts_of(self.ground.world, "passage", candidates))
+        vectors = dual.passages(passage_texts(self.ground.world, candidates))
         products = (dual.questions([self.text]) @ vectors.T).numpy()
         says = attribution.choice(vectors[None], attribution.matched_temperature(products, sample.entropy))
         return attribution.attribute(dual.query, [self.text], says, self.ground.spec, pooling=dual.pooling)

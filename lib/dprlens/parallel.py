@@ -73,33 +73,27 @@ def pool(n: int | None = None) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(n or os.cpu_count() or 1, context, _begin, (os.getpid(), dict(os.environ)))
 
 
-def run(
-    work: Callable[..., Result],
-    calls: Mapping[Key, Mapping[str, object]],
-    workers: ProcessPoolExecutor | None = None,
-) -> dict[Key, Result]:
-    """{key: work(**call)}: a cached step, or a chain of them, for several arguments, in the order of the calls.
+def run(calls: Mapping[Key, Callable[[], Result]], workers: ProcessPoolExecutor | None = None) -> dict[Key, Result]:
+    """{key: call()}: results of cached steps, or of chains of them, in the order of the calls.
 
-    What is in the cache is read here. Several that lack something are made side by side, in `workers` or in a pool for
-    this call alone, where a chain goes on without waiting for the others; their results come back through the cache.
-    What the first of them raises is raised here.
+    A call is a `functools.partial` of a step or of a module's function, so that another process can be given it. What
+    is in the cache is read here. Several calls that lack something are made side by side, in `workers` or in a pool for
+    this call of `run` alone, where a chain goes on without waiting for the others; their results come back through the
+    cache. What the first of them raises is raised here.
     """
-    found: dict[Key, Result] = {}
-    missing = []
+    results: dict[Key, Result] = {}
     for key, call in calls.items():
-        try:
-            with only_cached():
-                found[key] = work(**call)
-        except Missing:
-            missing.append(key)
+        with contextlib.suppress(Missing), only_cached():
+            results[key] = call()
+    missing = {key: call for key, call in calls.items() if key not in results}
     if len(missing) > 1:
         cores = min(len(missing), os.cpu_count() or 1)
         with contextlib.nullcontext(workers) if workers else pool(cores) as at_work:
-            _finish([at_work.submit(_make, work, calls[key]) for key in missing])
+            _finish([at_work.submit(_make, call) for call in missing.values()])
     if missing:
         with threads(1):
-            found |= {key: work(**calls[key]) for key in missing}
-    return {key: found[key] for key in calls}
+            results |= {key: call() for key, call in missing.items()}
+    return {key: results[key] for key in calls}
 
 
 def _finish(made: list[Future]) -> None:
@@ -129,5 +123,5 @@ def _begin(user: int, environment: dict[str, str]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _make(work: Callable, call: Mapping[str, object]) -> None:
-    work(**call)  # its result stays in the cache
+def _make(call: Callable[[], object]) -> None:
+    call()  # its result stays in the cache

@@ -1,39 +1,89 @@
-"""PLACEHOLDER"""
+"""Passages ranked for questions by an encoder pair's dot products, in memory or in shards on the disk.
 
-@step(version=1, libraries=("faiss-cpu",))
-def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
-    """The k best passages (all, if there are fewer) for every question of the world, in their order there."""
-    questions, k = [question.text for question in world.questions], min(k, len(world.passages))
-    with processes.threads(1):
-        if not isinstance(world.passages, Store):
-            return Retriever(dual, world.passages).search(questions, k)
-        return search(vectors(dual, world).shards, dual.questions(questions).numpy(), k)
+`Index` is the one place that knows where the vectors are. The cached steps that rank with it, and what the commands
+`encode` and `trec` do.
 
+Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
+"""
 
-@step(version=1, libraries=("faiss-cpu",))
-def answered(dual: DualEncoder, world: World, questions: Sequence[natural.OpenQuestion], k: int) -> np.ndarray:
-    """Place of the first passage with an answer, by DPR's measure, to questions of no gold passage [question].
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
-    k where none of the first k has one.
-    """
-    with processes.threads(1):
-        queries = dual.questions([question.text for question in questions]).numpy()
-        ranking = search(vectors(dual, world).shards, queries, k)
-    return answer_places(ranking, [question.answers for question in questions], world.passages)
+import numpy as np
+import torch
+from numpy import ndarray
 
-
-def checked(chosen: Profile, world: World, dual: DualEncoder) -> dict[str, np.ndarray]:
-    """`answered` of this DPR and of the published towers, if the profile asks for the check (`ModelsSpec.check`)."""
-    if not chosen.models.check:
-        return {}
-    published = load_towers(chosen.models.published, Path(chosen.world.folder))
-    asked, k = natural.asked_openly(chosen.world), min(100, len(world.passages))
-    towers = {"DPR": dual, "published DPR": published}
-    return {name: answered(one, world, asked, k) for name, one in towers.items()}
+from dprlens import natural
+from dprlens.artifacts import default_root, digest, step
+from dprlens.corpus import trec
+from dprlens.corpus.encode import Encoded, Job, encode, make_plan
+from dprlens.corpus.plan import ShardSpec
+from dprlens.corpus.search import Placed, placed, search
+from dprlens.corpus.shards import Shards
+from dprlens.encoder import DualEncoder, Text
+from dprlens.natural.models import load_towers
+from dprlens.retrieval import FlatIndex, Ranking, answer_places
+from dprlens.setup import Setup
+from dprlens.store import Store
+from dprlens.world import Passage, World
 
 
-def vectors(dual: DualEncoder, world: World) -> Encoded:
-    """The vectors of all passages of a store, in shards below the cache; what is missing of them is made.
+class Index(Protocol):
+    """Vectors of passages, to be ranked for vectors of questions [question, d_model]; passages are rows from 0."""
+
+    def search(self, queries: ndarray, k: int) -> Ranking:
+        """The k best passages of each question."""
+
+    def ranks(self, queries: ndarray, rows: ndarray) -> Placed:
+        """Scores of the passages in `rows` [question, choice], and the first one's rank among all, from 0."""
+
+
+class InMemory:
+    """An index of passages that fit into memory, encoded here. Raises ValueError without passages."""
+
+    def __init__(self, dual: DualEncoder, passages: Sequence[Passage]) -> None:
+        places: dict[Text, int] = {}  # each distinct text is encoded once, so that equal ones tie to the last digit
+        texts = ((passage.title, passage.text) for passage in passages)
+        self._of_text = [places.setdefault(text, len(places)) for text in texts]
+        self._vectors = dual.passages([*places])
+
+    def search(self, queries: ndarray, k: int) -> Ranking:
+        return self._flat.search(queries, k)
+
+    def ranks(self, queries: ndarray, rows: ndarray) -> Placed:
+        scores = (torch.from_numpy(queries) @ self._vectors.T).numpy()[:, self._of_text]
+        chosen = np.take_along_axis(scores, rows, 1)
+        gold, before = chosen[:, :1], np.arange(scores.shape[1]) < rows[:, :1]
+        return Placed(chosen, ((scores > gold) | ((scores == gold) & before)).sum(1))
+
+    @cached_property
+    def _flat(self) -> FlatIndex:
+        return FlatIndex(self._vectors[self._of_text])
+
+
+class InShards(NamedTuple):
+    """An index of passages whose vectors stay on the disk."""
+
+    shards: Shards
+
+    def search(self, queries: ndarray, k: int) -> Ranking:
+        return search(self.shards, queries, k)
+
+    def ranks(self, queries: ndarray, rows: ndarray) -> Placed:
+        return placed(self.shards, queries, rows)
+
+
+def index_of(dual: DualEncoder, world: World) -> Index:
+    """All passages of a world, encoded by the passage tower: in shards if the world keeps them in a store."""
+    if isinstance(world.passages, Store):
+        return InShards(encode_store(dual, world).shards)
+    return InMemory(dual, world.passages)
+
+
+def encode_store(dual: DualEncoder, world: World) -> Encoded:
+    """Vectors of all passages of a store, in shards below the cache; what is missing of them is made.
 
     One of the processes that torchrun started makes its own share of them only.
     """
@@ -42,79 +92,65 @@ def vectors(dual: DualEncoder, world: World) -> Encoded:
     return encode(Job(default_root() / "vectors" / name, lambda: dual, lambda: world.passages, spec))
 
 
-def encode_in_group(chosen: Profile, seed: int) -> Encoded:
-    """`vectors` of the profile's DPR, which must have been trained, as one of torchrun's processes, or alone."""
-    world = world_of(chosen, seed)
-    if not isinstance(world.passages, Store):
-        raise ValueError(f"the passages of profile {chosen.name!r} are in memory and need no shards; nothing to do")
-    return vectors(_trained(chosen, world, seed), world)
+def passage_texts(world: World, places: Sequence[int]) -> list[Text]:
+    """The passages at these places, (title, text) each, as the passage tower reads them."""
+    return [(world.passages[i].title, world.passages[i].text) for i in places]
 
 
-def write_trec(chosen: Profile, seed: int, folder: Path) -> None:
-    """dpr.run and gold.qrels: how the profile's DPR, which must have been trained, ranks passages for test questions.
+def question_texts(world: World, places: Sequence[int]) -> list[Text]:
+    """The questions at these places, as the question tower reads them."""
+    return [world.questions[i].text for i in places]
+
+
+@step(version=1, libraries=("faiss-cpu",), threads=1)
+def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
+    """The k best passages (all, if there are fewer) for every question of the world, in their order there."""
+    queries = dual.questions([question.text for question in world.questions]).numpy()
+    return index_of(dual, world).search(queries, min(k, len(world.passages)))
+
+
+@step(version=1, libraries=("faiss-cpu",), threads=1)
+def answered(dual: DualEncoder, world: World, questions: Sequence[natural.OpenQuestion], k: int) -> ndarray:
+    """Rank of the first passage with an answer, by DPR's measure, for questions without a gold passage [question].
+
+    k where none of the first k has one.
+    """
+    queries = dual.questions([question.text for question in questions]).numpy()
+    ranking = index_of(dual, world).search(queries, k)
+    return answer_places(ranking, [question.answers for question in questions], world.passages)
+
+
+def compare_with_published(setup: Setup, dual: DualEncoder) -> dict[str, ndarray]:
+    """`answered` of this DPR and of the published towers, if the profile asks for the check (`ModelsSpec.check`)."""
+    if not setup.profile.models.check:
+        return {}
+    spec = setup.profile.world
+    questions, k = natural.asked_openly(spec), min(100, len(setup.world.passages))
+    towers = {"DPR": dual, "published DPR": load_towers(setup.profile.models.published, Path(spec.folder))}
+    return {name: answered(one, setup.world, questions, k) for name, one in towers.items()}
+
+
+def encode_in_group(setup: Setup) -> Encoded:
+    """`encode_store` with the profile's DPR, which must be trained, as one of torchrun's processes, or alone.
+
+    Raises ValueError if it is not, or if the passages are in memory.
+    """
+    if not isinstance(setup.world.passages, Store):
+        name = setup.profile.name
+        raise ValueError(f"the passages of profile {name!r} are in memory and need no shards; nothing to do")
+    return encode_store(setup.require_dpr(), setup.world)
+
+
+def write_trec(setup: Setup, folder: Path) -> None:
+    """Write dpr.run and gold.qrels: how the profile's DPR, which must be trained, ranks passages for test questions.
 
     Raises ValueError if it is not trained, and for ids that TREC's formats cannot hold.
     """
-    world = world_of(chosen, seed)
-    ranking = rankings(_trained(chosen, world, seed), world, min(100, len(world.passages)))
+    world = setup.world
+    ranking = rankings(setup.require_dpr(), world, min(100, len(world.passages)))
     places = [i for i, question in enumerate(world.questions) if question.split == "test"]
     asked = [world.questions[i] for i in places]
     folder.mkdir(parents=True, exist_ok=True)
     of_test = Ranking(*(field[places] for field in ranking))
     trec.write_run(folder / "dpr.run", of_test, [question.id for question in asked], world.passages, "dprlens")
     trec.write_qrels(folder / "gold.qrels", trec.gold(asked))
-
-
-def _trained(chosen: Profile, world: World, seed: int) -> DualEncoder:
-    """The profile's DPR, from the cache."""
-    base = base_of(chosen, world, seed)
-    call = DualEncoder(base, base), world, chosen.negatives, chosen.dpr, seed
-    if dpr.record(*call) is None:
-        raise ValueError(f"the DPR of profile {chosen.name!r} is not trained yet; run `python -m dprlens train` first")
-    return dpr(*call).dual
-
-
-
-class Judged(NamedTuple):
-    """Where a question's passage is found by some vectors for it."""
-
-    place: np.ndarray  # int [.., example]: of the gold passage among all passages, from 0
-    among: np.ndarray  # int [.., example]: among the example's candidates, from 0
-    margin: np.ndarray  # [.., example]: dot product with the gold passage minus the mean over the other candidates
-
-
-def _judged(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[torch.Tensor]) -> Judged:
-    """Each reading of the sample's questions [example, d_model], judged by the passages of `dual`."""
-    place, found = _placing(dual, world), []
-    for asked in readings:
-        shown, places = place(asked, drawn.candidates)
-        among = (shown > shown[:, :1]).sum(1).numpy()
-        found.append((places, among, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()))
-    return Judged(*(np.stack(part) for part in zip(*found, strict=True)))
-
-
-def _placing(dual: DualEncoder, world: World) -> Callable[[torch.Tensor, np.ndarray], tuple[torch.Tensor, np.ndarray]]:
-    """A function of question vectors [example, d_model] and places of passages [example, choice].
-
-    It gives these passages' scores [example, choice] and the first one's place among all passages [example].
-    """
-    if isinstance(world.passages, Store):
-        shards = vectors(dual, world).shards
-
-        def among_stored(asked: torch.Tensor, candidates: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-            found = placed(shards, asked.numpy(), candidates)
-            return torch.from_numpy(found.scores), found.places
-
-        return among_stored
-    places: dict[Text, int] = {}  # each distinct text is scored once, so that equal ones tie to the last digit
-    of_text = [places.setdefault(t, len(places)) for t in texts_of(world, "passage", range(len(world.passages)))]
-    passages = dual.passages([*places])
-
-    def among_all(asked: torch.Tensor, candidates: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        scores = (asked @ passages.T)[:, of_text]
-        shown = scores.gather(1, torch.tensor(candidates))
-        return shown, (scores > shown[:, :1]).sum(1).numpy()
-
-    return among_all
-
-

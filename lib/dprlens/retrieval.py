@@ -13,7 +13,6 @@ import faiss
 import numpy as np
 import regex
 
-from dprlens.encoder import DualEncoder
 from dprlens.intervals import Estimate, mean
 from dprlens.world import Passage
 
@@ -42,7 +41,7 @@ class Places(np.ndarray):
         self.depth = getattr(whole, "depth", None)
 
 
-class Index:
+class FlatIndex:
     """Exact inner-product search over passage vectors, without approximation (FAISS's IndexFlatIP).
 
     The same vectors give the same ranking, whichever questions are searched together and on however many threads.
@@ -83,18 +82,6 @@ class Index:
             settled = depth == passages or bool((scores[:, k - 1] > scores[:, -1]).all())
         order = np.lexsort((found, -scores))[:, :k]
         return Ranking(np.take_along_axis(found, order, 1), np.take_along_axis(scores, order, 1))
-
-
-class Retriever:
-    """DPR's retriever: passages, encoded once, and the encoders they share with the questions."""
-
-    def __init__(self, dual: DualEncoder, passages: Sequence[Passage]) -> None:
-        self._dual = dual
-        self._index = Index(dual.passages([(passage.title, passage.text) for passage in passages]))
-
-    def search(self, texts: Sequence[str], k: int) -> Ranking:
-        """The k best passages for each question; errors as `Index.search`."""
-        return self._index.search(self._dual.questions(texts), k)
 
 
 def has_answer(answers: Sequence[str], text: str) -> bool:

@@ -28,7 +28,7 @@ from dprlens.artifacts import digest
 from dprlens.corpus.plan import Plan, ShardSpec
 from dprlens.corpus.shards import WHOLE, Block, Shards
 from dprlens.encoder import DualEncoder
-from dprlens.training import processes
+from dprlens.parallel import pool, threads
 from dprlens.world import Passage
 
 
@@ -141,7 +141,7 @@ class Worker:
 
         What another worker is at is left to the end, and then waited for: if the other dies, it is made here.
         """
-        with processes.threads(1):
+        with threads(1):
             turns = [(shard, wait) for wait in (False, True) for shard in shards]
             return sum(self._shards.make(shard, partial(self._blocks, shard), wait) for shard, wait in turns)
 
@@ -189,7 +189,7 @@ def _side_by_side(job: Job, plan: Plan, own: Sequence[int], workers: int) -> int
         futures = []
         for i in range(workers):
             order = [shard for j in range(workers) for shard in own[(i + j) % workers :: workers]]
-            futures.append(pools.enter_context(processes.pool(1)).submit(_work, job, plan, i, order))
+            futures.append(pools.enter_context(pool(1)).submit(_work, job, plan, i, order))
         for future in futures:
             try:
                 future.result()

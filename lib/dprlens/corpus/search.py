@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dprlens.corpus.shards import Shards
 from dprlens.encoder import pick_device
+from dprlens.parallel import pool
 from dprlens.retrieval import Ranking, check_k
-from dprlens.training import processes
 
 MOST_SCORES = 2**24  # of a matrix product, in memory at once: 64 MB
 SPARE = 8  # rows proposed beyond k, so that few questions need a second look
@@ -38,9 +38,9 @@ def search(shards: Shards, queries: np.ndarray, k: int, workers: int = 1, device
     queries = as_queries(queries, plan.width)
     if workers == 1:
         return merge((_of_shard(shards, shard, queries, k, device) for shard in range(len(shards))), k)
-    with processes.pool(min(workers, len(shards))) as pool:
+    with pool(min(workers, len(shards))) as processes:
         return merge(
-            pool.map(_of_shard, repeat(shards), range(len(shards)), repeat(queries), repeat(k), repeat(device)), k
+            processes.map(_of_shard, repeat(shards), range(len(shards)), repeat(queries), repeat(k), repeat(device)), k
         )
 
 

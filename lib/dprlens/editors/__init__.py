@@ -25,6 +25,7 @@ __all__ = [
     "HYPERNETWORKS",
     "NULLS",
     "Editor",
+    "EditorSpec",
     "EditorSpecs",
     "FinetuningSpec",
     "MalmenSpec",
@@ -50,6 +51,9 @@ class EditorSpecs:
     rehearsal: RehearsalSpec = field(default_factory=RehearsalSpec)
     relearning: RehearsalSpec = field(default_factory=lambda: RehearsalSpec(learning_rate=None))
     nothing: None = None
+
+
+EditorSpec = PatcherSpec | MalmenSpec | MendSpec | FinetuningSpec | RehearsalSpec | None
 
 
 class Editor(Protocol):

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dprlens import steps
 from dprlens.artifacts import PACKAGED, canonical, default_root
 from dprlens.profile import Profile
 from dprlens.runner.notebooks import Mistake
 from dprlens.runner.stamp import commit
+from dprlens.setup import Setup
 
 TRAINED = ("base_model", "entered", "told_late", "continued", "malmen", "mend")  # steps whose results are weights
 README = """# Models that come with the package
@@ -70,7 +70,7 @@ def ship(root: Path, chosen: Profile, seed: int) -> list[Path]:
 
 def _to_ship(cache: Path, chosen: Profile, seed: int) -> Iterator[Path]:
     """All that is pre-trained, the editors' hypernetworks, and DPR as `chosen.dpr` trains it in the page's world."""
-    world, training = canonical(steps.world_of(chosen, seed)), canonical(chosen.dpr)
+    world, training = canonical(Setup(chosen, seed).world), canonical(chosen.dpr)
     for path in cache.glob("*/meta.json"):
         meta = json.loads(path.read_text(encoding="utf-8"))
         arguments = meta["arguments"]

@@ -31,6 +31,7 @@ from dprlens.artifacts import digest, progress, sha256, write_json
 from dprlens.encoder import DualEncoder, Encoder, Text, new_model
 from dprlens.forward import forward
 from dprlens.packed import read
+from dprlens.parallel import threads
 from dprlens.training import processes
 from dprlens.world import World
 
@@ -243,7 +244,7 @@ def train_dpr(
     if len(train) < 2:
         raise ValueError(f"{len(train)} training questions leave nothing to tell apart; give 2 or more")
     checkpoint = processes.agreed(checkpoint)
-    with processes.threads(spec.threads), torch.random.fork_rng():
+    with threads(spec.threads), torch.random.fork_rng():
         run = _Run(start, train, dev, spec, seed)
         if checkpoint is not None:
             run.resume(checkpoint)
