@@ -20,9 +20,9 @@ from dprlens.closed import Segment
 from dprlens.editors.objective import blanks, copied, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder
 from dprlens.forward import masked_lm
+from dprlens.parallel import threads
 from dprlens.training.muon import PRECISIONS, Precision
 from dprlens.training.pretrain import PretrainSpec, read_on
-from dprlens.training.processes import threads
 from dprlens.world import Fact
 
 

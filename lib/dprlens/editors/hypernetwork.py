@@ -32,7 +32,7 @@ from dprlens.artifacts import progress
 from dprlens.editors.objective import blanks, copied, drift, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder
 from dprlens.forward import Batch, Tap, masked_lm, numbered
-from dprlens.training.processes import threads
+from dprlens.parallel import threads
 from dprlens.world import Fact, Statement
 
 SITES = ("intermediate", "output")

@@ -27,7 +27,7 @@ from dprlens.editors.objective import blanks, copied, nll, rewritten, stated, to
 from dprlens.encoder import Encoder, Text, new_model
 from dprlens.forward import Batch, activations, padded
 from dprlens.packed import in_parts, room
-from dprlens.training.processes import threads
+from dprlens.parallel import threads
 from dprlens.world import Fact, Statement
 
 MOST = 5  # neurons for one fact, at most; published: 5

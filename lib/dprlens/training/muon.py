@@ -6,7 +6,6 @@ rounding in every step leads training elsewhere, as another seed does.
 """
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace

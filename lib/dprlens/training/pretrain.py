@@ -20,9 +20,9 @@ from dprlens.artifacts import LATER, progress
 from dprlens.closed import Segment
 from dprlens.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
 from dprlens.forward import Batch, masked_lm, numbered
+from dprlens.parallel import threads
 from dprlens.tokens import with_places
 from dprlens.training.muon import PRECISIONS, Precision, muon
-from dprlens.training.processes import threads
 
 
 @dataclass(frozen=True)
