@@ -37,7 +37,7 @@ from dprlens.world import World
 
 
 def setup_of(chosen: Profile, seed: int) -> Setup:
-    """The chapter's world, of its own size and without low doses so that more facts are under study, and shallow BERT."""
+    """The chapter's world, of its own size and without low doses so that more facts are studied, and shallow BERT."""
     spec = chosen.late
     return Setup(
         replace(

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dprlens.artifacts import sibling
+from dprlens.artifacts import Step, Task, sibling, vars_of
 
 Precision = Literal["bfloat16", "float32"]
 PRECISIONS = ("bfloat16", "float32")
