@@ -85,8 +85,11 @@ class Natural(NamedTuple):
 class Written(Protocol):
     """Statements for facts, and false objects of the right type, by the fact's id."""
 
-    statements: Mapping[str, Sequence[Statement]]
-    alternatives: Mapping[str, Sequence[str]]
+    @property
+    def statements(self) -> Mapping[str, Sequence[Statement]]: ...
+
+    @property
+    def alternatives(self) -> Mapping[str, Sequence[str]]: ...
 
 
 class _Asked(NamedTuple):
