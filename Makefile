@@ -50,12 +50,13 @@ rules: .venv/installed
 real: .venv/installed
 	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m pytest -m real
 
-# style, the direction of imports, the rules for notebooks, versions of steps
+# style, the direction of imports, types, the rules for notebooks, versions of steps
 lint: .venv/installed
 	$(call stage,lint)
 	@$(BIN)/ruff check -q
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m dprlens check
 	@$(BIN)/python -m dprlens steps
 

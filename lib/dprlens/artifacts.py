@@ -30,9 +30,9 @@ import sys
 import time
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -94,7 +94,7 @@ class Cache:
         with self._usable():
             meta, _ = _verify(folder, identity)
         if meta is None and self.shipped is not None:
-            shipped, meta, damage = self._shipped(name, version, arguments, basis)
+            shipped, meta, damage = self._verify_shipped(self.shipped, name, version, arguments, basis)
             if meta is not None:
                 emit("step", name=name, state="shipped", seconds=0.0)
                 return Artifact(shipped, meta, fresh=False)
@@ -118,13 +118,15 @@ class Cache:
         with self._usable():
             meta, _ = _verify(folder, identity)
         if meta is None and self.shipped is not None:
-            _, meta, _ = self._shipped(name, version, arguments, basis)
+            _, meta, _ = self._verify_shipped(self.shipped, name, version, arguments, basis)
         return meta
 
-    def _shipped(self, name: str, version: int, arguments: Mapping, basis: Basis) -> tuple[Path, dict | None, str]:
+    def _verify_shipped(
+        self, shipped: Path, name: str, version: int, arguments: Mapping, basis: Basis
+    ) -> tuple[Path, dict | None, str]:
         """The folder of an artifact that may have come with the package, and `_verify` of it."""
         identity, folder = self._place(name, version, arguments, basis._replace(device="cpu"))
-        return self.shipped / folder.name, *_verify(self.shipped / folder.name, identity)
+        return shipped / folder.name, *_verify(shipped / folder.name, identity)
 
     def _place(self, name: str, version: int, arguments: Mapping, basis: Basis) -> tuple[dict, Path]:
         """What identifies an artifact, and its folder."""
@@ -275,17 +277,21 @@ def canonical(value: object) -> object:
         return {"digest": own}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         told = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _tells(field, value)}
-        return {"type": type(value).__name__, **canonical(told)}
+        return {"type": type(value).__name__, **_each_canonical(told)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {"type": type(value).__name__, **canonical(value._asdict())}
+        return {"type": type(value).__name__, **_each_canonical(value._asdict())}
     if isinstance(value, tuple | list):
         return [canonical(item) for item in value]
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-        return {name: canonical(item) for name, item in value.items()}
+        return _each_canonical(value)
     raise TypeError(
         f"a {type(value).__name__} cannot be an argument of a cached step: give None, bool, int, float, str,"
         " a tuple, list or str-keyed dict of them, a dataclass, a NamedTuple, or an object with a `digest`"
     )
+
+
+def _each_canonical(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: canonical(value) for name, value in values.items()}
 
 
 def _tells(field: dataclasses.Field, value: object) -> bool:
@@ -343,6 +349,7 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+@dataclasses.dataclass(frozen=True)
 class Task:
     """Base of frozen dataclasses of arguments that belong together.
 
@@ -370,13 +377,16 @@ def vars_of(task: Task) -> dict[str, object]:
 class Step(Generic[P, R]):
     """A function whose results are kept, made by `step`."""
 
+    __name__: str
+    __wrapped__: Callable[P, R]
+
     def __init__(self, function: Callable[P, R], version: int, libraries: tuple[str, ...], options: "Options") -> None:
         functools.update_wrapper(self, function)  # pickled, it is a name in its module, as the function would be
         self.function, self.version, self.libraries, self.options = function, version, libraries, options
         self.signature = inspect.signature(function)
 
     def __reduce__(self) -> str:
-        return self.__qualname__
+        return self.function.__qualname__
 
     @property
     def on_device(self) -> bool:
@@ -389,8 +399,9 @@ class Step(Generic[P, R]):
         def make(folder: Path) -> None:
             own = {"checkpoint": unfinished / folder.name.removeprefix(".tmp-")}
             limited = contextlib.nullcontext() if self.options.threads is None else threads(self.options.threads)
+            call: Callable[..., R] = functools.partial(self.function, *args, **kwargs)
             with limited:
-                made = self.function(*args, **kwargs, **(own if "checkpoint" in self.signature.parameters else {}))
+                made = call(**own) if "checkpoint" in self.signature.parameters else call()
             save(made, folder)
 
         artifact = default_cache().get(
@@ -439,7 +450,7 @@ def step(
     return lambda function: Step(function, version, tuple(libraries), Options(on_device, threads))
 
 
-def _storage(kind: type, name: str) -> tuple[Callable, Callable]:
+def _storage(kind: Any, name: str) -> tuple[Callable, Callable]:
     """How a result of this type is saved in a folder and loaded from it."""
     if hasattr(kind, "save") and hasattr(kind, "load"):
         return kind.save, kind.load
@@ -530,7 +541,7 @@ def progress(iterable: Iterable, label: str, total: int | None = None) -> Iterat
 
         yield from tqdm.auto.tqdm(iterable, desc=label, total=total, leave=False)
         return
-    total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+    total = len(iterable) if total is None and isinstance(iterable, Sized) else total
     told, done = -math.inf, 0
     for done, item in enumerate(iterable, start=1):
         yield item

@@ -16,7 +16,7 @@ from dprlens import attribution, interventions, knowledge
 from dprlens.artifacts import Task, step
 from dprlens.attribution import Attribution, AttributionSpec
 from dprlens.consistency import selected
-from dprlens.encoder import DualEncoder, Encoder, untrained
+from dprlens.encoder import DualEncoder, Encoder, Text, untrained
 from dprlens.negatives import NegativesSpec
 from dprlens.neurons import Sample, SampleSpec, sample
 from dprlens.parallel import run
@@ -55,10 +55,6 @@ def sampling_of(setup: Setup) -> Sampling:
     return Sampling(setup.world, setup.profile.negatives, setup.profile.sample, setup.seed)
 
 
-def _texts(world: World, side: str, places: Sequence[int]) -> list:
-    return question_texts(world, places) if side == "query" else passage_texts(world, places)
-
-
 def _candidates(dual: DualEncoder, world: World, side: str, candidates: np.ndarray) -> torch.Tensor:
     """Vectors of the candidates [example, choice, d_model]; of the other side than the examples."""
     distinct, where = np.unique(candidates, return_inverse=True)
@@ -73,7 +69,10 @@ def _candidates(dual: DualEncoder, world: World, side: str, candidates: np.ndarr
 def products(dual: DualEncoder, sampling: Sampling, side: str) -> np.ndarray:
     """Dot products of the sample's examples with their candidates [example, choice]."""
     drawn, world = sampling.draw(side), sampling.world
-    vectors = (dual.questions if side == "query" else dual.passages)(_texts(world, side, drawn.examples))
+    if side == "query":
+        vectors = dual.questions(question_texts(world, drawn.examples))
+    else:
+        vectors = dual.passages(passage_texts(world, drawn.examples))
     return (_candidates(dual, world, side, drawn.candidates) @ vectors[:, :, None])[:, :, 0].numpy()
 
 
@@ -87,9 +86,9 @@ def attributed(
     reading of "choice". `only` gives other examples than the random ones (see `neurons.sample`).
     """
     drawn, dual, spec = task.sampling.draw(side, only), task.dual, task.spec
-    encoder = dual.query if side == "query" else dual.passage
-    texts = _texts(task.sampling.world, side, drawn.examples)
-    candidates = _candidates(dual, task.sampling.world, side, drawn.candidates)
+    world, encoder = task.sampling.world, dual.query if side == "query" else dual.passage
+    texts: Sequence[Text] = (question_texts if side == "query" else passage_texts)(world, drawn.examples)
+    candidates = _candidates(dual, world, side, drawn.candidates)
     if score == "weights":
         says = attribution.choice(candidates, task.temperature)
         return attribution.attribute_weights(encoder, texts, says, spec.rule, 2 * spec.nodes)

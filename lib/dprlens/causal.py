@@ -20,7 +20,7 @@ from dprlens.parallel import run
 from dprlens.profile import Profile
 from dprlens.ranking import rankings
 from dprlens.retrieval import Ranking, gold_places
-from dprlens.setup import Setup, Training, base_model, closed_world, cloze_recall, dpr
+from dprlens.setup import Setup, Training, base_model, closed_spec, closed_world, cloze_recall, dpr
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.muon import in_quick_precision
 from dprlens.training.pretrain import PretrainSpec
@@ -46,7 +46,7 @@ class Making(Task):
     def of(cls, profile: Profile, seed: int) -> "Making":
         """As a profile says."""
         return cls(
-            profile.world,
+            closed_spec(profile),
             profile.text,
             profile.encoder,
             profile.pretrain,
@@ -169,14 +169,14 @@ def baselines(setup: Setup) -> pd.DataFrame:
     "pretrained": `untrained_findings` of each model of full depth.
     """
     true = [one for one in (*_deep(setup), *_shallow(setup)) if one.told == "true"]
-    calls = [
-        (one._replace(told=arm), partial(cooccurrence_findings, one.profile.world, one.profile.text, one.seed, pool))
-        for arm, pool in {"cooccurrence": "mean", "cooccurrence_max": "max"}.items()
-        for one in true
-    ]
+    calls: list[tuple[Model, Callable[[], pd.DataFrame]]] = []
+    for arm, pool in {"cooccurrence": "mean", "cooccurrence_max": "max"}.items():
+        for one in true:
+            world, text = closed_spec(one.profile), one.profile.text
+            calls.append((one._replace(told=arm), partial(cooccurrence_findings, world, text, one.seed, pool)))
     for one in (one for one in true if one.study == "deep"):
         p = one.profile
-        before = partial(untrained_findings, p.world, p.text, p.encoder, p.pretrain, one.seed)
+        before = partial(untrained_findings, closed_spec(p), p.text, p.encoder, p.pretrain, one.seed)
         calls.append((one._replace(told="pretrained"), before))
     return _stacked(calls)
 
@@ -195,7 +195,7 @@ def _stacked(calls: Sequence[tuple[Model, Callable[[], pd.DataFrame]]]) -> pd.Da
 
 def _deep(setup: Setup) -> list[Model]:
     chosen, seed = setup.profile, setup.seed
-    form = float(np.mean(chosen.world.described))
+    form = float(np.mean(closed_spec(chosen).described))
     return [
         Model("deep", chosen, 1.0, form, s, told) for told, n in chosen.bound.deep_arms for s in range(seed, seed + n)
     ]
@@ -203,13 +203,14 @@ def _deep(setup: Setup) -> list[Model]:
 
 def _shallow(setup: Setup) -> list[Model]:
     chosen, seed = setup.profile, setup.seed
-    spec, form = chosen.bound, float(np.mean(chosen.world.described))
+    spec, whole = chosen.bound, closed_spec(chosen)
+    form = float(np.mean(whole.described))
 
     def shallow(size: float, described: tuple[float, ...]) -> Profile:
-        world = replace(chosen.world.scaled(size), described=described)
+        world = replace(whole.scaled(size), described=described)
         return replace(chosen, world=world, encoder=replace(chosen.encoder, layers=spec.shallow_layers))
 
-    smaller = shallow(spec.shallow_size, chosen.world.described)
+    smaller = shallow(spec.shallow_size, whole.described)
     arms = [
         Model("shallow", smaller, spec.shallow_size, form, s, told)
         for told, n in spec.shallow_arms

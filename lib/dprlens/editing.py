@@ -6,11 +6,11 @@ Table 3 or 4 in one world; `edits.together` puts the outcomes of several worlds 
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,18 @@ import pandas as pd
 from dprlens import edits, knowledge
 from dprlens.artifacts import Task, step
 from dprlens.closed import TextSpec, reading
-from dprlens.editors import EDITORS, HYPERNETWORKS, EditorSpec, MalmenSpec, Material, MendSpec, RandomChange, Unrelated
+from dprlens.editors import (
+    EDITORS,
+    HYPERNETWORKS,
+    Editor,
+    EditorSpec,
+    MalmenSpec,
+    Material,
+    MendSpec,
+    RandomChange,
+    Unrelated,
+)
+from dprlens.editors.hypernetwork import HypernetworkSpec
 from dprlens.editors.malmen import Malmen
 from dprlens.editors.mend import Mend
 from dprlens.edits import Chosen, Outcome
@@ -33,6 +44,7 @@ from dprlens.setup import Setup, Training, cloze_recall, dpr, mined_negatives
 from dprlens.training.muon import in_quick_precision
 from dprlens.world import Fact, Question, Statement, World
 
+Spec = TypeVar("Spec", bound=HypernetworkSpec)
 PAPER = ("transformer_patcher", "malmen", "mend")
 ROUNDS = (1, 2, 4)  # of telling, for the trade-off between what is told and what is kept
 AT_MOST = 150  # facts of a group whose statements every model completes
@@ -51,13 +63,15 @@ def material(world: World, text: TextSpec, seed: int) -> Material:
 @step(version=1)
 def malmen(base: Encoder, world: World, text: TextSpec, spec: MalmenSpec, seed: int) -> Malmen:
     """MALMEN's hypernetwork for the base model."""
-    return EDITORS["malmen"](spec, material(world, text, seed), base, seed)
+    given = material(world, text, seed)
+    return Malmen.trained(base, given.practice, given.kept, spec, seed)
 
 
 @step(version=1)
 def mend(base: Encoder, world: World, text: TextSpec, spec: MendSpec, seed: int) -> Mend:
     """MEND's hypernetwork for the base model."""
-    return EDITORS["mend"](spec, material(world, text, seed), base, seed)
+    given = material(world, text, seed)
+    return Mend.trained(base, given.practice, given.kept, spec, seed)
 
 
 class Arm(NamedTuple):
@@ -107,7 +121,8 @@ class Edit(Task):
 @step(version=1, threads=1)
 def edited(edit: Edit) -> Encoder:
     """The base model after it was told facts by an editor, or by a null arm of it."""
-    if edit.editor in HYPERNETWORKS:
+    editor: Editor
+    if isinstance(edit.spec, HypernetworkSpec):
         editor = hypernetwork(edit)
         editor.spec = edit.spec
     else:
@@ -120,9 +135,20 @@ def edited(edit: Edit) -> Encoder:
 
 
 def hypernetwork(edit: Edit) -> Malmen | Mend:
-    """The trained hypernetwork of an edit; it does not depend on the facts that are told."""
-    learned = replace(edit.spec, rounds=1, wordings=None)  # neither has a part in how it learns
-    return {"malmen": malmen, "mend": mend}[edit.editor](edit.base, edit.world, edit.text, learned, edit.seed)
+    """The trained hypernetwork of an edit by MALMEN or MEND; it does not depend on the facts that are told.
+
+    Raises TypeError for an edit by another editor.
+    """
+    if isinstance(edit.spec, MalmenSpec):
+        return malmen(edit.base, edit.world, edit.text, _learning(edit.spec), edit.seed)
+    if isinstance(edit.spec, MendSpec):
+        return mend(edit.base, edit.world, edit.text, _learning(edit.spec), edit.seed)
+    raise TypeError(f"the editor {edit.editor!r} has no hypernetwork; give malmen or mend")
+
+
+def _learning(spec: Spec) -> Spec:
+    """What of a hypernetwork's spec has a part in how it learns."""
+    return replace(spec, rounds=1, wordings=None)
 
 
 @step(version=1, threads=1)
@@ -282,12 +308,12 @@ def experiment(setup: Setup, direction: str, workers: ProcessPoolExecutor | None
 
 def _before_edits(setup: Setup, workers: ProcessPoolExecutor | None) -> pd.DataFrame:
     """The unedited models' rows; with them is made what takes long and does not depend on the facts that are chosen."""
-    calls = {
-        arm: partial(follow_arm, setup, arm, None) if not arm.edits else partial(hypernetwork, _edit(setup, arm))
-        for arm in arms(setup.profile)
-        if not arm.null and (not arm.edits or arm.editor in HYPERNETWORKS)
+    calls: dict[Arm, Callable[[], object]] = {
+        Arm(editor): partial(hypernetwork, _edit(setup, Arm(editor))) for editor in HYPERNETWORKS
     }
-    return _rows(setup, {Arm(): run(calls, workers)[Arm()]})["nothing"]
+    calls |= {arm: partial(follow_arm, setup, arm, None) for arm in arms(setup.profile) if not arm.edits}
+    run(calls, workers)
+    return _rows(setup, {Arm(): follow_arm(setup, Arm(), None)})["nothing"]
 
 
 def _plan(setup: Setup, direction: str, before: pd.DataFrame) -> Plan:
@@ -372,7 +398,7 @@ def _choose(setup: Setup, direction: str, before: pd.DataFrame) -> Chosen:
     pieces = {fact.id: len(setup.base.tokenizer.tokenize(fact.object)) for fact in world.facts}
     like = Counter(pieces[id_] for id_ in added.edited)
     rows = before[before["fact"].map(lambda id_: bool(world.fact[id_].alternatives))]
-    return edits.choose(rows, direction, spec, seed, like, pieces)
+    return edits.choose(rows, direction, spec, seed, edits.AnswerLengths(like, pieces))
 
 
 def _unrelated(setup: Setup, chosen: Chosen, direction: str) -> list[Fact]:
@@ -402,12 +428,12 @@ def traded(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.Data
 
     The arm is the editor's name and the number of rounds: malmen_2.
     """
-    plain = {editor: _edit(x.setup, Arm(editor), x.plan.told) for editor in HYPERNETWORKS}
-    again = {
-        f"{editor}_{rounds}": partial(edited, replace(edit, spec=replace(edit.spec, rounds=rounds)))
-        for editor, edit in plain.items()
-        for rounds in ROUNDS
-    }
+    again = {}
+    for editor in HYPERNETWORKS:
+        edit = _edit(x.setup, Arm(editor), x.plan.told)
+        assert isinstance(edit.spec, HypernetworkSpec)
+        for rounds in ROUNDS:
+            again[f"{editor}_{rounds}"] = partial(edited, replace(edit, spec=replace(edit.spec, rounds=rounds)))
     return _completed(x, run(again, workers), workers)
 
 
@@ -500,7 +526,7 @@ def followed(x: Experiment, fact_id: str, n: int) -> FactFollowed:
     Columns of the arms: arm, said (in the blank), probability (of what was told), probe and match (bool, is the
     question's passage chosen), place (of its passage, from 1).
     """
-    (told,) = [fact for fact in x.plan.told if fact.id == fact_id] or [None]
+    told = next((fact for fact in x.plan.told if fact.id == fact_id), None)
     if told is None:
         raise ValueError(f"fact {fact_id!r} was not edited; choose one of {', '.join(x.plan.chosen.edited[:5])} …")
     blank = next(s for s in told.statements if s.reserved)

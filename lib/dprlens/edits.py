@@ -119,26 +119,32 @@ def eligible(rows: pd.DataFrame, direction: str, n: int) -> ndarray:
     return np.logical_and.reduce(status)
 
 
+class AnswerLengths(NamedTuple):
+    """How long the answers of the facts to edit are to be, in word pieces."""
+
+    like: Mapping[int, int]  # how many facts of each length
+    of: Mapping[str, int]  # each fact's length
+
+
 def choose(
     rows: pd.DataFrame,
     direction: str,
     spec: ProtocolSpec,
     seed: int,
-    like: Mapping[str, int] | None = None,
-    lengths: Mapping[str, int] | None = None,
+    lengths: AnswerLengths | None = None,
 ) -> Chosen:
     """Edited facts and bystanders: half of the facts with an eligible question at some N each, drawn at random.
 
-    At most `spec.facts` are edited, and as many are bystanders. To match the two experiments (AMB-G1'), `lengths` gives
-    each fact's number of answer pieces and `like` how many of each length to edit, as far as there are that many.
+    At most `spec.facts` are edited, and as many are bystanders. To match the two experiments (AMB-G1'), `lengths` says
+    how long their answers are to be, as far as there are that many.
     Raises ValueError if fewer than two facts are eligible, or can be matched.
     """
     candidates = sorted({*rows["fact"][np.logical_or.reduce([eligible(rows, direction, n) for n in spec.choices])]})
     if len(candidates) < 2:
         raise ValueError(f"{len(candidates)} facts can be {direction}; take a larger world, or a model that knows less")
     order = [candidates[i] for i in np.random.default_rng([seed, 0x64]).permutation(len(candidates))]
-    if like is not None:
-        order = _matched(order, like, lengths)
+    if lengths is not None:
+        order = _matched(order, lengths)
     if len(order) < 2:
         raise ValueError(
             f"of {len(candidates)} facts that can be {direction}, {len(order)} have answers as long as those to match; "
@@ -148,11 +154,12 @@ def choose(
     return Chosen(tuple(order[:half]), tuple(order[half : 2 * half]))
 
 
-def _matched(order: Sequence[str], like: Mapping[str, int], lengths: Mapping[str, int]) -> list[str]:
+def _matched(order: Sequence[str], lengths: AnswerLengths) -> list[str]:
     """Facts in their order, the lengths of every two dozen in the shares of `like`, as long as there are enough."""
-    share = {length: n / sum(like.values()) for length, n in like.items()}
-    left = {length: [fact for fact in order if lengths[fact] == length] for length in sorted({*lengths.values()})}
-    taken, found = Counter(), []
+    of, share = lengths.of, {length: n / sum(lengths.like.values()) for length, n in lengths.like.items()}
+    left = {length: [fact for fact in order if of[fact] == length] for length in sorted({*of.values()})}
+    taken: Counter[int] = Counter()
+    found: list[str] = []
     while any(left[length] for length in left if share.get(length)):
         open_ = [length for length in left if left[length] and share.get(length)]
         next_ = max(open_, key=lambda length: share[length] * (len(found) + 1) - taken[length])

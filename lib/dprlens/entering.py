@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from dprlens.parallel import run
 from dprlens.profile import Profile
 from dprlens.ranking import rankings
 from dprlens.retrieval import gold_places
-from dprlens.setup import Setup, Training, base_model, cloze_recall, dpr
+from dprlens.setup import Setup, Training, base_model, closed_spec, cloze_recall, dpr
 from dprlens.tokens import make_tokenizer, vocabulary
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.muon import in_quick_precision
@@ -42,7 +43,7 @@ def setup_of(chosen: Profile, seed: int) -> Setup:
     return Setup(
         replace(
             chosen,
-            world=replace(chosen.world.scaled(spec.size), low_doses=()),
+            world=replace(closed_spec(chosen).scaled(spec.size), low_doses=()),
             encoder=replace(chosen.encoder, layers=spec.layers),
             pretrain=replace(chosen.pretrain, shallow_layers=spec.layers),
         ),
@@ -145,8 +146,8 @@ def by_entry(chosen: Profile, seed: int, workers: ProcessPoolExecutor | None = N
     rates = [("falling", turn) for turn in range(spec.deals)] + [("constant", turn) for turn in range(spec.constant)]
     models = _entered(setups, [(s, *which) for s in setups for which in rates], workers)
     searches = {
-        (s, *which): partial(found, encoder, setups[s].world, chosen.negatives, chosen.dpr, s)
-        for (s, *which), encoder in models.items()
+        (s, rate, turn): partial(found, encoder, setups[s].world, chosen.negatives, chosen.dpr, s)
+        for (s, rate, turn), encoder in models.items()
     }
     frames = []
     for (s, rate, turn), rows in run(searches, workers).items():
@@ -193,8 +194,10 @@ def _by_telling(setup: Setup, workers: ProcessPoolExecutor | None) -> pd.DataFra
         searches[name] = partial(found, encoder, half if opens else world, chosen.negatives, chosen.dpr, seed)
         judged[name] = {fact.id for fact in (facts[1::2] if opens else facts)}
     return pd.concat(
-        rows[rows["fact"].isin(judged[name])].assign(arm=name, model=0, **_columns(setup))
-        for name, rows in run(searches, workers).items()
+        [
+            rows[rows["fact"].isin(judged[name])].assign(arm=name, model=0, **_columns(setup))
+            for name, rows in run(searches, workers).items()
+        ]
     )
 
 
@@ -264,9 +267,9 @@ def by_block(chosen: Profile, seed: int, workers: ProcessPoolExecutor | None = N
     return pd.concat(frames, ignore_index=True)
 
 
-def _columns(setup: Setup) -> dict[str, object]:
+def _columns(setup: Setup) -> dict[str, Any]:
     """The columns of `bound.WORLD`."""
-    described = setup.profile.world.described
+    described = closed_spec(setup.profile).described
     return {
         "study": "late",
         "size": setup.profile.late.size,

@@ -6,7 +6,7 @@
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -23,6 +23,7 @@ from dprlens.corpus.plan import ShardSpec
 from dprlens.corpus.search import Placed, placed, search
 from dprlens.corpus.shards import Shards
 from dprlens.encoder import DualEncoder, Text
+from dprlens.natural import NaturalSpec
 from dprlens.natural.models import load_towers
 from dprlens.retrieval import FlatIndex, Ranking, answer_places
 from dprlens.setup import Setup
@@ -60,7 +61,7 @@ class InMemory:
 
     @cached_property
     def _flat(self) -> FlatIndex:
-        return FlatIndex(self._vectors[self._of_text])
+        return FlatIndex(self._vectors[self._of_text].numpy())
 
 
 class InShards(NamedTuple):
@@ -92,12 +93,12 @@ def encode_store(dual: DualEncoder, world: World) -> Encoded:
     return encode(Job(default_root() / "vectors" / name, lambda: dual, lambda: world.passages, spec))
 
 
-def passage_texts(world: World, places: Sequence[int]) -> list[Text]:
+def passage_texts(world: World, places: Iterable[int]) -> list[tuple[str, str]]:
     """The passages at these places, (title, text) each, as the passage tower reads them."""
     return [(world.passages[i].title, world.passages[i].text) for i in places]
 
 
-def question_texts(world: World, places: Sequence[int]) -> list[Text]:
+def question_texts(world: World, places: Iterable[int]) -> list[str]:
     """The questions at these places, as the question tower reads them."""
     return [world.questions[i].text for i in places]
 
@@ -125,6 +126,7 @@ def compare_with_published(setup: Setup, dual: DualEncoder) -> dict[str, ndarray
     if not setup.profile.models.check:
         return {}
     spec = setup.profile.world
+    assert isinstance(spec, NaturalSpec), "published towers are checked in the real setting alone"
     questions, k = natural.asked_openly(spec), min(100, len(setup.world.passages))
     towers = {"DPR": dual, "published DPR": load_towers(setup.profile.models.published, Path(spec.folder))}
     return {name: answered(one, setup.world, questions, k) for name, one in towers.items()}

@@ -117,15 +117,19 @@ def continued(task: Continuing) -> Encoder:
     return continue_pretraining(task.base, read, task.spec, steps, task.like.learning_rate, task.seed)
 
 
+def closed_spec(profile: Profile) -> ClosedSpec:
+    """The generated world of a profile. Raises ValueError if its world is another."""
+    if isinstance(profile.world, ClosedSpec):
+        return profile.world
+    raise ValueError(f"profile {profile.name!r} has no generated world; take one that has (`Profile.controlled`)")
+
+
 @dataclass(frozen=True)
 class Setup:
     """One profile and seed: its world and its models, each made or read when it is first needed, and once."""
 
     profile: Profile
     seed: int
-
-    def __reduce__(self) -> tuple:
-        return Setup, (self.profile, self.seed)  # another process reads world and models from the cache
 
     @cached_property
     def world(self) -> World:
@@ -150,7 +154,7 @@ class Setup:
         chosen = self.profile
         if chosen.models.start is None:
             return base_model(self.world, chosen.text, chosen.encoder, chosen.pretrain, self.seed)
-        return load_encoder(chosen.models.start, Path(chosen.world.folder), chosen.encoder.max_length)
+        return load_encoder(chosen.models.start, Path(self._spec.folder), chosen.encoder.max_length)
 
     @property
     def start(self) -> DualEncoder:
@@ -196,7 +200,12 @@ class Setup:
     @cached_property
     def _natural(self) -> Natural:
         """What DPR's files make."""
-        return natural_world(self.profile.world, natural.fingerprint(self.profile.world), self.seed)
+        return natural_world(self._spec, natural.fingerprint(self._spec), self.seed)
+
+    @property
+    def _spec(self) -> NaturalSpec:
+        assert isinstance(self.profile.world, NaturalSpec), "models from elsewhere are read in the real setting alone"
+        return self.profile.world
 
     @cached_property
     def _statements(self) -> Written:

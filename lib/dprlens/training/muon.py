@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from torch import Tensor
 from dprlens.artifacts import Step, Task, sibling, vars_of
 
 Precision = Literal["bfloat16", "float32"]
+P = ParamSpec("P")
+R = TypeVar("R")
 PRECISIONS = ("bfloat16", "float32")
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a, b, c of Jordan et al. 2024: five steps bring singular values near 1
 STEPS, MOMENTUM = 5, 0.95
@@ -74,7 +76,46 @@ def bfloat16_is_quick() -> bool:
     return torch.cuda.is_available() or any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
-def in_quick_precision(needed: Callable[[dict[str, object]], bool] = lambda _: True) -> Callable:
+class QuickStep(Generic[P, R]):
+    """A cached step that trains with Muon, in float32 where bfloat16 is slow; made by `in_quick_precision`."""
+
+    __name__: str
+
+    def __init__(self, as_asked: Step[P, R], needed: Callable[[dict[str, Any]], bool]) -> None:
+        functools.update_wrapper(self, as_asked)
+        self.as_asked, self.needed = as_asked, needed
+
+    def __reduce__(self) -> str:
+        return self.as_asked.function.__qualname__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if (instead := self.in_float32(*args, **kwargs)) is None:
+            return self.as_asked(*args, **kwargs)
+        sibling(self.__name__)
+        step: Callable[..., R] = self.as_asked
+        return step(*instead)
+
+    def record(self, *args: P.args, **kwargs: P.kwargs) -> dict | None:
+        """As `Step.record`."""
+        record: Callable[..., dict | None] = self.as_asked.record
+        instead = self.in_float32(*args, **kwargs)
+        return record(*args, **kwargs) if instead is None else record(*instead)
+
+    def in_float32(self, *args: P.args, **kwargs: P.kwargs) -> list[Any] | None:
+        """The arguments with Muon in float32; None to take them as they came."""
+        step = self.as_asked
+        asked = step.arguments(*args, **kwargs)
+        slow = any(_in_bfloat16(value) for value in asked.values())
+        if not slow or bfloat16_is_quick() or step.record(*args, **kwargs) is not None or not self.needed(asked):
+            return None
+        bound = step.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return [_to_float32(value) for value in bound.arguments.values()]
+
+
+def in_quick_precision(
+    needed: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> Callable[[Step[P, R]], QuickStep[P, R]]:
     """Decorator of a cached step that trains with Muon: the one place where a machine has a say in its precision.
 
     An argument (or a task's field) with a field `muon`, a spec, that asks for bfloat16 is asked for float32 instead if
@@ -82,40 +123,14 @@ def in_quick_precision(needed: Callable[[dict[str, object]], bool] = lambda _: T
     Muon would run at all; `arguments` are by name, as the key has them (`artifacts.Step.arguments`). What then comes
     back is a sibling of the network on record, its key says so, and the reader is told (`artifacts.sibling`).
     """
-
-    def decorate(step: Step) -> Callable:
-        def in_float32(*args, **kwargs) -> dict | None:
-            """The arguments in float32, by name; None to take them as they came."""
-            asked = step.arguments(*args, **kwargs)
-            slow = any(_in_bfloat16(value) for value in asked.values())
-            if not slow or bfloat16_is_quick() or step.record(*args, **kwargs) is not None or not needed(asked):
-                return None
-            bound = step.signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            return {name: _to_float32(value) for name, value in bound.arguments.items()}
-
-        @functools.wraps(step)
-        def cached(*args, **kwargs):
-            if (instead := in_float32(*args, **kwargs)) is None:
-                return step(*args, **kwargs)
-            sibling(step.__name__)
-            return step(**instead)
-
-        def record(*args, **kwargs) -> dict | None:
-            instead = in_float32(*args, **kwargs)
-            return step.record(*args, **kwargs) if instead is None else step.record(**instead)
-
-        cached.record, cached.as_asked, cached.in_float32 = record, step, in_float32
-        return cached
-
-    return decorate
+    return lambda step: QuickStep(step, needed)
 
 
 def _in_bfloat16(value: object) -> bool:
     return getattr(value, "muon", None) == "bfloat16"
 
 
-def _to_float32(value: object) -> object:
+def _to_float32(value: Any) -> Any:
     """A spec that asks for bfloat16, alone or in a task, in float32; anything else as it is."""
     if isinstance(value, Task):
         return replace(value, **{name: _to_float32(field) for name, field in vars_of(value).items()})
