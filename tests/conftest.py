@@ -1,15 +1,19 @@
-"""One small world, its text and an untrained encoder, made once for all tests."""
+"""One small world, its text and an untrained encoder, made once for all tests; for those of steps a cache and a page."""
 
 import contextlib
+import json
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+from small_setup import PAGE, SEED
 
 from dprlens.closed import ClosedSpec, TextSpec, make_world, segments
 from dprlens.edits import told
-from dprlens.encoder import Encoder, EncoderSpec, new_model, random_bert
+from dprlens.encoder import Encoder, EncoderSpec, new_model, random_bert, untrained
+from dprlens.setup import Setup
 from dprlens.tokens import make_tokenizer, vocabulary
 
 SPEC = ClosedSpec(
@@ -101,3 +105,31 @@ def refused():
             assert word in message, f"{word!r} is not in {message!r}"
 
     return expect
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """The folder of a cache, and a function: the states ("made", "cached", …) of the steps since its last call."""
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("cache")
+        events = root / "events.jsonl"
+        patch.setenv("DPRLENS_CACHE", str(root))
+        patch.setenv("DPRLENS_EVENTS", str(events))
+
+        def states():
+            lines = events.read_text(encoding="utf-8").splitlines() if events.exists() else []
+            events.unlink(missing_ok=True)
+            told = [json.loads(line) for line in lines]
+            return [(t["name"], t["state"]) for t in told if t["event"] == "step" and t["state"] != "start"]
+
+        yield root, states
+
+
+@pytest.fixture(scope="module")
+def page(cache):
+    """A setup, its world and networks, and the hard negatives of its questions."""
+    assert cache
+    setup = Setup(PAGE, SEED)
+    random = {f"random{i}": untrained(setup.base, SEED + i) for i in range(2)}
+    networks = {"base": setup.base, "query": setup.dpr.query, "passage": setup.dpr.passage, **random}
+    return SimpleNamespace(setup=setup, world=setup.world, networks=networks, mined=setup.negatives)

@@ -1,149 +1,16 @@
-"""Threads and processes: alone, side by side, and as the group that torchrun starts."""
+"""The group of processes that torchrun starts: shares, sums, what all agree on."""
 
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from dprlens.artifacts import step
 from dprlens.training import processes
-from dprlens.training.processes import (
-    add_up,
-    agreed,
-    ahead,
-    everybodys,
-    group,
-    in_parallel,
-    own,
-    pool,
-    rank,
-    side_by_side,
-    size,
-    threads,
-)
-
-
-def test_threads_are_set_and_put_back():
-    with threads(2):
-        assert torch.get_num_threads() == 2
-        with threads(3):
-            assert torch.get_num_threads() == 3
-        assert torch.get_num_threads() == 2
-    assert torch.get_num_threads() == 1
-    with pytest.raises(KeyError), threads(2):
-        raise KeyError
-    assert torch.get_num_threads() == 1
-
-
-# side by side
-
-
-@step(version=1)
-def meet(i: int, folder: str) -> dict:
-    """Calls 0 and 1 wait for each other, the first longer; 2 and 3 fail, the last first."""
-    (Path(folder) / f"{i} is here").touch()
-    if i >= 2:
-        time.sleep(0.5 * (3 - i))
-        raise ZeroDivisionError(f"call {i} divides by nothing")
-    end = time.monotonic() + 30
-    while not (Path(folder) / f"{1 - i} is here").exists():
-        assert time.monotonic() < end, "the other call did not run at the same time"
-        time.sleep(0.01)
-    time.sleep(0.3 * (1 - i))
-    return {"call": i, "threads": torch.get_num_threads(), "process": os.getpid()}
-
-
-@step(version=1)
-def where(i: int, j: int, folder: str) -> dict:  # noqa: ARG001, part of the key
-    return {"process": os.getpid()}
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path / "cache"))
-    return str(tmp_path)
-
-
-def test_calls_run_side_by_side_in_processes_of_one_thread(cache, monkeypatch):
-    with threads(2), pool(2) as workers, pytest.raises(ZeroDivisionError, match="call 2 divides by nothing"):
-        in_parallel(meet, [(i, cache) for i in range(4)], workers)
-    monkeypatch.delattr(processes, "ProcessPoolExecutor")  # from here on everything needed is in the cache
-    found = in_parallel(meet, [(1, cache), (0, cache)])
-    assert [result["call"] for result in found] == [1, 0]
-    assert [result["threads"] for result in found] == [1, 1]
-    assert len({os.getpid(), *(result["process"] for result in found)}) == 3
-    assert in_parallel(meet, []) == []
-
-
-def chain(i: int, folder: str) -> None:
-    if i < 2:
-        meet(i, folder)
-        return
-    where(i, where(i, 0, folder)["process"], folder)
-
-
-def test_chains_of_steps_go_ahead_side_by_side_and_leave_their_results(cache, monkeypatch):
-    ahead(chain, [(0, cache), (1, cache), (2, cache)])
-    assert {meet.record(i, cache) is None for i in (0, 1)} == {False}
-    first = where(2, 0, cache)["process"]
-    assert first != os.getpid()
-    assert where(2, first, cache)["process"] == first
-    with pool(1) as workers, pytest.raises(ZeroDivisionError, match="call 2 divides by nothing"):
-        ahead(meet, [(2, cache)], workers)
-    monkeypatch.delattr(processes, "ProcessPoolExecutor")
-    ahead(chain, [])
-
-
-def test_different_steps_side_by_side(cache, monkeypatch):
-    monkeypatch.delattr(processes, "ProcessPoolExecutor")
-    (Path(cache) / "1 is here").touch()
-    meet(0, cache), where(3, 4, cache)
-    found = side_by_side([(where, (3, 4, cache)), (meet, (0, cache))])
-    assert [sorted(one) for one in found] == [["process"], ["call", "process", "threads"]]
-
-
-def test_a_single_call_needs_no_process_of_its_own(cache, monkeypatch):
-    monkeypatch.delattr(processes, "ProcessPoolExecutor")
-    (Path(cache) / "1 is here").touch()
-    with threads(2):
-        (found,) = in_parallel(meet, [(0, cache)])
-        assert torch.get_num_threads() == 2
-    assert found == {"call": 0, "threads": 1, "process": os.getpid()}  # one thread here as well: the result is the same
-
-
-def test_calls_can_share_their_processes(cache):
-    with pool(2) as workers:
-        first, second = (in_parallel(where, [(i, j, cache) for j in range(4)], workers) for i in range(2))
-    used = {result["process"] for result in [*first, *second]}
-    assert os.getpid() not in used
-    assert len(used) <= 2
-
-
-def test_the_processes_of_a_killed_run_end_too(tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import os, time\n"
-        "from dprlens.training.processes import pool\n"
-        "if __name__ == '__main__':\n"
-        "    workers = pool(1)\n"
-        "    print(workers.submit(os.getpid).result(), flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as run:
-        worker = int(run.stdout.readline())
-        run.kill()
-    end = time.monotonic() + 20
-    while Path(f"/proc/{worker}").exists() and "zombie" not in Path(f"/proc/{worker}/status").read_text():
-        assert time.monotonic() < end, "the worker outlived the run"
-        time.sleep(0.1)
-
-
-# a group
+from dprlens.training.processes import add_up, agreed, everybodys, group, own, rank, size
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 7, 128])
@@ -176,7 +43,7 @@ MEMBER = """
 import json, sys
 from pathlib import Path
 import torch
-from dprlens.training.processes import add_up, agreed, ahead, everybodys, group, own, rank, size
+from dprlens.training.processes import add_up, agreed, everybodys, group, own, rank, size
 
 with group():
     mine = own(3)

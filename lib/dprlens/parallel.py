@@ -79,12 +79,16 @@ def run(calls: Mapping[Key, Callable[[], Result]], workers: ProcessPoolExecutor 
     A call is a `functools.partial` of a step or of a module's function, so that another process can be given it. What
     is in the cache is read here. Several calls that lack something are made side by side, in `workers` or in a pool for
     this call of `run` alone, where a chain goes on without waiting for the others; their results come back through the
-    cache. What the first of them raises is raised here.
+    cache. What the first of them raises is raised here. Inside `only_cached` what is missing is `Missing`.
     """
     results: dict[Key, Result] = {}
     for key, call in calls.items():
-        with contextlib.suppress(Missing), only_cached():
-            results[key] = call()
+        try:
+            with only_cached():
+                results[key] = call()
+        except Missing:
+            if _only_reading.get():
+                raise
     missing = {key: call for key, call in calls.items() if key not in results}
     if len(missing) > 1:
         cores = min(len(missing), os.cpu_count() or 1)
