@@ -12,7 +12,6 @@ from dprlens import controls
 from dprlens.negatives import BM25
 from dprlens.probe import Features, Items, items, make_probe, matching
 from dprlens.probing import (
-    ProbingTask,
     code_lengths,
     features,
     learned,
