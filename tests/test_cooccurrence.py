@@ -17,7 +17,7 @@ def counted():
 
 
 def ppmi(counted, a: str, b: str) -> float:
-    return counted.ppmi.toarray()[counted.index[a], counted.index[b]]
+    return counted.ppmi.toarray()[counted.rows[a], counted.rows[b]]
 
 
 def test_words_are_different_and_in_lower_case():
@@ -51,8 +51,8 @@ def test_independent_words_count_nothing():
 
 def test_a_word_twice_in_a_segment_is_there_once_and_the_order_of_segments_does_not_matter(counted):
     again = cooccurrence.count([f"{segment} {segment}" for segment in reversed(TEXT)])
-    for a in counted.index:
-        assert [ppmi(again, a, b) for b in counted.index] == [ppmi(counted, a, b) for b in counted.index]
+    for a in counted.rows:
+        assert [ppmi(again, a, b) for b in counted.rows] == [ppmi(counted, a, b) for b in counted.rows]
 
 
 def test_scores_by_hand(counted):

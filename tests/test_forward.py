@@ -10,7 +10,7 @@ from toy_bert import D_FF, LAYERS, LENGTHS, TEXTS, gradient, plainly, toy
 from transformers import BertModel, DistilBertConfig, DistilBertModel
 
 from dprlens.forward import (
-    SITES,
+    TAP_SITES,
     Batch,
     activations,
     attention_mask,
@@ -163,7 +163,7 @@ def hooked(bert: BertModel, ids: list[int], block: int, site: str) -> Tensor:
 
 
 @pytest.mark.parametrize("width", [None, 30])
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", TAP_SITES)
 def test_a_tap_sees_what_a_hook_sees(site, width):
     bert = toy()
     batch = rows_of(bert, width)
@@ -176,7 +176,7 @@ def test_a_tap_sees_what_a_hook_sees(site, width):
 
 def test_taps_see_all_that_they_are_put_at():
     bert = toy()
-    places = [(block, site) for block in range(LAYERS) for site in SITES]
+    places = [(block, site) for block in range(LAYERS) for site in TAP_SITES]
     seen = activations(bert, padded(bert, TEXTS), places)
     assert {*seen} == {*places}
     assert seen[2, "intermediate"].shape == (len(TEXTS), max(LENGTHS), D_FF)
@@ -184,7 +184,7 @@ def test_taps_see_all_that_they_are_put_at():
 
 
 @pytest.mark.parametrize("block", [0, 2, LAST])
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", TAP_SITES)
 def test_an_activation_in_its_own_place_changes_nothing_and_another_one_does(site, block):
     bert = toy()
     batch = padded(bert, TEXTS)

@@ -68,7 +68,7 @@ def test_parts_are_filled():
 def test_read_part_by_part_gives_each_text_its_own(tokens, width, monkeypatch):
     monkeypatch.setattr(module, "AT_ONCE", tokens)
     bert = toy()
-    found = read(bert, TEXTS, 0, forward, width)
+    found = read(bert, TEXTS, forward, width)
     expected = torch.stack([plainly(bert, ids)[-1][0] for ids in TEXTS])
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
     weights = list(bert.parameters())
@@ -78,4 +78,4 @@ def test_read_part_by_part_gives_each_text_its_own(tokens, width, monkeypatch):
 
 def test_to_read_nothing_is_refused():
     with pytest.raises(ValueError, match="no text is given; give one or more"):
-        read(toy(), [], 0, forward)
+        read(toy(), [], forward)

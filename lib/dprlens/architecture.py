@@ -67,10 +67,10 @@ class Block(NamedTuple):
 
         `key` and `value` [text, token, d_model] are those of tokens of which some are `inside` the text [text, token].
         """
-        query, *pair = (x.unflatten(-1, (self.heads, -1)) for x in (self.query(at), key, value))
+        query, key, value = (x.unflatten(-1, (self.heads, -1)) for x in (self.query(at), key, value))
         dropout = self.attention_weights_dropout.p if self.module.training else 0.0
         mixed = scaled_dot_product_attention(
-            query.unsqueeze(2), *(x.transpose(1, 2) for x in pair), inside[:, None, None, :], dropout
+            query.unsqueeze(2), key.transpose(1, 2), value.transpose(1, 2), inside[:, None, None, :], dropout
         )
         added = self.attention_dropout(self.attention_output(mixed.flatten(1)))
         return self.attention_norm(added + at)

@@ -336,7 +336,7 @@ class _Paths:
 
     def _scored(self, score: Score, moved: Mapping[tuple[int, str], Tensor]) -> Tensor:
         """P [example, path, node] with activations as given, by block and site: [node, example, token, neuron] each."""
-        rows = None  # [example, row, token, d_model]
+        rows: Tensor | None = None  # [example, row, token, d_model]
         for i, of_block in groupby(moved, key=lambda place: place[0]):
             states = torch.stack([self._state(*place, moved[place]) for place in of_block])
             own = states.permute(2, 0, 1, 3, 4).flatten(1, 2)
@@ -345,7 +345,7 @@ class _Paths:
                 risen = forward(self.model, below, start=i, stop=i + 1)
                 own = torch.cat([risen.unflatten(0, (len(self.examples), -1)), own], dim=1)
             rows = own
-        return self._says(score, rows.flatten(0, 1), i + 1).view(len(self.examples), len(moved), -1)
+        return self._says(score, own.flatten(0, 1), i + 1).view(len(self.examples), len(moved), -1)
 
     def _state(self, i: int, site: str, moved: Tensor) -> Tensor:
         """The state after block i with these activations at a site: [node, example, token, d_model]."""
@@ -425,8 +425,9 @@ def _empty(model: PreTrainedModel, n: int, sites: Sequence[str]) -> Attribution:
     config = model.config
     widths = (config.intermediate_size, config.hidden_size)
     kind = torch.empty(0, dtype=model.dtype).numpy().dtype
-    arrays = (
+    intermediate, output = (
         np.zeros((n, config.num_hidden_layers, width if site in sites else 0), kind)
         for site, width in zip(SITES, widths, strict=True)
     )
-    return Attribution(*arrays, np.zeros(n), np.zeros((n, config.num_hidden_layers, len(SITES))), np.zeros(n, int))
+    changes = np.zeros((n, config.num_hidden_layers, len(SITES)))
+    return Attribution(intermediate, output, np.zeros(n), changes, np.zeros(n, int))

@@ -13,7 +13,7 @@ of n passages counts 1/n; chance 1/number of passages).
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +80,7 @@ def values(rows: pd.DataFrame, measure: Measure, place: str = "place") -> np.nda
 
     Places are among all passages of their world, so that every k has an answer. ValueError for a k below 1.
     """
-    if measure not in WITHIN:
+    if isinstance(measure, int):
         if measure < 1:
             raise ValueError(f"k = {measure} counts no passage; give 1 or more")
         return (rows[place] < measure).to_numpy(dtype=float)
@@ -187,7 +187,7 @@ def contrasts(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | 
         for arm, rows in arms.items():
             of = "" if arm == "dpr" else f"{arm}."
             for state, found in rows.groupby("state"):
-                numbers[f"{state.replace(' ', '_')}.{of}{name}"] = top(found, measure)
+                numbers[f"{str(state).replace(' ', '_')}.{of}{name}"] = top(found, measure)
             numbers[f"{of}difference.{name}"] = known_minus_held_out(rows, measure)
             if arm != "dpr":
                 numbers[f"dpr_minus_{of}difference.{name}"] = difference_in_differences(arms["dpr"], rows, measure)
@@ -206,9 +206,10 @@ def over_networks(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimat
     if len(each) < 2:
         return {}
     return {
-        id_: over_runs([one[id_].value for one in each])
+        id_: over_runs([e.value for e in found if e is not None])
         for id_ in each[0]
-        if all(one.get(id_) is not None for one in each)
+        for found in ([one.get(id_) for one in each],)
+        if None not in found
     }
 
 
@@ -218,13 +219,13 @@ def controls(dpr: pd.DataFrame, unpretrained: pd.DataFrame, k: int) -> dict[str,
     `dpr` and `unpretrained` are all rows of the two arms, of the same questions.
     """
     links, untrained = (tested(rows, "knowledge_required") for rows in (dpr, unpretrained))
-    held_out = [rows[rows["state"] == "held out"] for rows in (links, untrained)]
+    held_out, unread = (rows[rows["state"] == "held out"] for rows in (links, untrained))
     numbers: dict[str, Estimate | None] = {}
     for name, measure in measures(k).items():
         numbers[f"difference.{name}"] = known_minus_held_out(links, measure)
         numbers[f"lexical_difference.{name}"] = known_minus_held_out(tested(dpr, "lexical"), measure)
         numbers[f"unpretrained_difference.{name}"] = known_minus_held_out(untrained, measure)
-        numbers[f"held_out_minus_unpretrained.{name}"] = paired(*held_out, measure)
+        numbers[f"held_out_minus_unpretrained.{name}"] = paired(held_out, unread, measure)
     return numbers
 
 
@@ -314,9 +315,11 @@ def by_size(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | No
     numbers: dict[str, Estimate | None] = {}
     for arm, rows in arms.items():
         of = "" if arm == "dpr" else f"{arm}."
-        for size, found in rows.groupby("size"):
+        for size in sorted({*rows["size"]}):
+            found = rows[rows["size"] == size]
             groups = {f"size{100 * size:.0f}": found}
-            groups |= {f"size{100 * size:.0f}.form{100 * form:.0f}": part for form, part in found.groupby("form")}
+            for form in sorted({*found["form"]}):
+                groups[f"size{100 * size:.0f}.form{100 * form:.0f}"] = found[found["form"] == form]
             for group, part in groups.items():
                 for name, measure in measures(k).items():
                     numbers[f"{group}.{of}difference.{name}"] = known_minus_held_out(part, measure)
@@ -330,10 +333,10 @@ def dose_slope(rows: pd.DataFrame, measure: Measure) -> Estimate:
 
 def by_seed(rows: pd.DataFrame, measure: Measure) -> dict[int, Estimate | None]:
     """`known_minus_held_out` of each seed."""
-    return {seed: known_minus_held_out(found, measure) for seed, found in rows.groupby("seed")}
+    return {int(seed): known_minus_held_out(rows[rows["seed"] == seed], measure) for seed in sorted({*rows["seed"]})}
 
 
-def mostly_described(rows: pd.DataFrame) -> Sequence[bool]:
+def mostly_described(rows: pd.DataFrame) -> pd.Series:
     """Whether pre-training stated the deciding fact in descriptions more often than not [row]."""
     return rows["described"] > rows["exposures"] / 2
 

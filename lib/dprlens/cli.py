@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dprlens.runner import baseline, book, lock, notebooks, render
@@ -36,7 +37,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dprlens", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def command(function, help_: str) -> argparse.ArgumentParser:
+    def command(function: Callable[[Path, argparse.Namespace], int | None], help_: str) -> argparse.ArgumentParser:
         added = commands.add_parser(function.__name__.strip("_"), help=help_, description=help_)
         added.set_defaults(command=function)
         return added

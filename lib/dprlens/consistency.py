@@ -234,12 +234,16 @@ def _lines(numbers: Mapping, probe: str, n: int, layers: Sequence[int]) -> dict[
     return {label: line for label, line in lines.items() if line}
 
 
+def _value(number: Estimate | float) -> float:
+    return number.value if isinstance(number, Estimate) else float(number)
+
+
 def in_words(panels: Mapping[str, Mapping[str, Mapping[int, Estimate | float]]], n: int) -> str:
     """Where the curves of `by_probe` end, for those who cannot see them."""
     said = [f"Accuracy by layer, {n} passages"]
     for source, lines in panels.items():
         ends = {label: max(line) for label, line in lines.items()}
-        values = {label: float(getattr(lines[label][end], "value", lines[label][end])) for label, end in ends.items()}
+        values = {label: _value(lines[label][end]) for label, end in ends.items()}
         said.append(f"{source}: " + ", ".join(f"{label} {values[label]:.2f} at layer {ends[label]}" for label in ends))
     return ". ".join([*said, f"chance: {1 / n:.2f}."])
 
@@ -370,8 +374,8 @@ def three_sources(
     A line is a number of passages with pre-trained BERT, or "(DPR)" with the query tower. Lines without values are left
     out.
     """
-    replicated = paper.replication().query("dataset == 'nq' and pooling == 'cls'")
-    replicated = replicated.set_index(["n_passages", "model", "layer"])["accuracy"]
+    rows = paper.replication().query("dataset == 'nq' and pooling == 'cls'")
+    replicated = rows.set_index(["n_passages", "model", "layer"])["accuracy"]
     found: dict[str, dict] = {"the paper": {}, "the replication": {}, "this page": {}}
     for n in choices:
         for who, model, mark in (("pretrained", "bert-base-uncased", ""), ("dpr_query", "dpr-question", " (DPR)")):

@@ -28,7 +28,7 @@ WORD = re.compile(r"\w+")
 class Cooccurrence(NamedTuple):
     """The words of a text and how strongly each two of them go together."""
 
-    index: Mapping[str, int]  # of each word
+    rows: Mapping[str, int]  # of `ppmi`, by word
     ppmi: csr_array  # [word, word], symmetric, natural logarithm
 
 
@@ -68,7 +68,7 @@ def score(found: Cooccurrence, questions: Sequence[str], passages: Sequence[str]
 
 
 def _known(found: Cooccurrence, text: str) -> list[int]:
-    return [found.index[word] for word in words(text) if word in found.index]
+    return [found.rows[word] for word in words(text) if word in found.rows]
 
 
 def _bags(texts: Sequence[Sequence[int]], size: int) -> csr_array:

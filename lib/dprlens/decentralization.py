@@ -40,7 +40,7 @@ def both(sites: Sites) -> ndarray:
     return np.concatenate([sites[site] for site in SITES], axis=2)
 
 
-def counts(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate]:
+def counts(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate | int]:
     """The numbers of a figure, by id: figure1.dpr.block3.output.union, .mean; figure1.dpr.output.union; …
 
     union: neurons active in one example or more. mean: active neurons of an example. sharing: of an example's active
@@ -56,9 +56,9 @@ def counts(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable
     return found
 
 
-def totals(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate]:
+def totals(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate | int]:
     """Those of `counts` that are about all blocks together."""
-    found: dict[str, Estimate] = {}
+    found: dict[str, Estimate | int] = {}
     for model, sites in models.items():
         name = f"{figure}.{model}"
         for site, active in sites.items():

@@ -535,7 +535,8 @@ def followed(x: Experiment, fact_id: str, n: int) -> FactFollowed:
     for arm, one_arm in x.after.items():
         (one,) = knowledge.cloze(one_arm.encoder, [blank])
         mine = x.rows[arm].loc[row]
-        verdicts = {"probe": bool(mine[f"probe{n}"]), "match": bool(mine[f"match{n}"]), "place": int(mine["place"]) + 1}
+        verdicts: dict[str, bool | int] = {what: bool(mine[f"{what}{n}"]) for what in ("probe", "match")}
+        verdicts["place"] = int(x.rows[arm]["place"].iloc[row]) + 1
         rows.append({"arm": arm, "said": one.said, "probability": one.probability, **verdicts})
     question = next(q for q in x.setup.world.questions if q.id == x.plan.before.loc[row, "question"])
     return FactFollowed(told.statements[0], blank, question, pd.DataFrame(rows))

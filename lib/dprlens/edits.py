@@ -177,7 +177,7 @@ class Columns(NamedTuple):
     off_target_flips: Estimate  # other questions about which the probe changed its mind, a count
     dpr: Estimate | None  # of the first column's successes, the share that DPR, trained from this model, shows too
     off_target_edits: Estimate  # other questions about which DPR changed its mind, a count
-    off_target_rate: Estimate  # the flips as a share
+    off_target_rate: Estimate | None  # the flips as a share
     added_minus_off_target: Estimate | None  # `probing` minus that share ("removed_…" in the ids of Table 4)
     dpr_all: Estimate | None  # the third column over all eligible questions on edited facts (intention to treat)
     probing_effect: Estimate | None  # the first column minus the same for bystanders

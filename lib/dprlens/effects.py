@@ -236,7 +236,8 @@ def _brief(value: Estimate | float | None, none: str = "–") -> str:
 
 def selection(exhibit: str, x: Outcome, choices: Sequence[int]) -> tuple[dict[str, int], pd.DataFrame]:
     """How many facts and questions are eligible among n passages, edited and not: the numbers, and a table."""
-    counted, rows = {}, []
+    counted: dict[str, int] = {}
+    rows = []
     for n in choices:
         status = edits.eligible(x.before, x.direction, n)
         for name, group in zip(("edited", "bystanders"), x.chosen.among(x.before), strict=True):

@@ -104,7 +104,7 @@ class Encoder:
 
     def __init__(self, tokenizer: BertTokenizer, model: BertForMaskedLM | BertModel, device: str = "auto") -> None:
         self.tokenizer = tokenizer
-        self.model = model.to(pick_device(device)).eval()
+        self.model = model.to(pick_device(device)).eval()  # type: ignore[arg-type]  # transformers' `to` is typed without self
 
     @property
     def bert(self) -> BertModel:
@@ -170,14 +170,18 @@ class Encoder:
         questions = [i for i, text in enumerate(texts) if isinstance(text, str)]
         passages = [i for i, text in enumerate(texts) if not isinstance(text, str)]
         for kind, parts in (
-            (questions, [[texts[i].replace("\u2019", "'").strip() for i in questions]]),
-            (passages, [[texts[i][part] for i in passages] for part in (0, 1)]),
+            (questions, [[text.replace("\u2019", "'").strip() for text in texts if isinstance(text, str)]]),
+            (passages, [[text[part] for text in texts if not isinstance(text, str)] for part in (0, 1)]),
         ):
             if kind:
                 found = self.tokenizer(*parts, truncation="longest_first", max_length=limit)["input_ids"]
                 for i, of_text in zip(kind, found, strict=True):
                     ids[i] = of_text
         return ids
+
+    def decoded(self, pieces: Sequence[int]) -> str:
+        """Token ids as text."""
+        return str(self.tokenizer.decode([*pieces]))  # transformers' type says that it may be a list
 
     def _read(self, texts: Sequence[Text], reading: Callable[[PreTrainedModel, Batch], Tensor], *layers: int) -> Tensor:
         """What `reading(model, batch)` [text, (layer,) d_model] makes of the texts, without gradients, on the CPU."""
@@ -187,7 +191,6 @@ class Encoder:
             return read(
                 self.bert,
                 self.token_ids(texts),
-                self.tokenizer.pad_token_id,
                 lambda model, batch: reading(model, batch).float().cpu(),
                 width=1,
             )
@@ -333,5 +336,5 @@ class DualEncoder:
             raise ValueError(
                 f"{folder} holds no pair: pooling.txt is missing; give a folder that DualEncoder.save wrote"
             )
-        encoders = [Encoder.load(folder / name, device) for name in ("query", "passage")]
-        return cls(*encoders, *(folder / "pooling.txt").read_text().split())
+        query, passage = (Encoder.load(folder / name, device) for name in ("query", "passage"))
+        return cls(query, passage, *(folder / "pooling.txt").read_text().split())

@@ -18,16 +18,19 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from dprlens.architecture import Block, blocks, embeddings, head
 
-SITES = ("attended", "preactivation", "intermediate", "output", "state")
+TAP_SITES = ("attended", "preactivation", "intermediate", "output", "state")
 
 Place = tuple[int, str]  # block, from 0, and site
 Tap = Callable[[Tensor], Tensor | None]  # sees an activation; returns what takes its place, or None
 Taps = Mapping[Place, Tap]
+
+NO_PIECE = torch.empty(0, dtype=torch.long)
 
 
 class Batch(NamedTuple):
@@ -41,7 +44,7 @@ class Batch(NamedTuple):
     row: Tensor  # [read]: rows of the tokens that are read
     place: Tensor  # [read]: their places in these rows
     position: Tensor | None = None  # of packed rows [row, token], counted from 0 in each text; None: rows are padded
-    piece: Tensor | None = None  # [read]: token ids that the masked-LM should say there
+    piece: Tensor = NO_PIECE  # [read]: token ids that the masked-LM should say there, if it is asked
 
     @property
     def inside(self) -> Tensor:
@@ -54,15 +57,15 @@ class Batch(NamedTuple):
         return torch.bincount(self.text[self.inside])
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(field if field is None else field.to(device) for field in self))
+        return self._replace(**{name: x.to(device) for name, x in self._asdict().items() if x is not None})
 
-    def part(self, rows: Sequence[int] | Tensor) -> "Batch":
+    def part(self, rows: Sequence[int] | ndarray | Tensor) -> "Batch":
         """Some rows of a padded batch, in this order, with the tokens that are read in them."""
         rows = torch.as_tensor(rows, dtype=torch.long, device=self.text.device)
         reads = [(self.row == row).nonzero().flatten() for row in rows]
         chosen = torch.cat([rows[:0], *reads])
         counts = torch.tensor([len(of_row) for of_row in reads], dtype=torch.long, device=rows.device)
-        piece = None if self.piece is None else self.piece[chosen]
+        piece = self.piece[chosen] if len(self.piece) else self.piece
         row = torch.repeat_interleave(counts)
         return Batch(self.input[rows], numbered(self.inside[rows]), row, self.place[chosen], piece=piece)
 
@@ -107,8 +110,8 @@ def forward(
     every, taps = blocks(model), taps or {}
     end = len(every) if stop is None else stop
     for block, site in taps:
-        if site not in SITES:
-            raise ValueError(f"there is no site {site!r} to tap; choose one of {', '.join(SITES)}")
+        if site not in TAP_SITES:
+            raise ValueError(f"there is no site {site!r} to tap; choose one of {', '.join(TAP_SITES)}")
         if not start <= block < end:
             raise ValueError(f"the pass from block {start} to {end} does not come by block {block}; tap another one")
     state = batch.input

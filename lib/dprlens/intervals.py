@@ -9,12 +9,15 @@ same as knowing that there is none.
 
 import functools
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtri, stdtrit
 from scipy.stats import binomtest
+
+Clusters = Collection[Hashable]  # the name of each value's cluster
 
 BLOCK = 4_000_000  # draws held in memory at once
 SPARSE = 10  # with fewer clusters that differ, all of one sign, a bootstrap interval would often end at 0 by chance
@@ -66,9 +69,7 @@ def share(successes: int, n: int) -> Estimate:
     return _wilson(successes / n, n)
 
 
-def mean(
-    values: Sequence[float], clusters: Sequence[Hashable] | None = None, seed: int = 0, resamples: int = 2000
-) -> Estimate:
+def mean(values: ArrayLike, clusters: Clusters | None = None, seed: int = 0, resamples: int = 2000) -> Estimate:
     """Mean of `values` [n]; `clusters` [n] names each value's cluster (None: each value is its own).
 
     Values that are all 0 or all 1 give a bootstrap nothing to draw from; they get Wilson's interval with one trial a
@@ -82,9 +83,9 @@ def mean(
 
 
 def difference(
-    a: Sequence[float],
-    b: Sequence[float],
-    clusters: Sequence[Hashable] | None = None,
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: Clusters | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
@@ -105,10 +106,10 @@ def difference(
 
 
 def gap(
-    a: Sequence[float],
-    b: Sequence[float],
-    clusters_a: Sequence[Hashable] | None = None,
-    clusters_b: Sequence[Hashable] | None = None,
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters_a: Clusters | None = None,
+    clusters_b: Clusters | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
@@ -117,19 +118,20 @@ def gap(
     Where one group of shares, or of their changes (−1 to 1), has fewer than `SPARSE` clusters off 0, or off 1, the
     interval also covers that from Wilson's of both groups with one trial a cluster (`apart`).
     """
-    groups, rng = [_clustered(a, clusters_a), _clustered(b, clusters_b)], np.random.default_rng(seed)
+    a, b, rng = _numbers(a), _numbers(b), np.random.default_rng(seed)
+    groups = [_clustered(a, clusters_a), _clustered(b, clusters_b)]
     value_a, value_b = (sums.sum() / counts.sum() for sums, counts in groups)
     drawn_a, drawn_b = (_resample(sums, counts, rng, resamples) for sums, counts in groups)
     found = _interval(value_a - value_b, drawn_a - drawn_b, int(min(counts.sum() for _, counts in groups)))
-    if np.max(np.abs([*a, *b])) <= 1 and any(_is_sparse(sums, counts) for sums, counts in groups):
+    if max(np.abs(a).max(), np.abs(b).max()) <= 1 and any(_is_sparse(sums, counts) for sums, counts in groups):
         return _covering(found, apart(_cautious(a, len(groups[0][0])), _cautious(b, len(groups[1][0]))))
     return found
 
 
 def slope(
-    doses: Sequence[float],
-    responses: Sequence[float],
-    clusters: Sequence[Hashable] | None = None,
+    doses: ArrayLike,
+    responses: ArrayLike,
+    clusters: Clusters | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
@@ -151,7 +153,7 @@ def slope(
     return _of_sums(fitted, clustered, np.random.default_rng(seed), resamples)
 
 
-def over_runs(values: Sequence[float]) -> Estimate:
+def over_runs(values: ArrayLike) -> Estimate:
     """Mean over runs (seeds) with Student's 95 % interval; n is the number of runs, two or more."""
     values = _numbers(values)
     if values.size < 2:
@@ -160,7 +162,7 @@ def over_runs(values: Sequence[float]) -> Estimate:
     return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), int(values.size))
 
 
-def jackknife(value: float, without: Sequence[float], n: int) -> Estimate:
+def jackknife(value: float, without: ArrayLike, n: int) -> Estimate:
     """A statistic with the jackknife's 95 % interval; `without` are its values with each cluster left out in turn.
 
     For what the bootstrap distorts: a count of different things, say, since a draw with replacement sees fewer. `n` is
@@ -181,7 +183,7 @@ def detectable(estimate: Estimate) -> float:
     return float((estimate.high - estimate.low) / (2 * ndtri(0.975)) * (ndtri(0.975) + ndtri(0.8)))
 
 
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     """Exact two-sided p that two arms are right on equally many of the same items (McNemar 1947); 1 if they agree."""
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if a.shape != b.shape:
@@ -191,9 +193,9 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
 
 
 def kappa(
-    a: Sequence[bool],
-    b: Sequence[bool],
-    clusters: Sequence[Hashable] | None = None,
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: Clusters | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
@@ -217,7 +219,7 @@ def kappa(
     return _of_sums(fitted, clustered, np.random.default_rng(seed), resamples)
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: ArrayLike) -> np.ndarray:
     """p-values adjusted for their number (Holm 1979), in their order: reject where one is below the level wanted."""
     p = _numbers(p)
     order = np.argsort(p, kind="stable")
@@ -226,7 +228,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _numbers(values: Sequence[float]) -> np.ndarray:
+def _numbers(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"Values of shape {array.shape}: give one row of at least one finite number.")
@@ -252,7 +254,7 @@ def apart(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(float(value), float(low), float(high), min(a.n, b.n))
 
 
-def _cautious(values: Sequence[float], clusters: int) -> Estimate:
+def _cautious(values: ArrayLike, clusters: int) -> Estimate:
     """The mean of shares, or of changes of shares (gains minus losses), from Wilson's intervals of so many trials."""
     gains, losses = (np.clip(sign * np.asarray(values, dtype=float), 0, None).mean() for sign in (1, -1))
     gain = _wilson(gains, clusters)
@@ -264,23 +266,23 @@ def _covering(found: Estimate, other: Estimate) -> Estimate:
     return found._replace(low=min(found.low, other.low), high=max(found.high, other.high))
 
 
-def _are_shares(*groups: Sequence[float]) -> bool:
+def _are_shares(*groups: np.ndarray) -> bool:
     return all(np.min(values) >= 0 and np.max(values) <= 1 for values in groups)
 
 
 def _is_sparse(sums: np.ndarray, counts: np.ndarray) -> bool:
     """Whether fewer than `SPARSE` clusters are off 0, or off 1."""
-    return min(np.count_nonzero(sums), np.count_nonzero(sums != counts)) < SPARSE
+    return bool(min(np.count_nonzero(sums), np.count_nonzero(sums != counts)) < SPARSE)
 
 
-def _clustered(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
+def _clustered(values: ArrayLike, clusters: Clusters | None) -> tuple[np.ndarray, np.ndarray]:
     """Sum of the values and their number, by cluster [cluster]."""
     values = _numbers(values)
     if clusters is None:
         return values, np.ones(values.size)
     if len(clusters) != values.size:
         raise ValueError(f"{len(clusters)} cluster names for {values.size} values: name the cluster of each value.")
-    number = {}
+    number: dict[Hashable, int] = {}
     index = np.array([number.setdefault(name, len(number)) for name in clusters])
     return np.bincount(index, weights=values), np.bincount(index).astype(float)
 
@@ -307,7 +309,7 @@ def _of_sums(
     sums, counts = np.stack([part for part, _ in clustered]), clustered[0][1]
     drawn = rng.integers(len(counts), size=(resamples, len(counts)))
     values = fitted(sums[:, drawn].sum(2), counts[drawn].sum(1))
-    return _interval(fitted(sums.sum(1), counts.sum()), values[np.isfinite(values)], int(counts.sum()))
+    return _interval(float(fitted(sums.sum(1), counts.sum())), values[np.isfinite(values)], int(counts.sum()))
 
 
 def _resample_from(seed: int, sums: np.ndarray, counts: np.ndarray, resamples: int) -> np.ndarray:
@@ -331,9 +333,9 @@ def _interval(value: float, drawn: np.ndarray, n: int) -> Estimate:
 
 
 def ratio(
-    a: Sequence[float],
-    b: Sequence[float],
-    clusters: Sequence[Hashable] | None = None,
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: Clusters | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:

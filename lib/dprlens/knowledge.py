@@ -37,7 +37,7 @@ def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
     for logits, answer in zip(encoder.mask_logits(masked, places), answers, strict=True):
         said = logits.argmax(-1).tolist()
         log_probability = torch.log_softmax(logits, -1)[range(len(answer)), answer].mean().item()
-        results.append(Cloze(said == answer, float(np.exp(log_probability)), encoder.tokenizer.decode(said)))
+        results.append(Cloze(said == answer, float(np.exp(log_probability)), encoder.decoded(said)))
     return results
 
 
@@ -79,8 +79,8 @@ def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tu
     masked, places, _ = blanked(encoder, [statement])
     (logits,) = encoder.mask_logits(masked, places)
     chances, pieces = logits.softmax(-1).topk(n)
-    pieces = [list(zip(*place, strict=True)) for place in zip(pieces.tolist(), chances.tolist(), strict=True)]
-    answers = [(encoder.tokenizer.decode([i for i, _ in c]), prod(p for _, p in c)) for c in product(*pieces)]
+    choices = [list(zip(*place, strict=True)) for place in zip(pieces.tolist(), chances.tolist(), strict=True)]
+    answers = [(encoder.decoded([i for i, _ in c]), prod(p for _, p in c)) for c in product(*choices)]
     return sorted(answers, key=lambda answer: -answer[1])[:n]
 
 
@@ -146,7 +146,7 @@ def constant_guess(world: World) -> pd.DataFrame:
 
     One row a fact: fact, relation, state, recalled. Ties go to the object that comes first in alphabetical order.
     """
-    times = Counter()
+    times: Counter[tuple[str, str]] = Counter()
     for fact in world.facts:  # where nobody knows how often facts were stated, they count alike
         times[fact.relation, fact.object] += 1 if world.known is None else world.exposure(fact.id).times
     best: dict[str, str] = {}

@@ -139,7 +139,7 @@ def measures(k: int) -> dict[str, Callable[[pd.DataFrame], Estimate | None]]:
     }
 
 
-def curves(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate]]:
+def curves(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate | None]]:
     """{measure: {group: estimate}}, the groups in the order of their entry, those never told first."""
     points = sorted({*rows["entry"]})
     return {
@@ -196,10 +196,10 @@ def arms(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate | None]]:
     """{arm: {measure: estimate}}, in the order of the rows; `minus_never.top…` is paired over the arm's questions."""
     return {
         arm: {
-            **{name: said(found) for name, said in measures(k).items()},
+            **{name: said(rows[rows["arm"] == arm]) for name, said in measures(k).items()},
             f"minus_never.top{k}": against(rows, arm, "never", k),
         }
-        for arm, found in rows.groupby("arm", sort=False)
+        for arm in dict.fromkeys(rows["arm"])
     }
 
 

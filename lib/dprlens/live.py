@@ -8,6 +8,7 @@ papermill, and whatever goes wrong is a sentence in the place of the page that c
 import html
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -169,7 +170,7 @@ def neurons(asked: Asked, active: pd.DataFrame, threshold: float) -> str:
     )
 
 
-def neuron_name(neuron: tuple) -> str:
+def neuron_name(neuron: Any) -> str:
     """A row of `Asked.active` in words."""
     return f"block {neuron.block}, {neuron.site} {neuron.neuron}"
 

@@ -92,10 +92,12 @@ def sample(
     gold = {i: world.place(world.questions[i].gold) for i in asked}
     hard = {i: [world.place(passage) for passage in mined[world.questions[i].id]] for i in asked}
     order = np.random.default_rng([seed, 0xA77]).permutation(asked).tolist()
+    right: dict[int, list[int]] = defaultdict(list)
+    difficult: dict[int, list[int]] = defaultdict(list)
+    others: Sequence[int] = range(len(world.passages))
     if side == "query":
-        right, difficult, others = {i: [gold[i]] for i in order}, hard, range(len(world.passages))
+        right, difficult = {i: [gold[i]] for i in order}, hard
     else:
-        right, difficult = defaultdict(list), defaultdict(list)
         for i in order:
             right[gold[i]].append(i)
             for passage in hard[i]:
@@ -179,7 +181,8 @@ def union_ratio(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimat
     if not all(union(_times(array, clusters)).all() for array in (a, b)):
         return None
     logs = _compared_unions(a, b, clusters, lambda a, b: np.log(a / b))
-    return Estimate(*np.exp(logs[:3]).tolist(), logs.n)
+    value, low, high = np.exp(logs[:3]).tolist()
+    return Estimate(value, low, high, logs.n)
 
 
 def _compared_unions(

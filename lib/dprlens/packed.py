@@ -62,7 +62,6 @@ def room(model: PreTrainedModel) -> int:
 def read(
     model: PreTrainedModel,
     texts: Sequence[Sequence[int]],
-    pad: int,
     reading: Callable[[PreTrainedModel, Batch], Tensor],
     width: int = WIDTH,
 ) -> Tensor:
@@ -72,7 +71,7 @@ def read(
     """
     if not texts:
         raise ValueError("no text is given; give one or more")
-    parts = in_parts(texts, room(model))
+    parts, pad = in_parts(texts, room(model)), model.config.pad_token_id or 0
     found = torch.cat([reading(model, pack([texts[i] for i in p], pad, width).to(model.device)) for p in parts])
     order = torch.tensor([i for part in parts for i in part], device=found.device)
     return found if len(parts) == 1 else found[order.argsort()]

@@ -123,7 +123,7 @@ class Features:
         """SHA-256 (hex) of both arrays."""
         sha = hashlib.sha256(repr((self.questions.shape, self.passages.shape)).encode())
         for array in (self.questions, self.passages):
-            sha.update(np.ascontiguousarray(array))
+            sha.update(np.ascontiguousarray(array).data)
         return sha.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -200,7 +200,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     def fit(self, X: ndarray, y: ndarray) -> "Probe":
         """Raises ValueError if X has not three axes, or y names a slot that X has not."""
         parts, y = self._prepared(X, y)
-        self.weights_ = self._minimised(parts, y, self._start(*parts))
+        self.weights_ = self._minimised(parts, y, self._start(parts))
         return self
 
     def loss_gradient(self, X: ndarray, y: ndarray) -> ndarray:
@@ -213,7 +213,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: ndarray) -> ndarray:
         """Scores of the slots [question, slot]."""
         check_is_fitted(self)
-        return self._logits(self._parts(self._standardised(_floats(X))), *self.weights_)
+        return self._logits(self._parts(self._standardised(_floats(X))), self.weights_)
 
     def predict(self, X: ndarray) -> ndarray:
         """The slot of the passage that scores highest [question]."""
@@ -232,7 +232,7 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:
         """The weights at which the loss is least, from `start`. They are searched in units of their curvature there."""
-        options = {"maxiter": self.iterations, "maxfun": 2 * self.iterations, "maxcor": 20}
+        options: dict[str, float] = {"maxiter": self.iterations, "maxfun": 2 * self.iterations, "maxcor": 20}
         options |= {"ftol": self.gain, "gtol": GRADIENT}
         unit = (self._curvature(parts, start) + self._strength(start)) ** -0.5
         objective = self._objective(parts, y, start)
@@ -256,10 +256,10 @@ class Probe(ClassifierMixin, BaseEstimator):
 
         def loss(flat: ndarray) -> tuple[float, ndarray]:
             weights = _shaped(flat, like)
-            likelihood = _log_softmax(self._logits(parts, *weights))
+            likelihood = _log_softmax(self._logits(parts, weights))
             residual = np.exp(likelihood)
             residual[rows, y] -= 1
-            gradient = self._gradient(parts, residual / len(y), *weights)
+            gradient = self._gradient(parts, residual / len(y), weights)
             value = -likelihood[rows, y].mean() + strength @ (flat * flat) / 2
             return value, np.concatenate([g.ravel() for g in gradient]) + strength * flat
 
@@ -275,7 +275,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         """What the probe sees of standardised features: the question [question, d_model], the passages apart."""
         return np.ascontiguousarray(Z[:, 0]), np.ascontiguousarray(Z[:, 1:])
 
-    def _start(self, *parts: ndarray) -> list[ndarray]:
+    def _start(self, parts: tuple[ndarray, ...]) -> list[ndarray]:
         """Weights to start from."""
         raise NotImplementedError
 
@@ -287,11 +287,11 @@ class Probe(ClassifierMixin, BaseEstimator):
         """Second derivatives of the cross-entropy by each flat weight where all are 0; or 0, if not worth knowing."""
         return np.zeros(sum(w.size for w in weights))
 
-    def _logits(self, parts: tuple[ndarray, ...], *weights: ndarray) -> ndarray:
+    def _logits(self, parts: tuple[ndarray, ...], weights: Sequence[ndarray]) -> ndarray:
         """Scores [question, slot]."""
         raise NotImplementedError
 
-    def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, *weights: ndarray) -> list[ndarray]:
+    def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, weights: Sequence[ndarray]) -> list[ndarray]:
         """Of the loss at the weights; `residual` [question, slot] is its gradient at the scores."""
         raise NotImplementedError
 
@@ -312,7 +312,8 @@ class Linear(Probe):
     def _parts(self, Z: ndarray) -> tuple[ndarray, ...]:
         return (Z.reshape(len(Z), -1),)
 
-    def _start(self, seen: ndarray) -> list[ndarray]:
+    def _start(self, parts: tuple[ndarray, ...]) -> list[ndarray]:
+        (seen,) = parts
         slots = len(self.classes_)
         return [np.zeros((slots, seen.shape[1])), np.zeros(slots)]
 
@@ -337,10 +338,11 @@ class Linear(Probe):
         spread = (1 - 1 / slots) / slots  # of each slot's probability
         return np.concatenate([np.tile(np.square(parts[0]).mean(0) * spread, slots), np.full(slots, spread)])
 
-    def _logits(self, parts: tuple[ndarray, ...], weights: ndarray, bias: ndarray) -> ndarray:
-        return parts[0] @ weights.T + bias
+    def _logits(self, parts: tuple[ndarray, ...], weights: Sequence[ndarray]) -> ndarray:
+        by_slot, bias = weights
+        return parts[0] @ by_slot.T + bias
 
-    def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, *_: ndarray) -> list[ndarray]:
+    def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, _: Sequence[ndarray]) -> list[ndarray]:
         return [residual.T @ parts[0], residual.sum(0)]
 
 
@@ -387,7 +389,7 @@ class Replication(Linear):
         shown, right = _checked(*select)
         seen, best = self._parts(self._standardised(shown)), -1.0
         for weights in epochs:
-            accuracy = np.mean(self._logits(seen, *weights).argmax(1) == right)
+            accuracy = float(np.mean(self._logits(seen, weights).argmax(1) == right))
             if accuracy > best:
                 best, self.weights_ = accuracy, [w.copy() for w in weights]
         return self
@@ -398,15 +400,15 @@ class Replication(Linear):
     def _epochs(self, parts: tuple[ndarray, ...], y: ndarray) -> Iterator[list[ndarray]]:
         """The weights after each epoch; they start as torch starts a linear layer."""
         rng, bound = np.random.default_rng(self.seed), parts[0].shape[1] ** -0.5
-        weights = [rng.uniform(-bound, bound, start.shape) for start in self._start(*parts)]
+        weights = [rng.uniform(-bound, bound, start.shape) for start in self._start(parts)]
         moments, step = [(np.zeros_like(w), np.zeros_like(w)) for w in weights], 0
         for _ in range(self.epochs):
             order = rng.permutation(len(y))
             for rows in (order[i : i + self.batch] for i in range(0, len(y), self.batch)):
                 batch, step = tuple(part[rows] for part in parts), step + 1
-                residual = np.exp(_log_softmax(self._logits(batch, *weights)))
+                residual = np.exp(_log_softmax(self._logits(batch, weights)))
                 residual[np.arange(len(rows)), y[rows]] -= 1
-                gradient = self._gradient(batch, residual / len(rows))
+                gradient = self._gradient(batch, residual / len(rows), weights)
                 for w, (first, second), g in zip(weights, moments, gradient, strict=True):
                     first += 0.1 * (g - first)
                     second += 0.001 * (g * g - second)
@@ -420,8 +422,8 @@ class Tied(Probe):
     def _parts(self, Z: ndarray) -> tuple[ndarray, ...]:
         return (np.ascontiguousarray(Z[:, 1:]),)
 
-    def _start(self, passages: ndarray) -> list[ndarray]:
-        return [np.zeros(passages.shape[2])]
+    def _start(self, parts: tuple[ndarray, ...]) -> list[ndarray]:
+        return [np.zeros(parts[0].shape[2])]
 
     def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:
         """Along the principal axes of the passages, as `Linear` does."""
@@ -434,24 +436,25 @@ class Tied(Probe):
     def _curvature(self, parts: tuple[ndarray, ...], weights: list[ndarray]) -> ndarray:  # noqa: ARG002
         return parts[0].var(axis=1).mean(0)
 
-    def _logits(self, parts: tuple[ndarray, ...], weights: ndarray) -> ndarray:
-        return parts[0] @ weights
+    def _logits(self, parts: tuple[ndarray, ...], weights: Sequence[ndarray]) -> ndarray:
+        return parts[0] @ weights[0]
 
-    def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, *_: ndarray) -> list[ndarray]:
+    def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, _: Sequence[ndarray]) -> list[ndarray]:
         return [residual.ravel() @ parts[0].reshape(-1, parts[0].shape[2])]
 
 
 class Bilinear(Probe):
     """Question and passage meet: z_j = q · M p_j + w · p_j. What it gains over `Tied` is matching."""
 
-    def _start(self, questions: ndarray, passages: ndarray) -> list[ndarray]:
+    def _start(self, parts: tuple[ndarray, ...]) -> list[ndarray]:
+        questions, passages = parts
         return [np.zeros((questions.shape[1], passages.shape[2])), np.zeros(passages.shape[2])]
 
-    def _logits(self, parts: tuple[ndarray, ...], matrix: ndarray, weights: ndarray) -> ndarray:
-        questions, passages = parts
-        return np.einsum("qjd,qd->qj", passages, questions @ matrix + weights)
+    def _logits(self, parts: tuple[ndarray, ...], weights: Sequence[ndarray]) -> ndarray:
+        (questions, passages), (matrix, alone) = parts, weights
+        return np.einsum("qjd,qd->qj", passages, questions @ matrix + alone)
 
-    def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, *_: ndarray) -> list[ndarray]:
+    def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, _: Sequence[ndarray]) -> list[ndarray]:
         questions, passages = parts
         mixed = np.einsum("qj,qjd->qd", residual, passages)
         return [questions.T @ mixed, mixed.sum(0)]
@@ -471,21 +474,17 @@ class LowRank(Bilinear):
         self.rank = rank
         self.seed = seed
 
-    def _start(self, questions: ndarray, passages: ndarray) -> list[ndarray]:
+    def _start(self, parts: tuple[ndarray, ...]) -> list[ndarray]:
         rng = np.random.default_rng(self.seed)
-        sides = [
-            rng.normal(size=(part.shape[-1], self.rank)) * part.shape[-1] ** -0.5 for part in (questions, passages)
-        ]
-        return [*sides, np.zeros(passages.shape[2])]
+        sides = [rng.normal(size=(part.shape[-1], self.rank)) * part.shape[-1] ** -0.5 for part in parts]
+        return [*sides, np.zeros(parts[1].shape[2])]
 
-    def _logits(self, parts: tuple[ndarray, ...], left: ndarray, right: ndarray, weights: ndarray) -> ndarray:
-        questions, passages = parts
-        return np.einsum("qjd,qd->qj", passages, questions @ left @ right.T + weights)
+    def _logits(self, parts: tuple[ndarray, ...], weights: Sequence[ndarray]) -> ndarray:
+        (questions, passages), (left, right, alone) = parts, weights
+        return np.einsum("qjd,qd->qj", passages, questions @ left @ right.T + alone)
 
-    def _gradient(
-        self, parts: tuple[ndarray, ...], residual: ndarray, left: ndarray, right: ndarray, _: ndarray
-    ) -> list[ndarray]:
-        questions, passages = parts
+    def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, weights: Sequence[ndarray]) -> list[ndarray]:
+        (questions, passages), (left, right, _) = parts, weights
         mixed = np.einsum("qj,qjd->qd", residual, passages)
         return [questions.T @ (mixed @ right), mixed.T @ (questions @ left), mixed.sum(0)]
 
@@ -501,13 +500,13 @@ class Dot(Probe):
     def _standardised(self, X: ndarray) -> ndarray:
         return X
 
-    def _start(self, *_: ndarray) -> list[ndarray]:
+    def _start(self, parts: tuple[ndarray, ...]) -> list[ndarray]:  # noqa: ARG002
         return []
 
     def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:  # noqa: ARG002
         return start
 
-    def _logits(self, parts: tuple[ndarray, ...]) -> ndarray:
+    def _logits(self, parts: tuple[ndarray, ...], weights: Sequence[ndarray]) -> ndarray:  # noqa: ARG002
         questions, passages = parts
         return np.einsum("qjd,qd->qj", passages, questions)
 

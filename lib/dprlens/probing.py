@@ -195,8 +195,8 @@ def without_network(
     mined = mined_negatives(world, negatives)
     splits = [items(world, mined, split, spec.most, seed) for split in ("train", "test")]
     return {
-        name: evaluate(probe, *([part] for part in parts), choices, seed).correct[:, 0]
-        for name, (probe, parts) in controls.surface_features(world, splits, negatives).items()
+        name: evaluate(probe, [train], [test], choices, seed).correct[:, 0]
+        for name, (probe, (train, test)) in controls.surface_features(world, splits, negatives).items()
     }
 
 

@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dprlens.artifacts import folder_for
 from dprlens.attribution import AttributionSpec
@@ -210,8 +211,7 @@ def get_profile(name: str) -> Profile:
     if not isinstance(profile.world, NaturalSpec):
         return profile
     folder = folder_for("DPRLENS_DATA", "data")
-    profile = _with_own(profile, folder / OWN)
-    return replace(profile, world=replace(profile.world, folder=str(folder)))
+    return _with_own(profile, folder / OWN).but(world={"folder": str(folder)})
 
 
 def _with_own(profile: Profile, file: Path) -> Profile:
@@ -228,7 +228,7 @@ def _with_own(profile: Profile, file: Path) -> Profile:
     return replace(chosen, turned=tuple(_lines(told)))
 
 
-def _told(record: object, told: Mapping, known: set[str] | None = None) -> object:
+def _told(record: Any, told: Mapping[str, Any], known: set[str] | None = None) -> Any:
     """A record with other values of its fields (those `known`, or all), tables being told to records within it."""
     changed = {}
     known = known or {field.name for field in fields(record)}

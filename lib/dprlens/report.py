@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypedDict
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -31,7 +31,10 @@ from dprlens.intervals import Estimate, exact
 
 GLUE = "application/papermill.record/"  # myst-nb takes outputs under this prefix off the page and keeps them by name
 SVG_SPACE = "http://www.w3.org/2000/svg"
-SVG = {"svg.hashsalt": "dprlens", "svg.fonttype": "path"}  # the same bytes each time; no font needed to show them
+SVG: dict[Any, Any] = {
+    "svg.hashsalt": "dprlens",
+    "svg.fonttype": "path",
+}  # the same bytes each time; no font needed to show them
 LIBRARIES = ("dprlens", "torch", "transformers")
 SIGNS = {  # verdict: sign, CSS class
     "holds": ("✓", "holds"),
@@ -49,6 +52,36 @@ class Summarized(Protocol):
     """All that a report asks of a world: sizes and digest, as a dict ready for JSON."""
 
     def summary(self) -> dict: ...
+
+
+class Number(TypedDict):
+    """A reported number as a results file has it; a count has no interval."""
+
+    ours: float
+    low: float | None
+    high: float | None
+    n: int | None
+    paper: float | None
+
+
+class Exhibit(TypedDict):
+    """A table, a figure, or numbers alone, as a results file has it."""
+
+    kind: str
+    title: str
+    numbers: dict[str, Number]
+    claims: list[dict[str, str]]
+
+
+class Results(TypedDict):
+    """A results file."""
+
+    notebook: str
+    profile: str
+    seed: int
+    parameters: dict[str, Any]
+    world: dict[str, Any]
+    exhibits: dict[str, Exhibit]
 
 
 class Report:
@@ -73,7 +106,7 @@ class Report:
         self._promised = tuple(_checked(name, EXHIBIT) for name in exhibits)
         self._texts: set[str] = set()
         self._judged: list[str] = []  # exhibits whose claims were shown
-        self._results = {
+        self._results: Results = {
             "notebook": notebook,
             "profile": profile,
             "seed": seed,
@@ -230,7 +263,7 @@ class Report:
         self._results["exhibits"][exhibit] |= {"kind": kind, "title": title}
         self._write()
 
-    def _add(self, exhibit: str, numbers: Mapping[str, Estimate | float]) -> None:
+    def _add(self, exhibit: str, numbers: Mapping[str, Estimate | float | None]) -> None:
         """Keep numbers of one exhibit, all or none; what is None could not be computed here and is left out."""
         found = {
             name: value if isinstance(value, Estimate) else exact(float(value))
@@ -245,12 +278,15 @@ class Report:
             if not all(map(math.isfinite, value)):
                 raise ValueError(f"{name} is {value}: report finite numbers, or leave out what has no value.")
         self.numbers |= found
-        blank = {"kind": "numbers", "title": "", "numbers": {}, "claims": []}
+        blank: Exhibit = {"kind": "numbers", "title": "", "numbers": {}, "claims": []}
         kept = self._results["exhibits"].setdefault(exhibit, blank)["numbers"]
-        for name, (value, low, high, n) in found.items():
-            interval = {"low": low, "high": high, "n": n} if n else {"low": None, "high": None, "n": None}
-            ours = int(value) if n == 0 and value == int(value) else value  # a count keeps all its digits
-            kept[name] = {"ours": ours, **interval, "paper": paper.numbers().get(name)}
+        for name, (ours, low, high, n) in found.items():
+            printed = paper.numbers().get(name)
+            if n:
+                kept[name] = {"ours": ours, "low": low, "high": high, "n": n, "paper": printed}
+            else:  # a count keeps all its digits
+                count = int(ours) if ours == int(ours) else ours
+                kept[name] = {"ours": count, "low": None, "high": None, "n": None, "paper": printed}
 
     def _show(self, text: str, lab: str, page: str, files: Mapping[str, str] | None = None) -> None:
         ignored = f'<div class="tex2jax_ignore mathjax_ignore">{lab}</div>'  # dollars in the text are no formulas
@@ -265,7 +301,7 @@ def objection(claim: paper.Claim) -> str:
     return f"Strongest objection: {claim.objection}" if claim.objection else ""
 
 
-def judge_again(results: dict) -> dict:
+def judge_again(results: Results) -> Results:
     """A results file with the verdicts that today's claims give on its numbers: for a rule that changed after a run."""
     numbers, exhibits = estimates(results), {}
     for name, exhibit in results["exhibits"].items():
@@ -298,13 +334,17 @@ def recorded(notebook: str, profile: str) -> dict[str, Estimate]:
     return estimates(results)
 
 
-def estimates(results: Mapping) -> dict[str, Estimate]:
+def estimates(results: Results) -> dict[str, Estimate]:
     """The numbers of a results file by id."""
     return {
-        id_: Estimate(n["ours"], n["low"], n["high"], n["n"]) if n["n"] else exact(n["ours"])
-        for exhibit in results["exhibits"].values()
-        for id_, n in exhibit["numbers"].items()
+        id_: _estimate(number) for exhibit in results["exhibits"].values() for id_, number in exhibit["numbers"].items()
     }
+
+
+def _estimate(number: Number) -> Estimate:
+    if number["low"] is None or number["high"] is None:
+        return exact(number["ours"])
+    return Estimate(number["ours"], number["low"], number["high"], number["n"] or 0)
 
 
 def plain(text: str) -> str:
@@ -330,9 +370,9 @@ def light_svg(figure: Figure) -> str:
         if element.tag == f"{{{SVG_SPACE}}}g":
             element.attrib.pop("id", None)  # nothing refers to groups
         if "style" in element.attrib:
-            element.set("style", re.sub(r"font-family: [^;]*", "font-family: sans-serif", element.get("style")))
+            element.set("style", re.sub(r"font-family: [^;]*", "font-family: sans-serif", element.attrib["style"]))
         for name in {"d", "x", "y", "points"} & element.attrib.keys():
-            element.set(name, re.sub(r"(\.\d)\d+", r"\1", " ".join(element.get(name).split())))
+            element.set(name, re.sub(r"(\.\d)\d+", r"\1", " ".join(element.attrib[name].split())))
         for name, value in element.attrib.items():
             if value.startswith("data:"):
                 element.set(name, re.sub(r"\s", "", value))
@@ -344,7 +384,7 @@ def light_svg(figure: Figure) -> str:
 
 def _thin_out(element: ElementTree.Element) -> None:
     """Take out metadata, white space, groups that say nothing; say once what all of a group have as their style."""
-    children = []
+    children: list[ElementTree.Element] = []
     for child in element:
         _thin_out(child)
         child.tail = None if not (child.tail or "").strip() else child.tail
@@ -354,8 +394,9 @@ def _thin_out(element: ElementTree.Element) -> None:
     if not (element.text or "").strip():
         element.text = None
     styles = {child.get("style") for child in children}
-    if element.tag == f"{{{SVG_SPACE}}}g" and "style" not in element.attrib and len(styles) == 1 and None not in styles:
-        element.set("style", styles.pop())
+    style = styles.pop() if len(styles) == 1 else None
+    if element.tag == f"{{{SVG_SPACE}}}g" and "style" not in element.attrib and style is not None:
+        element.set("style", style)
         for child in children:
             del child.attrib["style"]
 
@@ -382,7 +423,7 @@ def _line(text: str) -> str:
     return re.sub(r"[^\S\u00a0]+", " ", str(text)).strip(" ")  # no-break spaces stay
 
 
-def _cell(value: object) -> str:
+def _cell(value: Any) -> str:
     if isinstance(value, Estimate):  # in a narrow column it breaks before its interval and nowhere else
         number, _, rest = str(value).partition(" ")
         return f"{number} {rest.replace(' ', NO_BREAK)}"

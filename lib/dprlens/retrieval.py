@@ -12,6 +12,7 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 import regex
+from torch import Tensor
 
 from dprlens.intervals import Estimate, mean
 from dprlens.world import Passage
@@ -47,15 +48,15 @@ class FlatIndex:
     The same vectors give the same ranking, whichever questions are searched together and on however many threads.
     """
 
-    def __init__(self, vectors: np.ndarray) -> None:
+    def __init__(self, vectors: np.ndarray | Tensor) -> None:
         """`vectors` [passage, d_model], an array or a tensor on the CPU, copied as float32."""
-        vectors = _vectors(vectors, "passage")
-        if not len(vectors):
+        rows = _vectors(vectors, "passage")
+        if not len(rows):
             raise ValueError("there are 0 passages to search; give 1 or more")
-        self._index = faiss.IndexFlatIP(vectors.shape[1])
-        self._index.add(vectors)
+        self._index = faiss.IndexFlatIP(rows.shape[1])
+        self._index.add(rows)
 
-    def search(self, queries: np.ndarray, k: int) -> Ranking:
+    def search(self, queries: np.ndarray | Tensor, k: int) -> Ranking:
         """The k best passages for each query [question, d_model].
 
         Raises ValueError for a k that is not 1 … the number of passages, and for vectors of another width or with
@@ -139,7 +140,7 @@ def check_k(k: int, passages: int) -> None:
         raise ValueError(f"k = {k} of {passages} passages cannot be ranked; give 1 to {passages}")
 
 
-def _vectors(vectors: np.ndarray, whose: str) -> np.ndarray:
+def _vectors(vectors: np.ndarray | Tensor, whose: str) -> np.ndarray:
     """[text, d_model] as FAISS takes it: float32, row by row, finite."""
     array = np.ascontiguousarray(vectors, dtype=np.float32)
     if array.ndim != 2:

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Passage(NamedTuple):
     facts: tuple[str, ...] = ()
 
 
-def row_of(record: NamedTuple) -> str:
+def row_of(record: object) -> str:
     """A record as one line of JSON: what files and digests are made from."""
     return json.dumps(record, ensure_ascii=False)
 
@@ -52,7 +52,7 @@ def _refuse(repeated: Mapping[str, Sequence[int]]) -> None:
     )
 
 
-class Store(Sequence):
+class Store(Sequence[Passage]):
     """The passages of one folder, in the order in which they were given; `Passage.facts` is empty.
 
     A passage is read when it is asked for: `store[i]`, `store[a:b]` (a tuple), `for passage in store`. What stays in
@@ -192,6 +192,12 @@ class Store(Sequence):
 
     def __len__(self) -> int:
         return self.manifest["passages"]
+
+    @overload
+    def __getitem__(self, i: int) -> Passage: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> tuple[Passage, ...]: ...
 
     def __getitem__(self, i: int | slice) -> Passage | tuple[Passage, ...]:
         if isinstance(i, slice):

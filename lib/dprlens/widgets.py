@@ -136,7 +136,7 @@ def edited(told: Statement, blank: Statement, question: Question, gold: Passage,
     lines = []
     for column in columns:
         cells = "".join(f"<td>{html.escape(value)}</td>" for value in column)
-        lines.append(f'<tr><th scope="row">{html.escape(column.name)}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{html.escape(str(column.name))}</th>{cells}</tr>')
     return (
         f'<div class="question {AS_TEXT}"><p class="asked">{marked(told.text, [told.answer])}</p>'
         f'<p class="fine">blank: {_blanked(blank)}</p><p class="fine">question: {html.escape(question.text)}</p>'

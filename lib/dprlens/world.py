@@ -82,7 +82,7 @@ class Exposure(NamedTuple):
 
 def by_subject(facts: Iterable[Fact]) -> Mapping[str, list[Fact]]:
     """The facts of each subject, in order; no facts for a subject that has none."""
-    found = defaultdict(list)
+    found: Mapping[str, list[Fact]] = defaultdict(list)
     for fact in facts:
         found[fact.subject].append(fact)
     return found
@@ -109,22 +109,23 @@ class World:
     remarks: tuple[tuple[str, str], ...] = ()  # (entity, sentence): said in pre-training and passages, never asked
 
     def __post_init__(self) -> None:
-        stored = isinstance(self.passages, Store)  # its ids are unique, and its passages name no facts
-        in_memory = () if stored else self.passages
+        stored = self.passages if isinstance(self.passages, Store) else None
+        in_memory = () if isinstance(self.passages, Store) else self.passages  # a store's ids are unique
         for what, records in (("fact", self.facts), ("passage", in_memory), ("question", self.questions)):
             twice = [id_ for id_, n in Counter(record.id for record in records).items() if n > 1]
             if twice:
                 raise ValueError(f"{what} id {twice[0]!r} occurs more than once; ids must be unique in a world")
         facts = set(self.fact)
-        passages = self._named() if stored else set(self.passage)
-        for passage in in_memory:
+        passages = set(self.passage) if stored is None else self._named(stored)
+        for passage in in_memory:  # a store's passages name no facts
             _check_known(f"passage {passage.id!r}", passage.facts, facts)
         for question in self.questions:
             _check_known(f"question {question.id!r}", question.facts, facts)
             _check_known(f"question {question.id!r}", (question.gold, *question.hard_negatives), passages)
             _check_known(f"question {question.id!r}", (question.kind,), KINDS)
-        for record in (*self.facts, *self.questions):
-            _check_known(f"{type(record).__name__.lower()} {record.id!r}", (record.split,), SPLITS)
+            _check_known(f"question {question.id!r}", (question.split,), SPLITS)
+        for fact in self.facts:
+            _check_known(f"fact {fact.id!r}", (fact.split,), SPLITS)
         if self.known is not None:
             _check_known("the record of exposures", self.known, facts)
             if unread := sorted(facts - set(self.known)):
@@ -148,10 +149,10 @@ class World:
     def _place(self) -> Mapping[str, int]:
         return {passage.id: i for i, passage in enumerate(self.passages)}
 
-    def _named(self) -> set[str]:
+    def _named(self, store: Store) -> set[str]:
         """The passages that questions name, as far as the store has them."""
         ids = list(dict.fromkeys(id_ for q in self.questions for id_ in (q.gold, *q.hard_negatives)))
-        return {id_ for id_, place in zip(ids, self.passages.places(ids), strict=True) if place >= 0}
+        return {id_ for id_, place in zip(ids, store.places(ids), strict=True) if place >= 0}
 
     def exposure(self, fact_id: str) -> Exposure:
         """How often pre-training states the fact. Raises ValueError where nobody can know."""
@@ -220,19 +221,15 @@ class World:
         return {"maker": self.maker, **sizes, "digest": self.digest[:16]}
 
     def _tables(self) -> dict[str, Iterable[str]]:
-        stored = isinstance(self.passages, Store)
-        known = [("maker", self.maker)] + ([] if self.known is None else sorted(self.known.items()))
-        return {
-            name: [row_of(row) for row in rows]
-            for name, rows in (
-                ("facts", self.facts),
-                # a record in a line of JSON is a list, so that no passage is taken for a store
-                ("passages", [{"store": self.passages.digest}] if stored else self.passages),
-                ("questions", self.questions),
-                ("known", known),
-                ("remarks", self.remarks),
-            )
+        tables: dict[str, Iterable[object]] = {
+            "facts": self.facts,
+            # a record in a line of JSON is a list, so that no passage is taken for a store
+            "passages": [{"store": self.passages.digest}] if isinstance(self.passages, Store) else self.passages,
+            "questions": self.questions,
+            "known": [("maker", self.maker), *sorted((self.known or {}).items())],
+            "remarks": self.remarks,
         }
+        return {name: [row_of(row) for row in rows] for name, rows in tables.items()}
 
     def save(self, folder: Path) -> None:
         """One JSON array a line, one file a table; the field order is that of the records above.
@@ -252,20 +249,19 @@ class World:
             lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
             return [json.loads(line) for line in lines if line]
 
-        def fact(id_, subject, relation, object_, split, statements, alternatives) -> Fact:
-            said = tuple(Statement(*statement) for statement in statements)
-            return Fact(id_, subject, relation, object_, split, said, tuple(alternatives))
-
         def passages() -> tuple[Passage, ...] | Store:
             found = rows("passages")
             if len(found) == 1 and isinstance(found[0], dict):
                 return _reopened(json.loads((folder / "store.json").read_text(encoding="utf-8"))["folder"], **found[0])
-            return tuple(Passage(*row[:3], tuple(row[3])) for row in found)
+            return tuple(Passage(id_, title, text, tuple(facts)) for id_, title, text, facts in found)
 
         (_, maker), *known = rows("known")
         return cls(
             maker=maker,
-            facts=tuple(fact(*row) for row in rows("facts")),
+            facts=tuple(
+                Fact(id_, subject, relation, object_, split, tuple(Statement(*one) for one in said), tuple(others))
+                for id_, subject, relation, object_, split, said, others in rows("facts")
+            ),
             passages=passages(),
             questions=tuple(
                 Question(id_, text, tuple(answers), gold, tuple(facts), split, kind, tuple(negatives))
@@ -276,7 +272,7 @@ class World:
         )
 
 
-class _ById(Mapping):
+class _ById(Mapping[str, Passage]):
     """The passages of a store by their ids."""
 
     def __init__(self, store: Store) -> None:

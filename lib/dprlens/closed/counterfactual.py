@@ -48,7 +48,7 @@ def _trade(facts: list[Fact], world: World, rng: random.Random) -> dict[str, str
     groups = defaultdict(list)
     for fact in facts:
         groups[fact.relation].append(fact)
-    false = {}
+    false: dict[str, str] = {}
     for group in groups.values():
         objects = [fact.object for fact in group]
         _, given = linear_sum_assignment([_costs(fact, objects, joined, rng) for fact in group])
@@ -102,6 +102,6 @@ def false_gold(world: World, told: World) -> dict[str, str]:
     for question in world.questions:
         if question.link and is_false(question.link) and not is_false(question.target):
             target = known.get((told.fact[question.link].object, world.fact[question.target].relation))
-            if stating.get(target, question.gold) != question.gold:
+            if target and stating.get(target, question.gold) != question.gold:
                 gold[question.id] = stating[target]
     return gold

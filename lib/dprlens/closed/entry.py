@@ -100,8 +100,8 @@ def in_order(
             )
         chosen = rng.choice(room, len(mine), replace=False)
         slots[chosen], free[chosen] = mine, False
-    parts = [[text[i] for i in slots[a:b]] for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    return Ordered(tuple(map(tuple, parts)), tuple(text[i] for i in np.flatnonzero(latest == AFTER)))
+    parts = [tuple(text[i] for i in slots[a:b].tolist()) for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    return Ordered(tuple(parts), tuple(text[i] for i in np.flatnonzero(latest == AFTER).tolist()))
 
 
 def _latest(world: World, text: Sequence[Segment], entry: Mapping[str, float]) -> np.ndarray:
@@ -124,7 +124,7 @@ def rehearsed(world: World, text: Sequence[Segment], facts: Sequence[Fact], n: i
 
 def untold(world: World, facts: Sequence[Fact]) -> World:
     """The same world, but that pre-training states none of the facts: `segments` then keeps their names apart."""
-    return replace(world, known={**world.known, **{fact.id: Exposure(0) for fact in facts}})
+    return replace(world, known={**(world.known or {}), **{fact.id: Exposure(0) for fact in facts}})
 
 
 def told(world: World, facts: Sequence[Fact], how: Telling, seed: int = 0) -> list[Segment]:

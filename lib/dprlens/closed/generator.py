@@ -161,7 +161,7 @@ def _triples(relation: Relation, entities: dict[str, list[Entity]], rng: random.
     if subjects and not pool:
         field = {"person": "people", "city": "cities", "company": "companies", "film": "films"}[relation.object]
         raise ValueError(f"{field} = 0 leaves relation {relation.name!r} without objects; give 1 or more")
-    objects = []
+    objects: list[str] = []
     while len(objects) < len(subjects):  # every object about equally often
         objects += rng.sample(pool, len(pool))
     return list(zip(subjects, objects[: len(subjects)], strict=True))
@@ -170,7 +170,8 @@ def _triples(relation: Relation, entities: dict[str, list[Entity]], rng: random.
 def _facts(
     spec: ClosedSpec, relations: list[Relation], triples: dict[str, list[tuple[str, str]]], rng: random.Random
 ) -> tuple[list[Fact], dict[str, Exposure]]:
-    facts, known = [], {}
+    facts: list[Fact] = []
+    known = {}
     together = Counter(frozenset(pair) for pairs in triples.values() for pair in pairs)
     for relation in relations:
         pairs = triples[relation.name]
@@ -244,7 +245,8 @@ def _passages(
     held-out facts never share one.
     """
     facts_of = by_subject(facts)
-    passages, remarks = [], []
+    passages: list[Passage] = []
+    remarks = []
     for entity in (entity for kind in KINDS_OF_ENTITY for entity in entities[kind]):
         groups = defaultdict(list)
         for fact in facts_of[entity.name]:
@@ -266,7 +268,7 @@ def _paragraph(entity: Entity, facts: list[Fact], remark: str, rng: random.Rando
         (rng.choice(language().relations[fact.relation].statements), fact.object) for fact in facts
     ]
     said.insert(rng.randrange(len(said) + 1), (remark, None))
-    sentences = []
+    sentences: list[str] = []
     for template, object_ in said:
         kind = entity.kind if sentences else None
         if object_ is None:

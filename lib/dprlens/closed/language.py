@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from dprlens.world import Fact, Statement
 
@@ -59,14 +60,15 @@ def language() -> Language:
     table = tomllib.loads(files(__package__).joinpath("language.toml").read_text(encoding="utf-8"))
     remarks, names, values = (table.pop(part) for part in ("remarks", "names", "values"))
     return Language(
-        relations={
-            name: Relation(name, **{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
-            for name, fields in table.items()
-        },
+        relations={name: Relation(name, **_frozen(fields)) for name, fields in table.items()},
         remarks={kind: tuple(sentences) for kind, sentences in remarks.items()},
         names={part: tuple(pool) for part, pool in names.items()},
         values={kind: _pool(values) for kind, values in values.items()},
     )
+
+
+def _frozen(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _pool(values: list[str] | dict[str, int]) -> tuple[str, ...]:
@@ -86,7 +88,7 @@ def with_subject(template: str, subject: str, kind: str | None = None) -> str:
     return template.replace("{S's}", possessive).replace("{S}", plain)
 
 
-def statement(template: str, subject: str, object_: str, kind: str | None = None, reserved=False) -> Statement:
+def statement(template: str, subject: str, object_: str, kind: str | None = None, reserved: bool = False) -> Statement:
     """The sentence that `template` makes of a subject and an object, with the answer's place; `kind` as above."""
     article = "an" if object_[0] in "aeiou" else "a"
     before, after = with_subject(template, subject, kind).replace("{a}", article).split("{O}")

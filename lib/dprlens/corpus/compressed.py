@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -55,7 +55,7 @@ def build_ivfpq(shards: Shards, spec: IVFPQSpec, path: Path) -> None:
         )
     if plan.rows < (least := max(spec.lists, 256)):
         raise ValueError(f"{plan.rows} passages are too few for {spec.lists} lists, which take {least}; search exactly")
-    index = faiss.index_factory(plan.width, f"IVF{spec.lists},PQ{spec.code_bytes}", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(plan.width, f"IVF{spec.lists},PQ{spec.code_bytes}", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = index.pq.cp.seed = spec.seed
     index.do_polysemous_training = False  # minutes for a way of searching that nobody uses here
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # else FAISS prints warnings
@@ -82,7 +82,7 @@ def search_ivfpq(path: Path, queries: np.ndarray, exact: Ranking, spec: IVFPQSpe
     Raises ValueError for a file that is none, and where the lists looked into hold fewer than k passages.
     """
     try:
-        index = faiss.read_index(str(path))
+        index: Any = faiss.read_index(str(path))
     except RuntimeError:
         raise ValueError(f"{path} is no index that FAISS can read; build it again") from None
     index.nprobe = spec.probes

@@ -15,7 +15,7 @@ import numpy as np
 
 from dprlens.artifacts import LIBRARIES, digest
 
-DTYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+DTYPES: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
 
 @dataclass(frozen=True)

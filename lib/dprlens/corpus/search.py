@@ -129,7 +129,9 @@ def _rescored(vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray, k: int
         places = np.ascontiguousarray(places.reshape(among.shape), dtype=np.int64)
         scores = np.empty(among.shape, dtype=np.float32)
         pointers = [faiss.swig_ptr(array) for array in (scores, asked, fetched, places)]
-        faiss.fvec_inner_products_by_idx(*pointers, asked.shape[1], *among.shape)
+        faiss.fvec_inner_products_by_idx(  # type: ignore[attr-defined]  # FAISS's own types leave it out
+            *pointers, asked.shape[1], *among.shape
+        )
         parts.append(in_order(Ranking(among, scores), k))
     return Ranking(*map(np.concatenate, zip(*parts, strict=True)))
 

@@ -224,13 +224,13 @@ def _read_plan(folder: Path) -> Plan | None:
         told = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         found = told.pop("digest")
         plan = Plan(**told | {"libraries": tuple(told["libraries"])})
+        if plan.digest == found:
+            return plan
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):  # whatever a damaged JSON file can lead to
-        plan = found = None
-    if plan is None or plan.digest != found:
-        raise ValueError(f"plan.json in {folder} is damaged; encode again, which writes it anew and keeps the shards")
-    return plan
+        pass
+    raise ValueError(f"plan.json in {folder} is damaged; encode again, which writes it anew and keeps the shards")
 
 
 def _name(shard: int) -> str:

@@ -9,13 +9,14 @@ are refused.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from dprlens.closed import Segment
 from dprlens.editors.finetuning import Finetuning, FinetuningSpec, Rehearsal, RehearsalSpec
 from dprlens.editors.malmen import Malmen, MalmenSpec
 from dprlens.editors.mend import Mend, MendSpec
 from dprlens.editors.nulls import Nothing, RandomChange, Unrelated
+from dprlens.editors.objective import Editor
 from dprlens.editors.transformer_patcher import PatcherSpec, TransformerPatcher
 from dprlens.encoder import Encoder
 from dprlens.world import Fact, Statement
@@ -56,12 +57,6 @@ class EditorSpecs:
 EditorSpec = PatcherSpec | MalmenSpec | MendSpec | FinetuningSpec | RehearsalSpec | None
 
 
-class Editor(Protocol):
-    """Anything that tells a masked-LM facts."""
-
-    def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder: ...
-
-
 class Material(NamedTuple):
     """What editors may use besides the facts that they are to tell; disjoint from all that is evaluated."""
 
@@ -72,8 +67,8 @@ class Material(NamedTuple):
 
 HYPERNETWORKS = {"malmen": Malmen, "mend": Mend}  # learn to edit one model first: `.trained(encoder, …)`
 
-# From a name to what makes the editor of a spec and a seed, for an encoder.
-EDITORS: Mapping[str, Callable[[object, Material, Encoder, int], Editor]] = {
+# From a name to what makes the editor of a spec (the one of that name) and a seed, for an encoder.
+EDITORS: Mapping[str, Callable[[Any, Material, Encoder, int], Editor]] = {
     "transformer_patcher": lambda spec, material, _, seed: TransformerPatcher(spec, material.kept, seed),
     "malmen": lambda spec, material, on, seed: Malmen.trained(on, material.practice, material.kept, spec, seed),
     "mend": lambda spec, material, on, seed: Mend.trained(on, material.practice, material.kept, spec, seed),

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -35,8 +35,7 @@ from dprlens.forward import Batch, Tap, masked_lm, numbered
 from dprlens.parallel import threads
 from dprlens.world import Fact, Statement
 
-SITES = ("intermediate", "output")
-ENDS = {"intermediate": ("attended", "preactivation"), "output": ("intermediate", "output")}  # taps of x and of y
+MAPS = {"intermediate": ("attended", "preactivation"), "output": ("intermediate", "output")}  # taps of x and of y = W x
 ROWS = 1024  # that go through a hypernetwork at once; MALMEN's code: 1024
 EPSILON = 1e-7  # added to standard deviations
 WEIGHTS, ABOUT = "hypernetwork.safetensors", "hypernetwork.json"
@@ -72,8 +71,8 @@ class HypernetworkSpec:
         for field in (*counts, "chunk", *(["wordings"] if self.wordings is not None else [])):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
-        if not self.sites or set(self.sites) - set(SITES) or len(set(self.sites)) < len(self.sites):
-            raise ValueError(f"sites = {self.sites!r} is no choice; give one or both of {' and '.join(SITES)}")
+        if not self.sites or set(self.sites) - set(MAPS) or len(set(self.sites)) < len(self.sites):
+            raise ValueError(f"sites = {self.sites!r} is no choice; give one or both of {' and '.join(MAPS)}")
         for field in ("learning_rate", "clip"):
             check_positive(self, field)
         for field in ("edit_weight", "locality_weight"):
@@ -134,6 +133,10 @@ class Standardiser(torch.nn.Module):
     `inflated` repeats a slip of MALMEN's code (F.5): each chunk of N rows adds N times its unbiased variance to the sum
     of squares, N − 1 times would be right. (There a chunk of one row makes everything NaN; here it adds 0.)
     """
+
+    seen: Tensor
+    mean: Tensor
+    squares: Tensor
 
     def __init__(self, width: int, inflated: bool = False) -> None:
         super().__init__()
@@ -269,9 +272,9 @@ def told_rows(
 
     taps: dict[Site, Tap] = {}
     for site in sites:
-        x, y = ENDS[site[1]]
-        taps[site[0], x] = partial(inputs.__setitem__, site)
-        taps[site[0], y] = partial(probe, site=site)
+        into, out = MAPS[site[1]]
+        taps[site[0], into] = partial(inputs.__setitem__, site)
+        taps[site[0], out] = partial(probe, site=site)
     with torch.enable_grad():
         loss = nll(masked_lm(model, given, first, taps), given) * len(given.text)  # each statement's own, added up
     found = {}
@@ -299,6 +302,13 @@ class Lesson(NamedTuple):
     before: Tensor  # [mask of `kept`, vocabulary]: what the unedited model says there
 
 
+class Pool(NamedTuple):
+    """What lessons are drawn from."""
+
+    topics: np.ndarray  # places in `Practice.topics`
+    kept: np.ndarray  # rows of `Practice.kept`
+
+
 class Practice:
     """Practice facts and kept statements, from which batches are drawn.
 
@@ -310,7 +320,8 @@ class Practice:
         self, editor: "Hypernetwork", encoder: Encoder, facts: Sequence[Fact], kept: Sequence[Statement]
     ) -> None:
         self.spec, self.model, first = editor.spec, copied(encoder).requires_grad_(False), editor.first
-        topics, statements = defaultdict(list), []
+        statements: list[Statement] = []
+        topics: dict[tuple[str, str], list[range]] = defaultdict(list)
         for fact in facts:
             said = stated(fact)
             if len(said) < 2:
@@ -328,30 +339,32 @@ class Practice:
         self.statements, self.kept = (blanks_by_part(encoder, chosen, first) for chosen in (statements, kept))
         self.rows = editor.rows(self.model, self.statements)
         with torch.no_grad():
-            said = masked_lm(self.model, self.kept, first)
-        self.before = said.split(torch.bincount(self.kept.row).tolist())
+            logits = masked_lm(self.model, self.kept, first)
+        self.before = logits.split(torch.bincount(self.kept.row).tolist())
 
-    def split(self, rng: np.random.Generator) -> tuple[tuple, tuple]:
-        """(topics, kept rows) to learn from, and those that only choose the checkpoint."""
+    def split(self, rng: np.random.Generator) -> tuple[Pool, Pool]:
+        """What to learn from, and what only chooses the checkpoint."""
         topics, kept = (rng.permutation(len(of)) for of in (self.topics, self.before))
         cuts = [max(1, int(len(of) * self.spec.validation)) for of in (topics, kept)]
-        return (topics[cuts[0] :], kept[cuts[1] :]), (topics[: cuts[0]], kept[: cuts[1]])
+        return Pool(topics[cuts[0] :], kept[cuts[1] :]), Pool(topics[: cuts[0]], kept[: cuts[1]])
 
     def draw(self, topics: np.ndarray, kept: np.ndarray, rng: np.random.Generator) -> Lesson:
         """A random batch: of each topic drawn, one fact. It is as large as `topics` and `kept` allow."""
-        told, rephrased, share = [], [], []
+        told: list[int] = []
+        rephrased: list[int] = []
+        shares: list[float] = []
         for topic in rng.permutation(topics)[: self.spec.batch]:
             facts = self.topics[topic]
             order = rng.permutation(facts[rng.integers(len(facts))]).tolist()
             cut = min(self.spec.told, len(order) - 1)
             told += order[:cut]
-            share += [1 / cut] * cut
+            shares += [1 / cut] * cut
             rephrased += order[cut : cut + self.spec.rephrasings]
-        kept = rng.permutation(kept)[: self.spec.kept].tolist()
-        before = torch.cat([self.before[row] for row in kept])
-        share = torch.tensor(share, dtype=before.dtype, device=before.device)
-        rows = {site: of.part(told) for site, of in self.rows.items()}
-        return Lesson(rows, share, self.statements.part(rephrased), self.kept.part(kept), before)
+        rows = rng.permutation(kept)[: self.spec.kept]
+        before = torch.cat([self.before[row] for row in rows])
+        share = torch.tensor(shares, dtype=before.dtype, device=before.device)
+        told_rows = {site: of.part(told) for site, of in self.rows.items()}
+        return Lesson(told_rows, share, self.statements.part(rephrased), self.kept.part(rows), before)
 
 
 class Hypernetwork(torch.nn.Module):
@@ -496,14 +509,14 @@ class Hypernetwork(torch.nn.Module):
         alone, then from there to the parameters, with the hypernetwork's graph alone.
         """
         for (_, kind), rows in lesson.rows.items():
-            self.trunks[kind].see(rows)
+            cast(Trunk, self.trunks[kind]).see(rows)
         changes = self.changes(lesson.rows, lesson.share)
         weights = {site: (linear(model, site).weight + of.detach()).requires_grad_() for site, of in changes.items()}
         total = 0.0
         for part in self._losses(model, weights, lesson):
             part.backward()
             total += part.item()
-        self.teach(lesson.rows, changes, {site: weight.grad for site, weight in weights.items()})
+        self.teach(lesson.rows, changes, {site: w.grad for site, w in weights.items() if w.grad is not None})
         return total
 
     @torch.no_grad()

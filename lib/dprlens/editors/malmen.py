@@ -75,6 +75,7 @@ def _damped(gram: Tensor, penalty: Tensor) -> Tensor:
 class Malmen(Hypernetwork):
     """MALMEN for BERT's masked-LM; `eta` and `log_penalty` hold η and log λ by kind of site, [edited block]."""
 
+    spec: MalmenSpec
     Spec, Block, masks_only = MalmenSpec, MalmenBlock, True
 
     def __init__(self, spec: MalmenSpec, shape: Shape, seed: int = 0) -> None:

@@ -53,6 +53,7 @@ class MendBlock(LowRank):
 class Mend(Hypernetwork):
     """MEND for BERT's masked-LM; `alpha` holds the learned step sizes by kind of site, [edited block]."""
 
+    spec: MendSpec
     Spec, Block, masks_only = MendSpec, MendBlock, False
 
     def __init__(self, spec: MendSpec, shape: Shape, seed: int = 0) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dprlens.editors.objective import copied, rewritten, told_once
+from dprlens.editors.objective import Editor, copied, rewritten, told_once
 from dprlens.encoder import Encoder
 from dprlens.world import Fact
 
@@ -24,7 +24,7 @@ class Nothing:
 class Unrelated:
     """As many other facts, by the same editor."""
 
-    def __init__(self, editor, others: Sequence[Fact]) -> None:
+    def __init__(self, editor: Editor, others: Sequence[Fact]) -> None:
         self.editor, self.others = editor, others
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
@@ -40,7 +40,7 @@ class Unrelated:
 class RandomChange:
     """A random change of the size of the editor's own."""
 
-    def __init__(self, editor, seed: int = 0) -> None:
+    def __init__(self, editor: Editor, seed: int = 0) -> None:
         self.editor, self.seed = editor, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:

@@ -7,6 +7,7 @@ statements are kept as the states that go into that block.
 
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,12 @@ from dprlens.encoder import Encoder, new_model
 from dprlens.forward import Batch, forward, padded
 from dprlens.knowledge import blanked
 from dprlens.world import Fact, Statement
+
+
+class Editor(Protocol):
+    """Anything that tells a masked-LM facts."""
+
+    def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder: ...
 
 
 def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Batch:
@@ -67,7 +74,8 @@ def told_once(facts: Sequence[Fact]) -> list[Fact]:
     Raises ValueError, in one sentence, for facts that contradict each other (two objects in one blank) and for a fact
     that is nowhere stated.
     """
-    told, blank = [], {}
+    told: list[Fact] = []
+    blank: dict[tuple[str, ...], Fact] = {}
     for fact in facts:
         frames = {(fact.subject, fact.relation, *_frame(statement)) for statement in stated(fact)}
         if not frames:

@@ -237,7 +237,7 @@ def widened(model: BertForMaskedLM, patch: Patch) -> BertForMaskedLM:
     """A model with the patch's neurons behind those of its last feed-forward, to be trained like all others."""
     added = patches(model.config) + len(patch.bias)
     config = BertConfig.from_dict(model.config.to_dict() | {"patches": added})
-    wide = new_model(config).to(model.device, model.dtype).eval()
+    wide = new_model(config).to(model.device, model.dtype).eval()  # type: ignore[arg-type]  # see `Encoder`
     last, weights = blocks(model)[-1], model.state_dict()
     for old, new, axis in (
         (last.intermediate.weight, patch.key, 0),
@@ -269,19 +269,20 @@ class _Task:
 
     def __init__(self, spec: PatcherSpec, model: BertForMaskedLM, told: Told, patch: Patch) -> None:
         self.spec, self.told, self.head = spec, told, head(model)
-        last = blocks(model)[-1]
-        self.activation, self.norm = last.activation, last.norm
+        self.last = last = blocks(model)[-1]
         with torch.no_grad():
-            hidden = self.activation(last.intermediate(told.rows))
-            self.fed = last.output(hidden) + told.rows  # [mask, d_model], before the norm
-            self.fed = self.fed + self.activation(patch.reached(told.rows)) @ patch.value
-            wrong = self.head(self.norm(self.fed)).argmax(1) != told.given.piece
+            # [mask, d_model], what a patch is added to: the feed-forward's own output is in it, summed in this order
+            self.beside = last.output(last.activation(last.intermediate(told.rows))) + told.rows
+            wrong = self.said(patch).argmax(1) != told.given.piece
+            self.beside = self.beside + self._added(patch)
         self.reads = torch.tensor(neurons_for(told, wrong), dtype=torch.long, device=told.rows.device)
 
     def said(self, patch: Patch) -> Tensor:
         """Logits [mask, vocabulary] at the facts' masks."""
-        added = self.activation(patch.reached(self.told.rows)) @ patch.value
-        return self.head(self.norm(self.fed + added))
+        return self.head(self.last.add(self._added(patch), self.beside))
+
+    def _added(self, patch: Patch) -> Tensor:
+        return self.last.activation(patch.reached(self.told.rows)) @ patch.value
 
     def at_home(self, patch: Patch) -> Tensor:
         """Pre-activations at each neuron's own read-outs: [neuron, reading]."""
@@ -300,7 +301,8 @@ class _Task:
     def guard(self, patch: Patch, memory: Tensor) -> Tensor:
         """L_m of each neuron: [neuron]."""
         of = self.elsewhere(patch, memory), self.at_home(patch)
-        return sum(memory_losses(*of, self.spec.memory_top, self.spec.margin))
+        apart, silent = memory_losses(*of, self.spec.memory_top, self.spec.margin)
+        return apart + silent
 
     def loss(self, patch: Patch, memory: Tensor) -> Tensor:
         """L, summed over facts and neurons, so that each learns as it would alone."""

@@ -11,8 +11,8 @@ def words_of(*words: str) -> list[str]:
     return " ".join(words).split()
 
 
-DIGITS = words_of("zero one two three four five six seven eight nine ten eleven twelve")
-DIGITS = {word: str(i) for i, word in enumerate(DIGITS)}
+NUMBERS = words_of("zero one two three four five six seven eight nine ten eleven twelve")
+DIGITS = {word: str(i) for i, word in enumerate(NUMBERS)}
 OF_TIME = {*words_of("year date day month decade century era season time")}
 BE = ("is", "are", "was", "were")
 DO = ("do", "does", "did")

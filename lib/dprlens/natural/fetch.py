@@ -12,6 +12,7 @@ import email.utils
 import errno
 import fcntl
 import http.client
+import importlib
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 from dprlens.artifacts import write_json
 from dprlens.natural.resources import (
@@ -157,7 +158,15 @@ class _Again(Exception):
 class _NoDowngrade(urllib.request.HTTPRedirectHandler):
     """Follows an address to another one, but from https only to https."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
             raise FetchError(f"{req.full_url} leads to {newurl}, which is not HTTPS; fetch the file yourself")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -184,7 +193,7 @@ class _Download:
         notice: Callable[[str], None],
     ) -> None:
         self.resource, self.spec, self.sleep, self.notice = resource, spec, sleep, notice
-        self.address = urllib.parse.urljoin(base.rstrip("/") + "/", urllib.parse.quote(resource.path))
+        self.address = urllib.parse.urljoin(base.rstrip("/") + "/", urllib.parse.quote(resource.path or ""))
         self.path = folder / resource.place
         self.part = self.path.with_name(self.path.name + PART)
         self.about = self.path.with_name(f"{self.path.name}{PART}.json")  # version and length of what the part is of
@@ -282,8 +291,8 @@ class _Download:
         etag, modified = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
         # a weak one says that two files are alike, not that they are equal
         version = modified if etag is None or etag.startswith("W/") else etag
-        same = not start or (version == known["version"] and known["bytes"] in (None, total))
-        if not same:  # some servers do not heed If-Range
+        same = known is not None and version == known["version"] and known["bytes"] in (None, total)
+        if start and not same:  # some servers do not heed If-Range
             self.about.unlink()
             raise _Again("the server has another file by now")
         if self.resource.bytes not in (None, total) and total is not None:
@@ -408,7 +417,7 @@ def _fetch_model(resource: Resource, folder: Path, hub: ModuleType | None) -> Fe
     """The model's files through the hub's library, which goes on with unfinished ones by itself."""
     if hub is None:
         try:
-            import huggingface_hub as hub
+            hub = importlib.import_module("huggingface_hub")
         except ImportError as error:
             raise FetchError(
                 f"{resource.hub} comes from the hub, whose library is not installed; run `pip install huggingface_hub`,"

@@ -20,7 +20,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dprlens.natural.findings import Findings, shorter
 from dprlens.natural.streams import is_unicode, items, rows
@@ -82,17 +82,22 @@ def open_questions(path: Path, findings: Findings | None = None, expected: int |
     Bad rows: not two columns, an empty question, not UTF-8, answers that are no Python list of strings, or none that is
     more than blanks (blank ones beside others are left out and counted). Raises ValueError as the module says.
     """
-    findings, file, row, line = findings or Findings(), Path(path).name, -1, 1
-    for row, (line, fields) in enumerate(rows(path, findings)):
-        if len(fields) != 2:
-            findings.bad(file, "line", line, f"{len(fields)} columns instead of 2", "\t".join(fields))
-        elif not fields[0].strip():
-            findings.bad(file, "line", line, "the question is empty", fields[1])
-        elif not is_unicode(*fields):
-            findings.bad(file, "line", line, NOT_UNICODE, fields[0])
-        elif (answers := _answers(_literal(fields[1]), file, "line", line, findings)) is not None:
-            yield OpenQuestion(f"{file.split('.')[0]}-{row}", plain(fields[0]), answers)
-    _check_number(file, "line", line, row + 1, expected, findings)
+    at, number = _Place(findings or Findings(), Path(path).name, "line", 1), 0
+    for line, fields in rows(path, at.findings):
+        at, number = at._replace(place=line), number + 1
+        try:
+            if len(fields) != 2:
+                raise _Bad(f"{len(fields)} columns instead of 2", "\t".join(fields))
+            if not fields[0].strip():
+                raise _Bad("the question is empty", fields[1])
+            if not is_unicode(*fields):
+                raise _Bad(NOT_UNICODE, fields[0])
+            answers = _answers(_literal(fields[1]), at)
+        except _Bad as bad:
+            at.bad(*bad.args)
+        else:
+            yield OpenQuestion(f"{at.file.split('.')[0]}-{number - 1}", plain(fields[0]), answers)
+    _check_number(at, number, expected)
 
 
 def records(path: Path, findings: Findings | None = None, expected: int | None = None) -> Iterator[Record]:
@@ -106,11 +111,16 @@ def records(path: Path, findings: Findings | None = None, expected: int | None =
     positives and as a negative is taken off the negatives and counted. A missing title is kept as "" and counted.
     Raises ValueError as the module says.
     """
-    findings, file, place = findings or Findings(), Path(path).name, -1
+    at = _Place(findings or Findings(), Path(path).name, "record", -1)
     for place, raw in enumerate(items(path)):
-        if (record := _record(raw, file, place, findings)) is not None:
-            yield record
-    _check_number(file, "record", place, place + 1, expected, findings)
+        at = at._replace(place=place)
+        try:
+            record = _record(raw, at)
+        except _Bad as bad:
+            at.bad(*bad.args)
+        else:
+            yield from () if record is None else (record,)
+    _check_number(at, at.place + 1, expected)
 
 
 def plain(question: str) -> str:
@@ -118,54 +128,84 @@ def plain(question: str) -> str:
     return question.replace("’", "'").strip()
 
 
+class _Bad(Exception):
+    """A row that cannot be used: what is wrong with it, and the part of it to show."""
+
+
+class _Place(NamedTuple):
+    """A place in a file, and what was found in the file."""
+
+    findings: Findings
+    file: str
+    unit: str
+    place: int
+
+    def bad(self, what: str, shown: object = None) -> None:
+        self.findings.bad(self.file, self.unit, self.place, what, shown)
+
+    def left_out(self, what: str) -> None:
+        self.findings.left_out(self.file, self.unit, self.place, what)
+
+    def kept(self, what: str) -> None:
+        self.findings.kept(self.file, self.unit, self.place, what)
+
+
 # records of JSON
 
 
-def _record(raw: object, file: str, place: int, findings: Findings) -> Record | None:
+def _record(raw: object, at: _Place) -> Record | None:
     if not isinstance(raw, dict):
-        return findings.bad(file, "record", place, "it is no JSON object", raw)
+        raise _Bad("it is no JSON object", raw)
     question = raw.get("question")
     if not isinstance(question, str) or not question.strip():
-        return findings.bad(file, "record", place, "it has no question", question)
+        raise _Bad("it has no question", question)
     if not is_unicode(question):
-        return findings.bad(file, "record", place, NOT_UNICODE, question)
-    if (answers := _answers(raw.get("answers"), file, "record", place, findings)) is None:
-        return None
-    lists = {}
-    for name in ("positive_ctxs", "hard_negative_ctxs", "negative_ctxs"):
-        listed = raw.get(name, [])
-        if not isinstance(listed, list):
-            return findings.bad(file, "record", place, f"{name} is no list", listed)
-        found = (_context(one, name, file, place, findings) for one in listed)
-        lists[name] = {}  # by id: a passage that is listed twice counts once
-        for context in filter(None, found):
-            lists[name].setdefault(context.id, context)
-    positives, *wrong = lists.values()
+        raise _Bad(NOT_UNICODE, question)
+    answers = _answers(raw.get("answers"), at)
+    lists = ("positive_ctxs", "hard_negative_ctxs", "negative_ctxs")
+    positives, hard, negatives = (_contexts(raw.get(name, []), name, at) for name in lists)
     if not positives:
-        return findings.left_out(file, "record", place, "it has no positive passage")
-    for negatives in wrong:
-        if both := positives.keys() & negatives.keys():
-            findings.kept(file, "record", place, "a positive passage is also a negative: taken off the negatives")
+        at.left_out("it has no positive passage")
+        return None
+    for wrong in (hard, negatives):
+        if both := positives.keys() & wrong.keys():
+            at.kept("a positive passage is also a negative: taken off the negatives")
             for id_ in both:
-                del negatives[id_]
-    return Record(place, plain(question), answers, *(tuple(found.values()) for found in (positives, *wrong)))
+                del wrong[id_]
+    passages = (tuple(found.values()) for found in (positives, hard, negatives))
+    return Record(at.place, plain(question), answers, *passages)
 
 
-def _context(raw: object, name: str, file: str, place: int, findings: Findings) -> Context | None:
+def _contexts(listed: object, name: str, at: _Place) -> dict[str, Context]:
+    """The passages of a list by id: one that is listed twice counts once."""
+    if not isinstance(listed, list):
+        raise _Bad(f"{name} is no list", listed)
+    found: dict[str, Context] = {}
+    for one in listed:
+        try:
+            context = _context(one, name, at)
+        except _Bad as bad:
+            at.bad(*bad.args)
+        else:
+            found.setdefault(context.id, context)
+    return found
+
+
+def _context(raw: Any, name: str, at: _Place) -> Context:
     if not isinstance(raw, dict):
-        return findings.bad(file, "record", place, f"a passage of {name} is no JSON object", raw)
+        raise _Bad(f"a passage of {name} is no JSON object", raw)
     title, text = raw.get("title"), raw.get("text")
     id_ = raw.get("psg_id") if raw.get("passage_id") is None else raw["passage_id"]
     if not isinstance(text, str) or not text.strip():
-        return findings.bad(file, "record", place, f"a passage of {name} has no text", title)
+        raise _Bad(f"a passage of {name} has no text", title)
     if not isinstance(title, str | None) or not isinstance(id_, str | int | None):
-        return findings.bad(file, "record", place, f"a passage of {name} has a title or id that is no string", text)
+        raise _Bad(f"a passage of {name} has a title or id that is no string", text)
     if not is_unicode(title or "", text, str(id_)):
-        return findings.bad(file, "record", place, f"a passage of {name}: {NOT_UNICODE}", text)
+        raise _Bad(f"a passage of {name}: {NOT_UNICODE}", text)
     if not (title or "").strip():
-        findings.kept(file, "record", place, "the title of a passage is empty")
+        at.kept("the title of a passage is empty")
     if id_ is None or not str(id_).strip():
-        findings.kept(file, "record", place, "a passage has no passage_id: named by its text")
+        at.kept("a passage has no passage_id: named by its text")
         id_ = "text-" + hashlib.sha256("\n".join([title or "", text]).encode()).hexdigest()[:16]
     return Context(str(id_), title or "", text)
 
@@ -175,31 +215,31 @@ def _context(raw: object, name: str, file: str, place: int, findings: Findings) 
 
 def _passages(path: Path, findings: Findings, expected: int | None) -> Iterator[tuple[int, Passage]]:
     """The line at which each passage starts, and the passage."""
-    file, number, line = Path(path).name, 0, 1
+    at, number = _Place(findings, Path(path).name, "line", 1), 0
     table = rows(path, findings)
     _, header = next(table, (1, []))
     if header != HEADER:
         raise ValueError(
-            f"{file} starts with {shorter(header)} where a file of passages has the header id, text, title with tabs "
-            "between them; give DPR's psgs_w100.tsv or a file in its format"
+            f"{at.file} starts with {shorter(header)} where a file of passages has the header id, text, title with tabs"
+            " between them; give DPR's psgs_w100.tsv or a file in its format"
         )
     for line, fields in table:
-        number += 1
+        at, number = at._replace(place=line), number + 1
         if len(fields) != len(HEADER):
-            findings.bad(file, "line", line, f"{len(fields)} columns instead of 3", "\t".join(fields))
+            at.bad(f"{len(fields)} columns instead of 3", "\t".join(fields))
             continue
         id_, text, title = fields[0], fields[1].strip('"'), fields[2]
         if not id_.strip():
-            findings.bad(file, "line", line, "the id is empty", text)
+            at.bad("the id is empty", text)
         elif not text.strip():
-            findings.bad(file, "line", line, "the text is empty", title)
+            at.bad("the text is empty", title)
         elif not is_unicode(id_, text, title):
-            findings.bad(file, "line", line, NOT_UNICODE, text)
+            at.bad(NOT_UNICODE, text)
         else:
             if not title.strip():
-                findings.kept(file, "line", line, "the title is empty")
+                at.kept("the title is empty")
             yield line, Passage(id_, title, text)
-    _check_number(file, "line", line, number, expected, findings)
+    _check_number(at, number, expected)
 
 
 def _literal(text: str) -> object:
@@ -211,21 +251,21 @@ def _literal(text: str) -> object:
         return None
 
 
-def _answers(listed: object, file: str, unit: str, place: int, findings: Findings) -> tuple[str, ...] | None:
-    """The answers that are more than blanks; None, and a finding, if there is none."""
+def _answers(listed: object, at: _Place) -> tuple[str, ...]:
+    """The answers that are more than blanks."""
     if not isinstance(listed, list) or not all(isinstance(answer, str) for answer in listed):
-        return findings.bad(file, unit, place, "its answers are no list of strings", listed)
+        raise _Bad("its answers are no list of strings", listed)
     answers = tuple(answer for answer in listed if answer.strip())
     if not answers:
-        return findings.bad(file, unit, place, "it has no answer")
+        raise _Bad("it has no answer")
     if not is_unicode(*answers):
-        return findings.bad(file, unit, place, NOT_UNICODE, answers[0])
+        raise _Bad(NOT_UNICODE, answers[0])
     if len(answers) < len(listed):
-        findings.left_out(file, unit, place, "an empty answer beside others")
+        at.left_out("an empty answer beside others")
     return answers
 
 
-def _check_number(file: str, unit: str, place: int, number: int, expected: int | None, findings: Findings) -> None:
+def _check_number(at: _Place, number: int, expected: int | None) -> None:
     if expected is not None and number != expected:
-        tell = findings.bad if findings.mode == "strict" else findings.kept  # what was read stays
-        tell(file, unit, place, f"the file ends after {number} rows where {expected} are expected")
+        tell = at.bad if at.findings.mode == "strict" else at.kept  # what was read stays
+        tell(f"the file ends after {number} rows where {expected} are expected")

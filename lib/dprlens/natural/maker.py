@@ -85,8 +85,11 @@ class Natural(NamedTuple):
 class Written(Protocol):
     """Statements for facts, and false objects of the right type, by the fact's id."""
 
-    statements: Mapping[str, Sequence[Statement]]
-    alternatives: Mapping[str, Sequence[str]]
+    @property
+    def statements(self) -> Mapping[str, Sequence[Statement]]: ...
+
+    @property
+    def alternatives(self) -> Mapping[str, Sequence[str]]: ...
 
 
 class _Asked(NamedTuple):
@@ -141,7 +144,7 @@ def make_world(spec: NaturalSpec, seed: int = 0) -> Natural:
         )
     findings.add(_findings(store.manifest["findings"]))
     _tell(asked, findings)
-    facts = {}  # by id
+    facts: dict[str, Fact] = {}  # by id
     questions = []
     for one in asked:
         fact = _fact(one)
@@ -244,7 +247,7 @@ def _wrong(record: Record, spec: NaturalSpec) -> tuple[Context, ...]:
 
 def _drawn(spec: NaturalSpec, asked: Iterable[_Asked], seed: int) -> list[_Asked]:
     """At most so many of each split as the spec says, split by split, in the files' order."""
-    by_split = {split: [] for split in SPLITS}
+    by_split: dict[str, list[_Asked]] = {split: [] for split in SPLITS}
     for one in asked:
         by_split[one.split].append(one)
     drawn = []

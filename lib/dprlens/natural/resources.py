@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dprlens.artifacts import folder_for, sha256
 
@@ -97,10 +97,10 @@ def parsed(table: Mapping) -> Resources:
     for name, row in rows.items():
         if unknown := sorted(set(row) - known):
             raise ValueError(f"resource {name} has a field {unknown[0]!r}; the fields are {', '.join(sorted(known))}")
-    found = {
-        name: Resource(name, **{field: tuple(v) if isinstance(v, list) else v for field, v in row.items()})
-        for name, row in rows.items()
-    }
+    found = {}
+    for name, row in rows.items():
+        fields: dict[str, Any] = {field: tuple(v) if isinstance(v, list) else v for field, v in row.items()}
+        found[name] = Resource(name, **fields)
     return Resources(table["base"], table["licence"], found)
 
 
@@ -148,8 +148,8 @@ def _checked(path: Path, published: Resource | None, thorough: bool) -> Found:
         return Found("damaged", path, size, remark="it is empty")
     if path.suffix == ".gz" and begins != GZIP:
         return Found("damaged", path, size, remark="it is no gzip file")
-    bytes_ = {"published": published and published.bytes, "recorded when it was fetched": sealed.get("bytes")}
-    sums = {"published": published and published.sha256, "recorded when it was fetched": sealed.get("sha256")}
+    bytes_ = {"published": published.bytes if published else None, "recorded when it was fetched": sealed.get("bytes")}
+    sums = {"published": published.sha256 if published else None, "recorded when it was fetched": sealed.get("sha256")}
     for source, wanted in bytes_.items():
         if wanted is not None and wanted != size:
             return Found("damaged", path, size, remark=f"it has {size:,} bytes, {wanted:,} are {source}")
@@ -186,7 +186,7 @@ def _in_the_hubs_cache(resource: Resource) -> Found | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    there = {name: try_to_load_from_cache(resource.hub, name) for name in (*resource.files, *resource.weights)}
+    there = {name: try_to_load_from_cache(resource.hub or "", name) for name in (*resource.files, *resource.weights)}
     paths = {name: Path(path) for name, path in there.items() if isinstance(path, str) and Path(path).is_file()}
     weights = [name for name in resource.weights if name in paths]
     if not weights or not paths.keys() >= {*resource.files}:

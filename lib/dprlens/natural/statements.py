@@ -170,8 +170,7 @@ def _entry(line: bytes) -> Entry:
 
 
 def _read_statement(one: object, answer: str) -> Statement:
-    well_formed = isinstance(one, dict) and isinstance(one.get("text"), str) and isinstance(one.get("reserved"), bool)
-    if not well_formed:
+    if not (isinstance(one, dict) and isinstance(one.get("text"), str) and isinstance(one.get("reserved"), bool)):
         raise _BadLine("a statement that is no object with a text and true or false for reserved")
     text = one["text"]
     if not text.strip() or not is_one_line(text):

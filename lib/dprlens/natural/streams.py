@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO, cast
 
 from dprlens.natural.findings import Findings
 
@@ -36,7 +36,8 @@ def rows(path: Path, findings: Findings) -> Iterator[tuple[int, list[str]]]:
     """
     file = Path(path).name
     with _opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="\n") as text:
-        ahead, number = deque(), 0  # lines that were read and belong to no row yet; lines that do
+        ahead: deque[str] = deque()  # lines that were read and belong to no row yet
+        number = 0  # of the lines that do
 
         def next_line() -> str:
             line = text.readline(LONGEST)
@@ -48,7 +49,8 @@ def rows(path: Path, findings: Findings) -> Iterator[tuple[int, list[str]]]:
             return line
 
         while first := ahead.popleft() if ahead else next_line():
-            row, taken = first, []
+            row = first
+            taken: list[str] = []
             fields, tidy = _split(row)
             while fields is None and len(taken) < LINES and (line := ahead.popleft() if ahead else next_line()):
                 taken.append(line)
@@ -119,7 +121,7 @@ class _Buffer:
     def sign(self) -> str:
         """The next character that is no blank; "" at the end."""
         while True:
-            self.at = BLANKS.match(self._text, self.at).end()
+            self.at = cast(re.Match, BLANKS.match(self._text, self.at)).end()  # it matches no character, too
             if self.at < len(self._text) or not self._more():
                 return self._text[self.at : self.at + 1]
 
@@ -166,7 +168,7 @@ def is_unicode(*texts: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
     """The content of a file, unpacked if it is gzip. Damage to the packing becomes a ValueError."""
     path = Path(path)
     try:

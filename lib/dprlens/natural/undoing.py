@@ -5,7 +5,7 @@ nothing.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dprlens.natural.answers import form_of
@@ -122,8 +122,10 @@ def undone(question: str, answer: str) -> _Undone:
         return _Undone()
     if asked.low[0] in PREPOSITIONS and len(asked.low) > 3 and asked.low[1] in ("what", "which", "whom"):
         return _fronted(asked, answer)
+    rules: dict[str, Callable[[Tokens, str], _Undone]]
     rules = {"who": _who, "whom": _who, "when": _when, "where": _where, "what": _what, "which": _what, "how": _how}
-    return rules.get(asked.low[0], lambda *_: _Undone())(asked, answer)
+    rule = rules.get(asked.low[0])
+    return rule(asked, answer) if rule else _Undone()
 
 
 def clause_of(auxiliary: str, after: Tokens) -> _Clause | None:
@@ -181,7 +183,7 @@ def _when(asked: Tokens, answer: str, prefix: int = 1) -> _Undone:
     clause = clause_of(auxiliary, after)
     if clause:
         day = "the date on which" if in_ == "on " else "the month in which"
-        which = {"year": "the year in which", "date": day}.get(form, "the time when")
+        which = {"year": "the year in which", "date": day}.get(form or "", "the time when")
         plain = [] if in_ is None or clause.hangs else [f"{clause.text} {in_}{BLANK}"]
         return _Undone(plain, [] if clause.hangs else [(f"{which} {clause.text}", "is")])
     named = after.low[0] in DETERMINERS or len(after.low) < 3

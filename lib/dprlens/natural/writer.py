@@ -77,7 +77,9 @@ def written(
     twice = [id_ for id_, n in Counter(pair.id for pair in pairs).items() if n > 1]
     if twice:
         raise ValueError(f"pair id {twice[0]!r} occurs more than once; give every pair an id of its own")
-    own, pools, kept = defaultdict(set), defaultdict(set), {}
+    own: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
+    pools: dict[object, set[str]] = defaultdict(set)
+    kept = {}
     for pair in pairs:
         own[compared_by(pair.question)].update(compared_by(answer) for answer in pair.answers)
         if reason := _unfit(pair, spec, pieces or _words):
@@ -200,7 +202,8 @@ def statements(question: str, answer: str, spec: WritingSpec | None = None) -> t
         *(other_form or [f'{BLANK} is what one has to reply to "{asked}"']),
         f'a quiz that asks "{asked}" wants to hear {BLANK}',
     ]
-    said, of_kind = {}, Counter()
+    said: dict[str, Statement] = {}
+    of_kind: Counter[bool] = Counter()
     for template, kept_out in [*((t, False) for t in told), *((t, True) for t in reserved)]:
         one = _filled(template, answer, kept_out)
         alone = occurrences(one.text, answer) == 1 and placed(one.text, answer) == (one.start, one.end)

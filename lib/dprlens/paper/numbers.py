@@ -45,7 +45,9 @@ def said() -> tuple[Said, ...]:
     """The numbers that the paper's text says, in its order; those that it quotes from others are left out."""
     with (FOLDER / "text.csv").open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return tuple(Said(**{**row, "ids": tuple(row["ids"].split())}) for row in rows)
+        return tuple(
+            Said(row["section"], row["said"], row["what"], row["kind"], tuple(row["ids"].split())) for row in rows
+        )
 
 
 def replication() -> pd.DataFrame:

@@ -51,8 +51,9 @@ def replicated_reading() -> list[Reading]:
     that; the sampling error of the replication is in neither.
     """
     cells = replication().query("dataset == 'nq' and pooling == 'cls'").set_index(["n_passages", "model", "layer"])
+    printed = cells["accuracy"].to_dict()
     accuracy = {
-        (n, who, layer): _within(float(cells.loc[(n, model, layer), "accuracy"]), READ_OFF)
+        (n, who, layer): _within(float(printed[n, model, layer]), READ_OFF)
         for n in CHOICES
         for who, model in REPLICATED.items()
         for layer in LAYERS
@@ -81,7 +82,7 @@ def _within(value: float, error: float) -> Estimate:
 
 def _compared(accuracy: Mapping[tuple[int, str, int], Estimate]) -> dict[str, Estimate]:
     """The comparisons of chapter 02 from accuracies by (n, encoder, layer), each known to lie in its interval."""
-    found = {}
+    found: dict[str, Estimate] = {}
     for (a, b), layer in product(COMPARED, LAYERS):
         lead = {n: _minus(accuracy[n, a, layer], accuracy[n, b, layer]) for n in CHOICES}
         found |= {f"table1.n{n}.{a}_minus_{b}.layer{layer}": one for n, one in lead.items()}
@@ -98,7 +99,8 @@ def _compared(accuracy: Mapping[tuple[int, str, int], Estimate]) -> dict[str, Es
 
 def _minus(a: Estimate, b: Estimate) -> Estimate:
     """a − b of numbers that lie in their intervals; in full hundredths where both are exact."""
-    return Estimate(*(round(value, 6) for value in (a.value - b.value, a.low - b.high, a.high - b.low)), 0)
+    value, low, high = (round(one, 6) for one in (a.value - b.value, a.low - b.high, a.high - b.low))
+    return Estimate(value, low, high, 0)
 
 
 def _over(a: Estimate, b: Estimate) -> Estimate:
@@ -139,7 +141,8 @@ def _chance() -> Reading:
 
 
 def _off_target() -> Reading:
-    hits, rates = [], {size: [] for size in (TEST, DEV)}
+    hits: list[float] = []
+    rates: dict[int, list[float]] = {size: [] for size in (TEST, DEV)}
     for editor in EDITORS:
         hits.append(numbers()[f"table4.{editor}.probing_removed"])
         for size, found in rates.items():

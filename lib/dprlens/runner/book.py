@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -169,7 +169,9 @@ def run_jobs(jobs: Mapping[str, Job], finish: Callable[[Watch, float], None]) ->
     """
     order = graphlib.TopologicalSorter({name: set(job.notebook.after) & jobs.keys() for name, job in jobs.items()})
     order.prepare()
-    began, waiting, failures = time.monotonic(), [], []
+    began = time.monotonic()
+    waiting: list[str] = []
+    failures: list[str] = []
     running: dict[concurrent.futures.Future, Watch] = {}
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         try:
@@ -306,7 +308,7 @@ def _follow(watch: Watch, began: float) -> None:
 
 def _summary(steps: Mapping[str, dict]) -> str:
     words = {"made": "made", "remade": "made", "cached": "from the cache", "shipped": "as shipped"}
-    of_a_kind = {word: [] for word in words.values()}
+    of_a_kind: dict[str, list[str]] = {word: [] for word in words.values()}
     for step, event in steps.items():
         of_a_kind[words[event["state"]]].append(step)
     return "".join(f"; {word} {', '.join(names)}" for word, names in of_a_kind.items() if names)
@@ -317,7 +319,7 @@ def _say(began: float, text: str) -> None:
     print(f"{clear}[{time.monotonic() - began:4.0f} s] {text}", flush=True)
 
 
-def _live(began: float, watches: Iterator[Watch]) -> None:
+def _live(began: float, watches: Iterable[Watch]) -> None:
     """One line at the bottom of a terminal: what each running notebook does."""
     if sys.stdout.isatty():
         now = time.monotonic()

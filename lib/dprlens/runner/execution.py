@@ -198,7 +198,7 @@ def normalised(content: dict) -> dict:
 
 
 def _joined(outputs: list[dict]) -> list[dict]:
-    joined = []
+    joined: list[dict] = []
     for output in outputs:
         before = joined[-1] if joined else {}
         if output["output_type"] == "stream" and output["name"] == before.get("name"):

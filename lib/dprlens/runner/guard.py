@@ -49,13 +49,15 @@ class Code:
             for path in sorted((lib / PACKAGE).rglob("*.py"))
         }
         self.imports: dict[str, dict[str, str]] = {}
-        self.nodes: dict[str, ast.AST] = {}
+        self.nodes: dict[str, ast.stmt | ast.Module] = {}
         for module, path in self.modules.items():
-            tree = _Silent().visit(ast.parse(path.read_text(encoding="utf-8")))
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            _Silent().visit(tree)
             self.imports[module] = _imports(tree.body)
             for name, node in _definitions(tree):
                 key = f"{module}:{name}"  # a variable may be set in several statements
-                self.nodes[key] = ast.Module([self.nodes[key], node], []) if key in self.nodes else node
+                before = self.nodes.get(key)
+                self.nodes[key] = node if before is None else ast.Module([*_statements(before), node], [])
         self.hashes: dict[str, str] = {}
         self._names: dict[str, frozenset[str]] = {}
 
@@ -171,7 +173,11 @@ class _Silent(ast.NodeTransformer):
         return node
 
 
-def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+def _statements(node: ast.stmt | ast.Module) -> list[ast.stmt]:
+    return node.body if isinstance(node, ast.Module) else [node]
+
+
+def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
     """The definitions of a module by name: a class without its methods, which follow as `class.method`."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
@@ -187,7 +193,7 @@ def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
 
 def _imports(nodes: Iterable[ast.AST]) -> dict[str, str]:
     """What imported names of the package stand for, {"digest": "dprlens.artifacts.digest"}."""
-    found = {}
+    found: dict[str, str] = {}
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
             found |= {one.asname or one.name: f"{node.module}.{one.name}" for one in node.names}
@@ -231,7 +237,9 @@ def _dotted(node: ast.AST) -> list[str]:
     """["steps", "vectors"] of `steps.vectors`; empty for what begins with anything but a name."""
     if isinstance(node, ast.Name):
         return [node.id]
-    before = _dotted(node.value) if isinstance(node, ast.Attribute) else []
+    if not isinstance(node, ast.Attribute):
+        return []
+    before = _dotted(node.value)
     return [*before, node.attr] if before else []
 
 

@@ -106,11 +106,11 @@ def _answer(found: Found) -> str:
 
 
 def _caption(found: Found) -> str:
-    auc = [found.numbers.get(f"bound.{state}.auc") for state in STATES]
+    known, held_out = (found.numbers.get(f"bound.{state}.auc") for state in STATES)
     within = (
-        f" Among passages of the same relation the right one outranks another with probability {_number(auc[0])} if the"
-        f" fact was stated, and {_number(auc[1])} if it never was (chance 0.50)."
-        if None not in auc
+        f" Among passages of the same relation the right one outranks another with probability {_number(known)} if the"
+        f" fact was stated, and {_number(held_out)} if it never was (chance 0.50)."
+        if known is not None and held_out is not None
         else ""
     )
     return (

@@ -10,6 +10,7 @@ come twice; `[5 of above 0 to 1]` says how many items there must be. None may al
 """
 
 import ast
+import contextlib
 import difflib
 import graphlib
 import io
@@ -19,7 +20,7 @@ import re
 import tokenize
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LONGEST_CELL, LONGEST_FUNCTION = 25, 8  # lines
 NEEDS_A_KERNEL = {"interact", "interact_manual", "interactive", "interactive_output", "Output"}  # these hang papermill
@@ -34,7 +35,7 @@ class Mistake(ValueError):
 class Parameter(NamedTuple):
     name: str
     type: str  # as annotated
-    default: object
+    default: Any  # a literal
     help: str  # range included
 
     @property
@@ -43,7 +44,7 @@ class Parameter(NamedTuple):
         found = RANGE.match(self.help)
         return found[1] if found else ""
 
-    def check_range(self, value: object) -> None:
+    def check_range(self, value: Any) -> None:
         """Raises ValueError if the value, which is of the type, is outside the range; says what would be inside."""
         if value is None or not self.range:
             return
@@ -163,27 +164,28 @@ def _parameters(content: dict, name: str) -> Iterator[Parameter]:
             tokens = tokenize.generate_tokens(io.StringIO(text).readline)
             helps = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
             for line in lines:
-                own = range(line.lineno, line.end_lineno + 1)  # the formatter may have put the value into brackets
+                own = range(
+                    line.lineno, (line.end_lineno or line.lineno) + 1
+                )  # the formatter may have put the value into brackets
                 yield _parameter(line, next((helps[n] for n in own if n in helps), ""), name)
 
 
 def _parameter(line: ast.stmt, help_: str, name: str) -> Parameter:
-    try:
-        annotation = line.annotation
-        default = ast.literal_eval(line.value)
-        fit(annotation, default)
-        parameter = Parameter(line.target.id, ast.unparse(annotation), default, help_)
-        parameter.check_range(default)
-        return parameter
-    except (AttributeError, ValueError, TypeError):
-        raise Mistake(
-            f"the parameters cell of {name} has the line `{ast.unparse(line)}`: write `name: type = default  # help`"
-            " with a literal default of that type, the type made from str, int, float, bool, None, tuple[…], list[…],"
-            " |; a range in brackets before the help is `0 to 9`, `1 or more`, `above 0`, `above 0 to 1` or words"
-        ) from None
+    with contextlib.suppress(ValueError, TypeError):
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None:
+            default = ast.literal_eval(line.value)
+            fit(line.annotation, default)
+            parameter = Parameter(line.target.id, ast.unparse(line.annotation), default, help_)
+            parameter.check_range(default)
+            return parameter
+    raise Mistake(
+        f"the parameters cell of {name} has the line `{ast.unparse(line)}`: write `name: type = default  # help`"
+        " with a literal default of that type, the type made from str, int, float, bool, None, tuple[…], list[…],"
+        " |; a range in brackets before the help is `0 to 9`, `1 or more`, `above 0`, `above 0 to 1` or words"
+    )
 
 
-def fit(annotation: ast.expr, value: object) -> object:
+def fit(annotation: ast.expr, value: Any) -> Any:
     """`value` as the annotated type, an int standing for a float too, a list for a tuple; ValueError if it is not."""
     match annotation:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
@@ -205,7 +207,7 @@ def fit(annotation: ast.expr, value: object) -> object:
     raise ValueError(f"{value!r} is not {ast.unparse(annotation)}")
 
 
-def _within(value: object, told: str) -> bool:
+def _within(value: Any, told: str) -> bool:
     """Is a value within a range, or one of its words? ValueError for a range that is not written as it should be."""
     if isinstance(value, str):
         return value in re.split(r", | or ", told)
@@ -319,7 +321,7 @@ def _code_problems(text: str, live: bool) -> Iterator[str]:
         if isinstance(node, ast.ClassDef):
             yield f"defines the class {node.name}: classes belong in the library"
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = node.end_lineno - node.lineno + 1
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > LONGEST_FUNCTION:
                 yield f"defines {node.name} in {length} lines, more than {LONGEST_FUNCTION}: move it into the library"
         used = getattr(node, "id", None) or getattr(node, "attr", None)

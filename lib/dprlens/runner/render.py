@@ -39,8 +39,8 @@ def render(root: Path, notebooks: list[Notebook], profile: str) -> bool:
     if (html / "index.html").exists() and stamp.exists() and stamp.read_text() == inputs:
         return False
     shutil.rmtree(new, ignore_errors=True)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", build / "source", "--path-output", new]
-    command += ["--all", "-W", "-n", "--keep-going", "-q"]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(build / "source")]
+    command += ["--path-output", str(new), "--all", "-W", "-n", "--keep-going", "-q"]
     log = build / "render.log"
     with log.open("w") as output:
         if subprocess.run(command, stdout=output, stderr=output, env={**os.environ, "PYTHONHASHSEED": "0"}).returncode:

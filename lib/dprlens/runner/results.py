@@ -10,8 +10,8 @@ SHARE = 0.1  # of other numbers without an interval
 
 class Difference(NamedTuple):
     id: str  # of a number, or of a claim
-    before: float | str | None  # None: it was not there
-    after: float | str | None  # None: it is gone
+    before: Any  # a number or a verdict; None: it was not there
+    after: Any  # None: it is gone
 
     def __str__(self) -> str:
         return f"{self.id}: {_shown(self.before)} before, {_shown(self.after)} now"
@@ -35,7 +35,7 @@ def compare_results(before: dict, after: dict) -> list[Difference]:
     ]
 
 
-def _changed(old: dict, new: dict, differ: Callable[[Any, Any], bool]) -> list[Difference]:
+def _changed(old: dict[str, Any], new: dict[str, Any], differ: Callable[[Any, Any], bool]) -> list[Difference]:
     """What differs between the two, by id; what is in one only differs."""
     return [
         Difference(id_, old.get(id_), new.get(id_))

@@ -124,7 +124,7 @@ def with_record(here: Found, full: Found) -> Found:
     across = {
         id_: full.numbers[id_]
         for claim in (*CLAIMS, *OWN_CLAIMS)
-        if claim.is_across(full.numbers)
+        if claim.across is not None and claim.is_across(full.numbers)
         for id_ in claim.across.needs
     }
     return here._replace(numbers={**across, **here.numbers})

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -155,7 +155,8 @@ class Batch(NamedTuple):
 
 def batch_of(chosen: Sequence[Tokens], rng: np.random.Generator | None = None) -> Batch:
     """A batch with one hard negative a question, drawn at random; without `rng`, the first."""
-    passages, right = [], []
+    passages: list[list[int]] = []
+    right = []
     for tokens in chosen:
         right.append(len(passages))
         passages.append(tokens.positive)
@@ -181,15 +182,16 @@ def backward(towers: Sequence[BertModel], batch: Batch, chunk: int | None = None
         processes.everybodys(encoding.vectors, share, len(texts)).requires_grad_()
         for encoding, texts, share in zip(encodings, distinct, shares, strict=True)
     ]
-    shown = (of_text[where] for of_text, where in zip(vectors, places, strict=True))
-    loss = nll(*shown, torch.tensor(batch.right, device=vectors[0].device))
+    questions, passages = (of_text[where] for of_text, where in zip(vectors, places, strict=True))
+    loss = nll(questions, passages, torch.tensor(batch.right, device=vectors[0].device))
     loss.backward()
     for encoding, of_text, share in zip(encodings, vectors, shares, strict=True):
-        encoding.backward(of_text.grad[share])
+        if of_text.grad is not None:
+            encoding.backward(of_text.grad[share])
     weights = [weights for tower in towers for weights in tower.parameters()]
     for unused in (w for w in weights if w.grad is None):  # a process without questions in a small last batch
         unused.grad = torch.zeros_like(unused)
-    processes.add_up([w.grad for w in weights])
+    processes.add_up([w.grad for w in weights if w.grad is not None])
     return loss.item()
 
 
@@ -219,7 +221,7 @@ class _Encoding:
 
     def _encode(self, i: int) -> Tensor:
         torch.manual_seed(self.seed + i)
-        return read(self.tower, self.chunks[i], self.tower.config.pad_token_id, forward)
+        return read(self.tower, self.chunks[i], forward)
 
 
 def train_dpr(
@@ -243,7 +245,7 @@ def train_dpr(
     """
     if len(train) < 2:
         raise ValueError(f"{len(train)} training questions leave nothing to tell apart; give 2 or more")
-    checkpoint = processes.agreed(checkpoint)
+    checkpoint = cast(Path | None, processes.agreed(checkpoint))
     with threads(spec.threads), torch.random.fork_rng():
         run = _Run(start, train, dev, spec, seed)
         if checkpoint is not None:
@@ -262,7 +264,8 @@ class _Run:
         self, start: DualEncoder, train: Sequence[Example], dev: Sequence[Example], spec: DPRSpec, seed: int
     ) -> None:
         self.start, self.spec, self.seed = start, spec, seed
-        self.towers = torch.nn.ModuleList(_tower(encoder, spec.dropout) for encoder in (start.query, start.passage))
+        self.query, self.passage = (_tower(encoder, spec.dropout) for encoder in (start.query, start.passage))
+        self.towers = torch.nn.ModuleList([self.query, self.passage])
         self.optimiser = torch.optim.AdamW(self.towers.parameters(), weight_decay=0.0, fused=True)
         self.train, self.dev = _tokens(start, train), _tokens(start, dev)
         self.history: list[dict] = []
@@ -274,7 +277,7 @@ class _Run:
         rng = np.random.default_rng([self.seed, 0xD9, done])
         order = rng.permutation(len(self.train))
         batches = [order[i : i + spec.batch] for i in range(0, len(order), spec.batch)]
-        losses = []
+        losses: list[float] = []
         for batch in progress(batches, f"DPR training, epoch {done + 1} of {spec.epochs}"):
             step = done * len(batches) + len(losses)
             rate = spec.learning_rate * multiplier(step, spec.warm_up_steps, len(batches) * spec.epochs)
@@ -294,7 +297,8 @@ class _Run:
     def _step(self, batch: Batch, step: int, rate: float) -> float:
         seed = np.random.SeedSequence([self.seed, step, processes.rank()]).generate_state(1, np.uint32)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = backward(self.towers.train(), batch, self.spec.chunk, int(seed[0]))
+        self.towers.train()
+        loss = backward([self.query, self.passage], batch, self.spec.chunk, int(seed[0]))
         torch.nn.utils.clip_grad_norm_(self.towers.parameters(), self.spec.clip)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -308,9 +312,9 @@ class _Run:
         self.towers.eval()
         everything = [[tokens.positive, *tokens.negatives] for tokens in self.dev]
         starts = np.cumsum([0, *map(len, everything)])
-        questions = _encoded(self.towers[0], [tokens.question for tokens in self.dev])
+        questions = _encoded(self.query, [tokens.question for tokens in self.dev])
         pool, places = _distinct([ids for own in everything for ids in own])
-        vectors = _encoded(self.towers[1], pool)
+        vectors = _encoded(self.passage, pool)
         # each distinct passage is scored once: the columns of a matrix product differ in their last digits even where
         # vectors are equal, and a passage must not beat itself
         scores, passages = (questions @ vectors.T)[:, places], vectors[places]
@@ -335,11 +339,11 @@ class _Run:
 
     def result(self) -> Trained:
         self.towers.load_state_dict(self.best)
-        encoders = [
+        query, passage = (
             Encoder(encoder.tokenizer, tower, tower.device.type)
-            for encoder, tower in zip((self.start.query, self.start.passage), self.towers, strict=True)
-        ]
-        return Trained(DualEncoder(*encoders), pd.DataFrame(self.history, columns=COLUMNS[: 4 if self.dev else 2]))
+            for encoder, tower in ((self.start.query, self.query), (self.start.passage, self.passage))
+        )
+        return Trained(DualEncoder(query, passage), pd.DataFrame(self.history, columns=COLUMNS[: 4 if self.dev else 2]))
 
     # checkpoints
 
@@ -359,7 +363,8 @@ class _Run:
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from the last epoch in the folder, if there is a whole one; all processes from the same."""
-        for folder in processes.agreed(sorted(checkpoint.glob("epoch-*"), key=lambda f: -int(f.name[6:]))):
+        epochs = sorted(checkpoint.glob("epoch-*"), key=lambda folder: -int(folder.name[6:]))
+        for folder in cast(list[Path], processes.agreed(epochs)):
             try:
                 kept = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
                 sums = {f"{name}.safetensors": sha256(folder / f"{name}.safetensors") for name in KEPT}
@@ -409,7 +414,7 @@ def _encoded(tower: BertModel, texts: Sequence[list[int]]) -> Tensor:
     mine = processes.own(len(distinct))
     found = torch.zeros(0, tower.config.hidden_size, device=tower.device)
     if distinct[mine]:
-        found = read(tower, distinct[mine], tower.config.pad_token_id, forward)
+        found = read(tower, distinct[mine], forward)
     return processes.everybodys(found, mine, len(distinct))[places]
 
 

@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
                 raise ValueError(f"Muon learns matrices, and weights of shape {tuple(weights.shape)} came")
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # noqa: ARG002, schedulers expect it
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002, schedulers expect it
         """Take one step by the gradients; weights without one stay as they are."""
         for group in self.param_groups:
             for weights in (one for one in group["params"] if one.grad is not None):

@@ -74,7 +74,7 @@ def pretrain(
     rng = np.random.default_rng([seed, 0x9E7])
     first = max(1, int(len(text) * spec.shallow_share)) if stages == 2 else len(text)
     with threads(spec.threads):
-        model = random_bert(tokenizer, shallow, seed).to(pick_device())
+        model = random_bert(tokenizer, shallow, seed).to(pick_device())  # type: ignore[arg-type]  # see `Encoder`
         _train(model, tokenizer, [text[:first]], spec, _shallow_optimisers(model, spec), rng)
         if stages == 2:
             model = split_blocks(model, shape.layers, spec.split_scale)
@@ -98,7 +98,7 @@ def pretrain_in_order(
     """
     rng = np.random.default_rng([seed, 0x9E7])
     with threads(spec.threads):
-        model = random_bert(tokenizer, shape, seed).to(pick_device())
+        model = random_bert(tokenizer, shape, seed).to(pick_device())  # type: ignore[arg-type]  # see `Encoder`
         _train(model, tokenizer, parts, spec, _shallow_optimisers(model, spec), rng, falling=falling)
     return Encoder(tokenizer, model)
 
@@ -280,5 +280,5 @@ def masked_batches(
         first = [ids[row, chunk[row][1][0][0]] for row in drawn]
         row, place = torch.tensor([*np.argwhere(hidden).tolist(), *([one, 0] for one in drawn)]).T
         piece = torch.tensor(np.concatenate([ids[hidden], np.array(first, dtype=ids.dtype)]))
-        text = numbered(torch.ones(ids.shape, dtype=torch.bool))
-        yield Batch(torch.tensor(masked), text, row, place, piece=piece)
+        inside = torch.ones(ids.shape, dtype=torch.bool)
+        yield Batch(torch.tensor(masked), numbered(inside), row, place, piece=piece)

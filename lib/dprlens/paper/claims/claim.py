@@ -42,7 +42,7 @@ class Claim:
         here = self.check.verdict(numbers)
         if self.size and profile != "paper":
             return Verdict(OPEN, f"{here.why.rstrip('.')}; sizes are compared only in the paper's own setting.")
-        if not self.is_across(numbers):
+        if self.across is None or not self.is_across(numbers):
             return here
         over = self.across.verdict(numbers)
         return Verdict(over.verdict, f"Over worlds and networks: {over.why} In the world of this page: {_both(here)}")
