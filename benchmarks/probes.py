@@ -21,9 +21,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from dprlens import steps
 from dprlens.probe import Matching, items, make_probe, matching
+from dprlens.probing import features
 from dprlens.profile import SMALL
+from dprlens.setup import Setup
 
 SEED = 0
 SPEC = SMALL.probe
@@ -52,15 +53,13 @@ class Done(NamedTuple):
 
 
 def load_layers() -> list[tuple[Matching, Matching]]:
-    """Train and test questions at every layer of the base model of `small`, as `steps.probed` puts them together.
+    """Train and test questions at every layer of the base model of `small`, as `probing.probed` puts them together.
 
     All of it is in the cache once the book was made; else the base model is trained first, which takes minutes.
     """
-    world = steps.closed_world(SMALL.world, SEED)
-    base = steps.base_model(world, SMALL.text, SMALL.encoder, SMALL.pretrain, SEED)
-    seen = steps.features(base, world)
-    mined = steps.mined_negatives(world, SMALL.negatives)
-    chosen = [items(world, mined, split, SPEC.most, SEED) for split in ASKED]
+    setup = Setup(SMALL, SEED)
+    seen = features(setup.base, setup.world)
+    chosen = [items(setup.world, setup.negatives, split, SPEC.most, SEED) for split in ASKED]
     return [tuple(matching(seen, seen, layer, part) for part in chosen) for layer in range(len(seen.questions))]
 
 

@@ -36,8 +36,8 @@ from dprlens.corpus.plan import ShardSpec
 from dprlens.corpus.search import search
 from dprlens.corpus.shards import Shards
 from dprlens.encoder import DualEncoder, Encoder, EncoderSpec, random_bert
+from dprlens.parallel import pool
 from dprlens.tokens import make_tokenizer, vocabulary
-from dprlens.training import processes
 from dprlens.world import Passage
 
 SHAPE = EncoderSpec(layers=2, d_model=128, d_ff=512, heads=2, max_length=128)
@@ -127,8 +127,8 @@ def measured(n: int, models: Path, folder: Path, workers: int) -> dict:
     phases: dict = {}
     passages = Generated(n)
     job = Job(folder / "vectors", partial(DualEncoder.load, models, "cpu"), partial(Generated, n), SHARDS)
-    with timed(phases, "begin"), processes.pool(workers) as pool:
-        list(pool.map(_ready, range(workers)))
+    with timed(phases, "begin"), pool(workers) as processes:
+        list(processes.map(_ready, range(workers)))
     with timed(phases, "encode"):
         shards = encode(job, workers=workers).shards
     with timed(phases, "verify"):

@@ -20,11 +20,12 @@ import numpy as np
 from numpy import ndarray
 from threadpoolctl import threadpool_info
 
-from dprlens import steps
 from dprlens.consistency import CONTRASTS
-from dprlens.encoder import DualEncoder, untrained
+from dprlens.encoder import untrained
 from dprlens.probe import Features, Items, items, make_probe, matching
-from dprlens.profile import PROFILES, Profile
+from dprlens.probing import features
+from dprlens.profile import PROFILES
+from dprlens.setup import Setup
 
 SEED = 0
 CHOICES = 2, 5  # passages to choose from
@@ -36,31 +37,28 @@ KERNELS = "Haswell", "Zen", "SkylakeX", "Sandybridge", "Nehalem"
 Matrices = Mapping[str, ndarray]
 
 
-def features(profile: Profile) -> dict[str, tuple[Features, Features]]:
+def sides_of(setup: Setup) -> dict[str, tuple[Features, Features]]:
     """Who encodes questions and passages, by name, as in Table 1; one network of random weights."""
-    world = steps.world_of(profile, SEED)
-    base = steps.base_of(profile, world, SEED)
-    dual = steps.dpr(DualEncoder(base, base), world, profile.negatives, profile.dpr, SEED).dual
     encoders = {
-        "pretrained": base,
-        "dpr_query": dual.query,
-        "dpr_context": dual.passage,
-        "random": untrained(base, SEED),
+        "pretrained": setup.base,
+        "dpr_query": setup.dpr.query,
+        "dpr_context": setup.dpr.passage,
+        "random": untrained(setup.base, SEED),
     }
-    found = {name: steps.features(encoder, world, "cls") for name, encoder in encoders.items()}
+    found = {name: features(encoder, setup.world) for name, encoder in encoders.items()}
     return {name: (one, one) for name, one in found.items()} | {
         "dpr_paired": (found["dpr_query"], found["dpr_context"])
     }
 
 
-def write_inputs(profile: Profile, folder: Path) -> list[int]:
+def write_inputs(setup: Setup, folder: Path) -> list[int]:
     """Keep features of three layers and what is asked, so that each process reads the very same; the layers."""
-    world = steps.world_of(profile, SEED)
-    mined = steps.mined_negatives(world, profile.negatives)
+    profile = setup.profile
     layers = sorted({1, profile.encoder.layers // 2, profile.encoder.layers})
     for split in ("train", "test"):
-        np.savez(folder / f"{split}.npz", **items(world, mined, split, profile.probe.most, SEED)._asdict())
-    for name, sides in features(profile).items():
+        asked = items(setup.world, setup.negatives, split, profile.probe.most, SEED)
+        np.savez(folder / f"{split}.npz", **asked._asdict())
+    for name, sides in sides_of(setup).items():
         np.savez(folder / f"{name}.npz", questions=sides[0].questions[layers], passages=sides[1].passages[layers])
     return layers
 
@@ -142,7 +140,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        layers = write_inputs(PROFILES[asked.profile], folder)
+        layers = write_inputs(Setup(PROFILES[asked.profile], SEED), folder)
         print(f"{platform.machine()}, NumPy {np.__version__}; profile {asked.profile}, layers {layers}")
         print(f"{'':38}{'greatest change':>16}{'answers':>11}  of", flush=True)
         before, greatest, had = {}, 0.0, {in_a_process({}, "--kernels")}

@@ -1,4 +1,4 @@
-"""One small world, its text and an untrained encoder, made once for all tests; for those of steps a cache and a page."""
+"""One small world, its text and an untrained encoder, made once for all tests; and a cache and a page for steps."""
 
 import contextlib
 import json

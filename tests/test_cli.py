@@ -14,7 +14,7 @@ import pytest
 from test_runner import make_repository, write
 
 import dprlens
-from dprlens import cli, steps
+from dprlens import cli, setup
 from dprlens.profile import PROFILES
 from dprlens.runner.execution import RunFailed
 
@@ -88,7 +88,7 @@ def test_values_of_run_and_which_one_wins(repository, monkeypatch):
 
 def test_train_makes_dpr_of_a_profile_and_a_seed(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(steps, "dpr_in_group", lambda *of: calls.append(of))
+    monkeypatch.setattr(setup, "train_in_group", lambda one: calls.append((one.profile, one.seed)))
     monkeypatch.chdir(make_repository(tmp_path))
     assert cli.main(["train", "--profile", "tiny", "--seed", "3"]) == 0
     assert cli.main(["train"]) == 0
@@ -99,7 +99,7 @@ def test_train_makes_dpr_of_a_profile_and_a_seed(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("repository")
 def test_train_refuses_a_profile_before_anything_is_made(monkeypatch, capsys):
-    monkeypatch.setattr(steps, "dpr_in_group", lambda *_: pytest.fail("something was made"))
+    monkeypatch.setattr(setup, "train_in_group", lambda *_: pytest.fail("something was made"))
     assert "'full'" in refused(capsys, "train", "--profile", "full")
 
 

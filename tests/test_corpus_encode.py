@@ -19,7 +19,7 @@ from dprlens.corpus.plan import ShardSpec
 from dprlens.corpus.search import search
 from dprlens.corpus.shards import MISSING, WHOLE, Shards
 from dprlens.encoder import DualEncoder
-from dprlens.retrieval import Retriever
+from dprlens.ranking import InMemory
 from dprlens.world import Passage
 
 BLOCK = 5
@@ -104,12 +104,13 @@ def test_one_two_and_seven_shards_hold_the_same_numbers_in_order(job):
     np.testing.assert_allclose(made[1], at_once, atol=1e-5)
 
 
-def test_a_search_over_the_shards_is_that_of_the_retriever(job, world):
+def test_a_search_over_the_shards_is_that_of_the_index_in_memory(job, world):
     questions = [question.text for question in world.questions[:30]]
     dual, texts = job().encoder(), job().passages()
     whole = Job(job().folder, job().encoder, job().passages, ShardSpec(1, block=len(texts)))
-    ranking = search(encode(whole).shards, dual.questions(questions), 10)
-    expected = Retriever(dual, texts).search(questions, 10)
+    queries = dual.questions(questions).numpy()
+    ranking = search(encode(whole).shards, queries, 10)
+    expected = InMemory(dual, texts).search(queries, 10)
     np.testing.assert_array_equal(ranking.passages, expected.passages)
     np.testing.assert_array_equal(ranking.scores, expected.scores)
 
@@ -228,7 +229,7 @@ def test_a_place_that_is_none_is_refused(rank, size, monkeypatch, refused):
 
 
 UNDER_FIRE = """
-import multiprocessing, os, random, signal, sys, time
+import importlib, multiprocessing, os, random, signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -238,7 +239,6 @@ from dprlens.corpus.plan import ShardSpec
 from dprlens.corpus.search import search
 from dprlens.corpus.shards import Shards
 from dprlens.encoder import DualEncoder
-from dprlens.training import processes
 from test_corpus_encode import BLOCK, Doomed, Texts
 
 models, path, root = map(Path, sys.argv[1:])
@@ -307,7 +307,11 @@ both = [child("both"), child("both")]
 print("both", *[ended(pid) for pid in both])
 
 # in pools, of processes that need not import everything first
-processes.pool = lambda n: ProcessPoolExecutor(n, multiprocessing.get_context("fork"))
+def forked(n):
+    return ProcessPoolExecutor(n, multiprocessing.get_context("fork"))
+
+for module in ("encode", "search"):
+    importlib.import_module(f"dprlens.corpus.{module}").pool = forked
 done = encode(job("bereaved")._replace(passages=partial(Texts, path, 20)), workers=2)
 print("bereaved", done.made, done.missing, done.lost)
 try:

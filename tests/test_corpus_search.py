@@ -1,4 +1,4 @@
-"""Search over shards against `retrieval.Index`, to the last bit; IVF-PQ against it, by recall."""
+"""Search over shards against `retrieval.FlatIndex`, to the last bit; IVF-PQ against it, by recall."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from dprlens.corpus.compressed import IVFPQSpec, build_ivfpq, recall, search_ivf
 from dprlens.corpus.plan import Plan, ShardSpec
 from dprlens.corpus.search import best_of, merge, placed, search
 from dprlens.corpus.shards import Block, Shards
-from dprlens.retrieval import Index, Ranking
+from dprlens.retrieval import FlatIndex, Ranking
 
 
 def sharded(folder, vectors, shards, block=16, dtype="float32"):
@@ -64,7 +64,7 @@ def test_a_ranking_is_that_of_the_index_whatever_the_shards_and_blocks(case, sco
     vectors, queries = CASES[case]
     made = [sharded(tmp_path / str(n), vectors, n) for n in (1, 2, 7)]
     for k in (1, 10, len(vectors) // 3, len(vectors)):
-        expected = Index(vectors).search(queries, k)
+        expected = FlatIndex(vectors).search(queries, k)
         for shards in made:
             assert_same(search(shards, queries, k), expected)
 
@@ -76,7 +76,7 @@ def test_passages_are_placed_where_a_ranking_of_all_has_them(case, scores, tmp_p
     monkeypatch.setattr(module, "MOST_SCORES", scores)
     vectors, queries = CASES[case]
     rows = np.random.default_rng(3).integers(len(vectors), size=(len(queries), 4))
-    every = Index(vectors).search(queries, len(vectors))
+    every = FlatIndex(vectors).search(queries, len(vectors))
     expected = [ranked.tolist().index(row[0]) for ranked, row in zip(every.passages, rows, strict=True)]
     for n in (1, 7):
         found = placed(sharded(tmp_path / str(n), vectors, n), queries, rows, "cpu")
@@ -87,13 +87,13 @@ def test_passages_are_placed_where_a_ranking_of_all_has_them(case, scores, tmp_p
 def test_half_precision_is_searched_as_the_numbers_that_are_kept(tmp_path):
     vectors, queries = CASES["wide"]
     shards = sharded(tmp_path, vectors, 3, dtype="float16")
-    assert_same(search(shards, queries, 20), Index(vectors.astype(np.float16)).search(queries, 20))
+    assert_same(search(shards, queries, 20), FlatIndex(vectors.astype(np.float16)).search(queries, 20))
 
 
 def test_a_row_that_only_the_exact_score_puts_first_is_found(monkeypatch):
     """A product that is off by as much as it may be proposes the wrong rows; the ranking is right all the same."""
     vectors, queries = CASES["nearly equal"]
-    right = Index(vectors).search(queries, 5)
+    right = FlatIndex(vectors).search(queries, 5)
     rng = np.random.default_rng(5)
     true_deepest = module._deepest
     u = vectors.shape[1] * 2.0**-24 * np.linalg.norm(queries, axis=1).min() * np.linalg.norm(vectors, axis=1).min()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from dprlens import exploring, live, steps
+from dprlens import exploring, live
 from dprlens.attribution import AttributionSpec
 from dprlens.encoder import DualEncoder, Encoder, EncoderSpec, new_model, random_bert
 from dprlens.exploring import Asked, Ground, Model, beliefs, checked, default_question, named, notes, place, pool, words
 from dprlens.neurons import SampleSpec
-from dprlens.retrieval import Retriever
+from dprlens.ranking import InMemory, passage_texts
 from dprlens.store import Store
 
 SAMPLE = SampleSpec(candidates=6)
@@ -162,8 +162,9 @@ def test_a_pool_has_what_test_questions_need_and_others_at_random(ground, world)
     assert (pool(world, ground.negatives, most, 0) == one).all()
 
 
-def test_the_ranking_is_that_of_the_retriever(asked, world):
-    expected = Retriever(asked.model.dual, world.passages).search([asked.text], len(world.passages))
+def test_the_ranking_is_that_of_the_index_in_memory(asked, world):
+    vector = asked.model.dual.questions([asked.text]).numpy()
+    expected = InMemory(asked.model.dual, world.passages).search(vector, len(world.passages))
     assert asked.found.passages.tolist() == expected.passages[0].tolist()
     np.testing.assert_allclose(asked.found.scores, expected.scores[0], rtol=1e-5)
 
@@ -236,7 +237,7 @@ def test_a_neuron_is_named_by_its_site_and_its_place_there(asked):
 
 def test_the_candidates_are_those_ranked_highest_with_the_right_one_first(asked):
     others = [i for i in asked.found.passages[: SAMPLE.candidates].tolist() if i != asked.right]
-    texts = steps.texts_of(asked.ground.world, "passage", [asked.right, *others][: SAMPLE.candidates])
+    texts = passage_texts(asked.ground.world, [asked.right, *others][: SAMPLE.candidates])
     products = (asked.model.dual.questions([asked.text]) @ asked.model.dual.passages(texts).T).numpy()
     heat = exploring.attribution.matched_temperature(products, SAMPLE.entropy)
     chances = np.exp((products - products.max()) / heat)[0]

@@ -69,6 +69,12 @@ def chain(i: int, folder: str) -> dict:
     return where(i, where(i, 0, folder)["process"], folder)
 
 
+def meets_late(folder: str) -> dict:
+    """Another chain."""
+    where(1, 0, folder)
+    return meet(1, folder)
+
+
 def stops(i: int, folder: str) -> None:
     """A chain whose second step fails."""
     where(i, 1, folder)
@@ -179,15 +185,15 @@ def test_different_steps_and_chains_side_by_side_in_the_order_of_the_calls(cache
     assert os.getpid() not in {found[key]["process"] for key in ("chain", ("a", 0), 7)}
 
 
-def test_a_chain_goes_on_in_its_process_without_waiting_for_others_and_leaves_its_steps(cache):
-    """The calls of `meet` are waited for by no chain: one process has both chains while they last."""
-    with pool(3) as workers:
-        found = run({i: partial(chain, i, cache) for i in (2, 3)} | {0: partial(meet, 0, cache), 1: partial(meet, 1, cache)}, workers)
-    for i in (2, 3):
-        with only_cached():
-            first = where(i, 0, cache)["process"]
-            assert first != os.getpid()
-            assert where(i, first, cache) == found[i] == {"process": first}
+def test_a_chain_goes_on_without_waiting_for_others_and_leaves_its_steps(cache):
+    """The first call ends only when the chain has come to its second step."""
+    with pool(2) as workers:
+        found = run({"waits": partial(meet, 0, cache), "chain": partial(meets_late, cache)}, workers)
+    with only_cached():
+        first, second = where(1, 0, cache), meet(1, cache)
+    assert first["process"] == second["process"] != found["waits"]["process"]
+    assert os.getpid() not in (first["process"], found["waits"]["process"])
+    assert found["chain"] == second
 
 
 def test_a_chain_that_stops_on_its_way_keeps_what_it_made(cache):

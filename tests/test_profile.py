@@ -6,6 +6,7 @@ import pytest
 
 from dprlens.attribution import AttributionSpec
 from dprlens.bound import BoundSpec
+from dprlens.causal import TOLD
 from dprlens.closed import ClosedSpec, TextSpec, make_world
 from dprlens.editors import EditorSpecs
 from dprlens.edits import ProtocolSpec
@@ -17,7 +18,6 @@ from dprlens.negatives import NegativesSpec
 from dprlens.neurons import ActivitySpec, SampleSpec
 from dprlens.probe import ProbeSpec, ProbingSpec
 from dprlens.profile import PROFILES, SPECS, get_profile
-from dprlens.steps import TOLD
 from dprlens.training.dpr import PAPER, DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 

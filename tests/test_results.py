@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dprlens.closed import make_world
-from dprlens.entering import world_spec
+from dprlens.entering import setup_of
 from dprlens.paper import CLAIMS, OWN_CLAIMS
 from dprlens.profile import PROFILES
 from dprlens.runner.notebooks import discover
@@ -38,5 +38,5 @@ def test_results_hold_what_the_notebook_promises(notebook):
 def test_results_were_made_in_the_world_that_the_code_makes_today(path):
     results = json.loads(path.read_text())
     small = PROFILES["small"]
-    own = {"B_2_late_facts": world_spec(small.world, small.late)}.get(path.stem, small.world)
+    own = {"B_2_late_facts": setup_of(small, 0).profile.world}.get(path.stem, small.world)
     assert results["world"] == make_world(own, results["seed"]).summary()

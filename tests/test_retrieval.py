@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dprlens.encoder import DualEncoder, Encoder, EncoderSpec, random_bert
 from dprlens.intervals import mean
-from dprlens.retrieval import Index, Ranking, Retriever, accuracy, answer_places, gold_places, has_answer
+from dprlens.retrieval import FlatIndex, Ranking, accuracy, answer_places, gold_places, has_answer
 from dprlens.world import Passage
 
 
@@ -20,7 +19,7 @@ def test_the_search_is_exact_and_ties_go_to_the_lower_index(k):
     vectors, queries = integers(400, 6), integers(50, 6, seed=1)
     exact = queries @ vectors.T
     order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-    ranking = Index(vectors).search(queries, k)
+    ranking = FlatIndex(vectors).search(queries, k)
     np.testing.assert_array_equal(ranking.passages, order)
     np.testing.assert_array_equal(ranking.scores, np.take_along_axis(exact, order, 1))
     assert ranking.passages.dtype == np.int64
@@ -30,7 +29,7 @@ def test_the_search_is_exact_and_ties_go_to_the_lower_index(k):
 def test_the_search_agrees_with_numpy_where_no_two_scores_are_equal():
     rng = np.random.default_rng(2)
     vectors, queries = rng.normal(size=(300, 128)), rng.normal(size=(40, 128))
-    ranking = Index(vectors).search(queries, 10)
+    ranking = FlatIndex(vectors).search(queries, 10)
     exact = queries @ vectors.T
     np.testing.assert_array_equal(ranking.passages, np.argsort(-exact)[:, :10])
     np.testing.assert_allclose(ranking.scores, -np.sort(-exact)[:, :10], atol=1e-4)
@@ -42,7 +41,7 @@ def test_equal_vectors_tie_in_any_place_and_any_company(questions, width):
     rng = np.random.default_rng(3)
     original, queries = rng.normal(size=(250, width)), rng.normal(size=(questions, width))
     of = np.concatenate([np.arange(250), rng.integers(250, size=750)])  # each passage's original, four passages to one
-    index = Index(original[of])
+    index = FlatIndex(original[of])
     ranking = index.search(queries, 1000)
     for passages in ranking.passages:
         originals = of[passages]
@@ -55,28 +54,28 @@ def test_equal_vectors_tie_in_any_place_and_any_company(questions, width):
 
 
 def test_a_tie_of_all_passages_is_in_order():
-    ranking = Index(np.ones((70, 3))).search(np.ones((2, 3)), 5)
+    ranking = FlatIndex(np.ones((70, 3))).search(np.ones((2, 3)), 5)
     np.testing.assert_array_equal(ranking.passages, [[0, 1, 2, 3, 4]] * 2)
     np.testing.assert_array_equal(ranking.scores, np.full((2, 5), 3.0))
 
 
 def test_a_shallow_search_is_the_head_of_a_deep_one():
     vectors, queries = integers(200, 5, seed=4), integers(20, 5, seed=5)
-    deep = Index(vectors).search(queries, 200)
+    deep = FlatIndex(vectors).search(queries, 200)
     for k in (1, 10, 60):
-        for shallow, whole in zip(Index(vectors).search(queries, k), deep, strict=True):
+        for shallow, whole in zip(FlatIndex(vectors).search(queries, k), deep, strict=True):
             np.testing.assert_array_equal(shallow, whole[:, :k])
 
 
 def test_no_questions_have_an_empty_ranking():
-    ranking = Index(integers(5, 3)).search(np.empty((0, 3)), 2)
+    ranking = FlatIndex(integers(5, 3)).search(np.empty((0, 3)), 2)
     assert ranking.passages.shape == ranking.scores.shape == (0, 2)
     assert answer_places(ranking, [], [Passage("p", "", "Wick")] * 5).shape == gold_places(ranking, []).shape == (0,)
 
 
 def test_the_index_keeps_a_copy_and_changes_nothing():
     vectors, queries = torch.tensor(integers(30, 4)), torch.tensor(integers(3, 4, seed=1))
-    index, before = Index(vectors), (vectors.clone(), queries.clone())
+    index, before = FlatIndex(vectors), (vectors.clone(), queries.clone())
     first = index.search(queries, 4)
     assert torch.equal(vectors, before[0])
     vectors.zero_()
@@ -87,71 +86,24 @@ def test_the_index_keeps_a_copy_and_changes_nothing():
 @pytest.mark.parametrize("k", [0, -1, 6])
 def test_a_k_that_cannot_be_had_is_refused(refused, k):
     with refused(f"k = {k}", "1 to 5"):
-        Index(integers(5, 3)).search(integers(2, 3), k)
+        FlatIndex(integers(5, 3)).search(integers(2, 3), k)
 
 
 def test_vectors_that_cannot_be_searched_are_refused(refused):
-    index = Index(integers(5, 3))
+    index = FlatIndex(integers(5, 3))
     with refused("0 passages"):
-        Index(np.empty((0, 3)))
+        FlatIndex(np.empty((0, 3)))
     with refused("passage vectors", "(3,)", "[text, d_model]"):
-        Index(np.ones(3))
+        FlatIndex(np.ones(3))
     with refused("question vectors", "4", "3"):
         index.search(integers(2, 4), 1)
     for bad in (np.nan, np.inf):
         vectors = integers(5, 3)
         vectors[2, 1] = bad
         with refused("passage vector 2", "not finite"):
-            Index(vectors)
+            FlatIndex(vectors)
         with refused("question vector 2", "not finite"):
             index.search(vectors, 1)
-
-
-PASSAGES = [
-    Passage("p0", "Ada", "Ada was born in Wick."),
-    Passage("p1", "Wick", "Wick lies on the Wend."),
-    Passage("p2", "Bo", ""),
-    Passage("p3", "", "She sails."),
-]
-QUESTIONS = ["Where was Ada born?", "Which river flows through Wick?", "Who sails?"]
-
-
-def test_the_retriever_gives_each_encoder_its_own_texts(encoder):
-    shape = EncoderSpec(layers=1, d_model=32, d_ff=64, heads=2, max_length=40)
-    other = Encoder(encoder.tokenizer, random_bert(encoder.tokenizer, shape, seed=2), device="cpu")
-    dual = DualEncoder(query=encoder, passage=other)
-    scores = encoder.cls(QUESTIONS) @ other.cls([(p.title, p.text) for p in PASSAGES]).T
-    ranking = Retriever(dual, PASSAGES).search(QUESTIONS, 4)
-    np.testing.assert_array_equal(ranking.passages, scores.argsort(descending=True))
-    np.testing.assert_allclose(ranking.scores, scores.sort(descending=True).values, rtol=1e-5)
-    swapped = other.cls(QUESTIONS) @ encoder.cls([(p.title, p.text) for p in PASSAGES]).T
-    assert not torch.allclose(scores, swapped)
-
-
-def test_the_retriever_pools_as_its_encoders_do(encoder):
-    scores = encoder.mean(QUESTIONS) @ encoder.mean([(p.title, p.text) for p in PASSAGES]).T
-    ranking = Retriever(DualEncoder(encoder, encoder, pooling="mean"), PASSAGES).search(QUESTIONS, 4)
-    np.testing.assert_allclose(ranking.scores, scores.sort(descending=True).values, rtol=1e-5)
-
-
-def test_passages_are_encoded_once(encoder):
-    calls = []
-
-    class Counting(Encoder):
-        def cls(self, texts):
-            calls.append(list(texts))
-            return super().cls(texts)
-
-    counting = Counting(encoder.tokenizer, encoder.model, device="cpu")
-    retriever = Retriever(DualEncoder(encoder, counting), PASSAGES)
-    first = retriever.search(QUESTIONS, 2)
-    np.testing.assert_array_equal(retriever.search(QUESTIONS, 2).scores, first.scores)
-    assert calls == [[(p.title, p.text) for p in PASSAGES]]
-
-
-def test_a_retriever_without_passages_is_refused(refused, encoder):
-    with refused("0 passages"):
-        Retriever(DualEncoder(encoder, encoder), [])
 
 
 @pytest.mark.parametrize(
@@ -250,7 +202,7 @@ def test_nothing_is_said_of_places_deeper_than_the_search(refused):
 
 
 def test_accuracy_never_falls_with_k_and_places_agree_with_a_deeper_search():
-    index, queries, gold = Index(integers(60, 4)), integers(30, 4, seed=1), np.arange(30)
+    index, queries, gold = FlatIndex(integers(60, 4)), integers(30, 4, seed=1), np.arange(30)
     deep = gold_places(index.search(queries, 60), gold)
     shares = [accuracy(deep, k).value for k in range(1, 61)]
     assert shares == sorted(shares)

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from dprlens import steps
 from dprlens.artifacts import Cache, seal, shipped_root
 from dprlens.profile import TINY, get_profile
 from dprlens.runner import shipping
 from dprlens.runner.notebooks import Mistake
+from dprlens.setup import Setup, base_model
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def kept(tmp_path, name, **arguments):
 
 
 def test_models_of_the_pages_world_are_copied_and_others_are_not(tmp_path, package):
-    world = steps.world_of(TINY, 0)
+    world = Setup(TINY, 0).world
     base, late = kept(tmp_path, "base_model", seed=0), kept(tmp_path, "told_late", seed=0)
     dpr = kept(tmp_path, "dpr", world=world, spec=TINY.dpr)
     kept(tmp_path, "dpr", world=world, spec=TINY.protocol.training)
-    kept(tmp_path, "dpr", world=steps.world_of(TINY, 1), spec=TINY.dpr)
+    kept(tmp_path, "dpr", world=Setup(TINY, 1).world, spec=TINY.dpr)
     kept(tmp_path, "edited", seed=0)
     (package / "old").mkdir(parents=True)
     assert shipping.ship(tmp_path, TINY, 0) == [package / one.name for one in (base, dpr, late)]
@@ -75,7 +75,7 @@ def test_the_default_book_finds_its_models_in_the_package(tmp_path, monkeypatch)
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
     monkeypatch.delenv("DPRLENS_FROM_NOTHING", raising=False)
     chosen = get_profile("small")
-    call = (steps.world_of(chosen, 0), chosen.text, chosen.encoder, chosen.pretrain, 0)
-    assert steps.base_model.record(*call)
+    call = (Setup(chosen, 0).world, chosen.text, chosen.encoder, chosen.pretrain, 0)
+    assert base_model.record(*call)
     monkeypatch.setenv("DPRLENS_FROM_NOTHING", "1")
-    assert steps.base_model.record(*call) is None
+    assert base_model.record(*call) is None

@@ -45,6 +45,8 @@ class InMemory:
     """An index of passages that fit into memory, encoded here. Raises ValueError without passages."""
 
     def __init__(self, dual: DualEncoder, passages: Sequence[Passage]) -> None:
+        if not passages:
+            raise ValueError("there are 0 passages to search; give 1 or more")
         places: dict[Text, int] = {}  # each distinct text is encoded once, so that equal ones tie to the last digit
         texts = ((passage.title, passage.text) for passage in passages)
         self._of_text = [places.setdefault(text, len(places)) for text in texts]
