@@ -47,11 +47,11 @@ rules: .venv/installed
 	@$(BIN)/python -m benchmarks.rules
 
 # every notebook in the real setting, on a small set of files and models in its formats; after `make test` it is quicker
-real: .venv/installed
+real: .venv/installed-dev
 	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m pytest -m real
 
-# style, the direction of imports, the rules for notebooks, versions of steps
-lint: .venv/installed
+# style, the direction of imports, the rules for notebooks, versions of steps; .pre-commit-config.yaml has the same list
+lint: .venv/installed-dev
 	$(call stage,lint)
 	@$(BIN)/ruff check -q
 	@$(BIN)/ruff format --check
@@ -103,4 +103,9 @@ clean:
 	@$(BIN)/pip install -q --no-compile --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+	@touch $@
+
+# what tests and lint need besides
+.venv/installed-dev: .venv/installed
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .[dev] -c constraints.txt
 	@touch $@
