@@ -7,11 +7,19 @@ export DPRLENS_FROM_NOTHING := $(FROM_NOTHING)
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
-.PHONY: book test record nightly rules stability real lint lab serve run bench scale ship clean
+# pytest on all cores, with one thread each
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
+
+.PHONY: book quick test record nightly rules stability real lint lab serve run bench scale ship clean
 
 # install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
 book: .venv/installed
 	@$(BIN)/python -m dprlens book --profile $(PROFILE)
+
+# the developer's loop, under a minute: lint, and the tests that train nothing
+quick: lint
+	$(call stage,quick tests)
+	@$(PYTEST) --dist worksteal -m "not book and not real and not slow"
 
 # lint, unit tests, every notebook at tiny from an empty cache, the book, and the book in a browser
 # the unit tests need one core; so the book is made beside them, and what it says is shown after them

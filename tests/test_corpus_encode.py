@@ -94,6 +94,7 @@ def content(folder: Path) -> dict[str, bytes]:
 # the numbers
 
 
+@pytest.mark.slow
 def test_one_two_and_seven_shards_hold_the_same_numbers_in_order(job):
     dual, texts = job().encoder(), job().passages()
     made = {n: vectors(encode(job(n, f"{n}"))) for n in (1, 2, 7)}
@@ -114,6 +115,7 @@ def test_a_search_over_the_shards_is_that_of_the_retriever(job, world):
     np.testing.assert_array_equal(ranking.scores, expected.scores)
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_the_nearest_numbers(job):
     np.testing.assert_array_equal(
         vectors(encode(job(3, "half", "float16"))), vectors(encode(job(3))).astype(np.float16)
@@ -132,6 +134,7 @@ def test_mean_pooling_has_other_vectors_and_another_plan(job, encoder, refused):
 # what is there and what is not
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_nothing_and_a_third_what_is_missing(job):
     first = encode(job())
     assert (first.made, first.missing, first.damaged, first.lost) == (4, 0, (), 0)
@@ -142,6 +145,7 @@ def test_a_second_run_makes_nothing_and_a_third_what_is_missing(job):
     assert content(job().folder) == before
 
 
+@pytest.mark.slow
 def test_damage_is_found_told_and_made_good(job):
     encode(job())
     before = content(folder := job().folder)
@@ -158,6 +162,7 @@ def test_damage_is_found_told_and_made_good(job):
     assert content(folder) == before
 
 
+@pytest.mark.slow
 def test_other_passages_are_refused(job, texts, refused):
     encode(job())
     rows = Texts(texts).rows
@@ -174,6 +179,7 @@ def test_passages_may_bring_a_digest(texts):
     assert passages_digest(rows) == "that of the store"
 
 
+@pytest.mark.slow
 def test_a_worker_out_of_memory_goes_on_with_smaller_batches(job):
     class Small(DualEncoder):
         def passages(self, texts):
@@ -197,6 +203,7 @@ def test_a_worker_out_of_memory_goes_on_with_smaller_batches(job):
 # torchrun
 
 
+@pytest.mark.slow
 def test_each_of_torchruns_processes_makes_its_own_shards(job, monkeypatch, refused):
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "1")
@@ -324,6 +331,7 @@ print("search", same)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_points_and_begun_again_it_makes_the_same_bytes(models, texts, tmp_path, job):
     command = [sys.executable, "-c", UNDER_FIRE, models, texts, tmp_path]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}

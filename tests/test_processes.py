@@ -124,6 +124,7 @@ def test_calls_can_share_their_processes(cache):
     assert len(used) <= 2
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_killed_run_end_too(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
@@ -198,6 +199,7 @@ Path(sys.argv[1], f"{found['place'][0]}.json").write_text(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_group(tmp_path):
     (tmp_path / "member.py").write_text(MEMBER)
     lib = Path(processes.__file__).parents[2]

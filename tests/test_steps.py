@@ -29,6 +29,8 @@ from dprlens.training.dpr import DPRSpec, Trained
 from dprlens.training.pretrain import PretrainSpec
 from dprlens.world import SPLITS
 
+pytestmark = pytest.mark.slow
+
 WORLD = ClosedSpec(0, 6, 0, 0, relations=("river",), exposures=8, low_doses=())
 TEXT = TextSpec(remarks=1)
 SHAPE = EncoderSpec(layers=1, d_model=16, d_ff=16, heads=2, max_length=64)
