@@ -169,6 +169,7 @@ os.rename = rename
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [DIES_IN_MAKE, DIES_BEFORE_THE_RENAME])
 @pytest.mark.parametrize("next_step", ["demo", "another"])
 def test_kill_9_leaves_no_artifact_and_the_next_run_sweeps_and_makes_it(tmp_path, script, next_step):
@@ -196,6 +197,7 @@ print(artifact.fresh, (artifact.folder / "value.txt").read_text())
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_compute_once_and_read_the_same(tmp_path):
     root, log = tmp_path / "cache", tmp_path / "log"
     processes = [child(MAKES_SLOWLY, root, log), child(MAKES_SLOWLY, root, log)]
@@ -212,6 +214,7 @@ def test_two_processes_at_once_compute_once_and_read_the_same(tmp_path):
     assert is_whole(other.folder)
 
 
+@pytest.mark.slow
 def test_who_waits_is_told(tmp_path):
     log = tmp_path / "log"
     process = child(MAKES_SLOWLY, tmp_path / "cache", log)
@@ -343,10 +346,12 @@ def full_disk_is_one_sentence(root: Path, how: str) -> None:
     assert [name[: len("embed-v1-")] for name in visible(root)] == ["embed-v1-"], "litter"
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_earlier_artifacts_whole_and_no_litter(small_disk):
     full_disk_is_one_sentence(small_disk, "tmpfs")
 
 
+@pytest.mark.slow
 def test_file_size_limit_is_told_like_a_full_disk(tmp_path):
     full_disk_is_one_sentence(tmp_path / "cache", "limit")
 
@@ -620,6 +625,7 @@ def unfinished(root: Path) -> list[str]:
     return [path.name for path in (root / ".unfinished").glob("*")]
 
 
+@pytest.mark.slow
 def test_after_kill_9_a_step_goes_on_from_its_checkpoint(calls, count, tmp_path):
     root = tmp_path / "cache"
     process = child(COUNTS, root)

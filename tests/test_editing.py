@@ -19,6 +19,8 @@ from dprlens.profile import get_profile
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 
+pytestmark = pytest.mark.slow
+
 SEED = 2
 HYPERNETWORK = {"blocks": 1, "rank": 2, "batch": 3, "told": 1, "rephrasings": 1, "kept": 4, "steps": 2}
 MICRO = replace(

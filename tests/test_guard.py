@@ -190,6 +190,7 @@ def edited(copy):
         path.write_text(text, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_change_of_pre_training_that_leaves_the_version_is_found(edited):
     found = edited(PRETRAIN, ("betas=(0.9, 0.98)", "betas=(0.9, 0.99)"))
     named = {line.split()[4]: line for line in found[:-1]}
@@ -200,6 +201,7 @@ def test_a_change_of_pre_training_that_leaves_the_version_is_found(edited):
     assert "version" in found[-1]
 
 
+@pytest.mark.slow
 def test_a_change_of_words_in_pre_training_is_none(edited):
     words = [
         ('"""Masked-LM pre-training from scratch', '"""Pre-training'),
@@ -210,6 +212,7 @@ def test_a_change_of_words_in_pre_training_is_none(edited):
     assert edited(PRETRAIN, *words) == []
 
 
+@pytest.mark.slow
 def test_the_language_of_the_closed_world_is_code(edited):
     text = (LIB / "dprlens" / "closed" / "language.toml").read_text(encoding="utf-8")
     sentence = next(line for line in text.splitlines() if line.strip().startswith('"{S} '))
@@ -219,11 +222,13 @@ def test_the_language_of_the_closed_world_is_code(edited):
     assert "dprlens/closed/language.toml" in named["closed_world"]
 
 
+@pytest.mark.slow
 def test_a_change_of_the_runner_is_none_of_a_step(code):
     reached = {one for step in code.steps.values() for one in step.reaches}
     assert not [one for one in reached if one.startswith(("dprlens.runner", "dprlens.cli", "dprlens.report"))]
 
 
+@pytest.mark.slow
 def test_no_step_reaches_the_cache_but_for_storage(code):
     reached = {one.partition(":")[2] for step in code.steps.values() for one in step.reaches if guard.CACHE in one}
     assert {"_storage", "_save_arrays", "_load_frame", "write_json"} <= reached
@@ -265,6 +270,7 @@ def called(run) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
     where = Path(steps.__file__).resolve().parent
@@ -292,6 +298,7 @@ def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
         assert ran <= code.steps[step].reaches, step
 
 
+@pytest.mark.slow
 def test_steps_name_the_libraries_and_the_device_that_they_depend_on(code):
     packages = {"bm25s": "bm25s", "faiss": "faiss-cpu", "scipy": "scipy", "sklearn": "scikit-learn"}
     assert all(importlib.metadata.version(package) for package in packages.values())

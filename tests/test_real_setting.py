@@ -22,6 +22,8 @@ from dprlens.retrieval import Retriever, answer_places
 from dprlens.tokens import vocabulary
 from dprlens.training.dpr import DPRSpec
 
+pytestmark = pytest.mark.slow
+
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 SEED = 1
 

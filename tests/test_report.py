@@ -124,6 +124,7 @@ def everything():
     return report.path.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes_in_the_file_and_in_what_is_shown(shown):
     first, half = everything(), len(shown)
     assert everything() == first
@@ -478,6 +479,7 @@ def test_plain_text_is_the_same_text_for_any_markdown():
 # --- figures ---
 
 
+@pytest.mark.slow
 def test_a_figure_is_closed_and_the_same_bytes_each_time():
     report = make()
     figure = line_figure()
@@ -490,6 +492,7 @@ def test_a_figure_is_closed_and_the_same_bytes_each_time():
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_a_figure_comes_as_a_png_too_and_its_bytes_are_the_same_each_time(shown):
     for _ in range(2):
         make().figure("dose", line_figure(), "F", "a line")
@@ -516,6 +519,7 @@ def test_the_outputs_are_valid_in_a_notebook(shown):
     nbformat.validate(notebook)
 
 
+@pytest.mark.slow
 def test_a_light_picture_is_the_same_picture_in_fewer_bytes():
     figure, axes = plt.subplots()
     axes.plot([0, 1], [0.123456, 2])
