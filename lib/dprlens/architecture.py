@@ -63,10 +63,7 @@ class Block(NamedTuple):
         return self.attention(state, mask)[0]
 
     def attend_at(self, at: Tensor, key: Tensor, value: Tensor, inside: Tensor) -> Tensor:
-        """The same at one token of each text, whose state is `at`: [text, d_model].
-
-        `key` and `value` [text, token, d_model] are those of tokens of which some are `inside` the text [text, token].
-        """
+        """The same at one token of each text, of state `at` [text, d_model]; `key` and `value` are of all tokens."""
         query, key, value = (x.unflatten(-1, (self.heads, -1)) for x in (self.query(at), key, value))
         dropout = self.attention_weights_dropout.p if self.module.training else 0.0
         mixed = scaled_dot_product_attention(

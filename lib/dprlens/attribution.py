@@ -31,6 +31,7 @@ from dprlens.architecture import blocks, head
 from dprlens.encoder import Encoder, Text
 from dprlens.forward import Batch, activations, forward, padded
 from dprlens.packed import room
+from dprlens.ranges import POSITIVE, check, one_of
 
 SITES = ("intermediate", "output")
 SEEN = ("attended", "intermediate", "output", "state")  # of each block, see `forward`
@@ -55,20 +56,13 @@ class AttributionSpec:
         quadrature(self.rule, self.nodes)
         if self.most_nodes < self.nodes:
             raise ValueError(f"most_nodes = {self.most_nodes} is less than nodes = {self.nodes}; give as many or more")
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance = {self.tolerance:g} cannot be reached; give a number above 0")
-        for field, known in (("positions", ("read", "all")), ("baseline", ("zero", "bias"))):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(known)}")
+        check(self, POSITIVE, "tolerance")
+        check(self, one_of(("read", "all")), "positions")
+        check(self, one_of(("zero", "bias")), "baseline")
 
 
 def quadrature(rule: str, n: int) -> tuple[ndarray, ndarray]:
-    """Nodes in [0, 1] and weights [n] of a rule for the integral over α.
-
-    gauss: Gauss–Legendre. left: k/n, k = 0 … n−1 (Dai et al.). midpoint. both_ends: n even steps with both ends and
-    weight 1/n each (the package knowledge-neurons; no quadrature of anything, but nearly one). almost_both_ends: the
-    same from 1e-6 (Yao, Wang and Zuccon). Raises ValueError for another rule, or n below 1.
-    """
+    """Nodes in [0, 1] and weights [n] of a rule: Gauss–Legendre, or even steps ("left" is Dai et al.'s)."""
     if n < 1:
         raise ValueError(f"nodes = {n} is too few; give 1 or more")
     even = np.full(n, 1 / n)
@@ -110,10 +104,7 @@ class Attribution(NamedTuple):
 
     @property
     def gap(self) -> ndarray:
-        """Completeness gap [example, block, site]: |Σ Attr − change| / |change|; 0 where nothing changes at all.
-
-        A change of less than a tenth of the example's greatest is counted as that tenth.
-        """
+        """Completeness gap [example, block, site]: |Σ Attr − change| / |change|, of a small change against `FLOOR`."""
         sums = np.stack([array.sum(2, dtype=float) for array in (self.intermediate, self.output)], axis=2)
         size = np.abs(self.change)
         against = np.maximum(size, FLOOR * size.max((1, 2), keepdims=True, initial=0))
@@ -125,10 +116,8 @@ class Attribution(NamedTuple):
     ) -> ndarray:
         """Neurons with at least `threshold` times the greatest attribution: bool, like `scores`.
 
-        `maximum` is over what the greatest is taken: the "example", with both sites (the paper, as we read it), or
-        each "site" or "block" of it (AMB-C5). Unsigned, a neuron counts by its attribution's size (AMB-C6). `without`
-        are places in the flattened (block, neuron) axes that are neither counted nor taken as greatest. Where no
-        attribution is above 0, no neuron is active. Raises ValueError for a threshold that is not in (0, 1].
+        The greatest of the "example" (the paper, as we read it), or of each "site" or "block" of it (AMB-C5); unsigned,
+        by the attribution's size (AMB-C6); `without` are places in the flattened (block, neuron) axes to leave out.
         """
         if not 0 < threshold <= 1:
             raise ValueError(f"threshold = {threshold} is no share of the greatest attribution; give 0 < threshold ≤ 1")
@@ -152,11 +141,7 @@ class Attribution(NamedTuple):
 
 
 def choice(candidates: Tensor, temperature: float) -> Score:
-    """S2: probability of candidate 0, softmax of the dot products over `temperature`.
-
-    `candidates` [example, choice, d_model]; the first is the right one. This is what DPR is trained for. In double
-    precision from the products on, since a probability near 1 has few digits left for what changes it.
-    """
+    """S2, what DPR is trained for: softmax probability of the first of `candidates` [example, choice, d_model]."""
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature = {temperature:g} is none; give a number above 0")
     return lambda vectors, example: (_products(candidates, vectors, example).double() / temperature).softmax(-1)[:, 0]
@@ -200,11 +185,7 @@ def _products(candidates: Tensor, vectors: Tensor, example: Tensor) -> Tensor:
 
 
 def matched_temperature(products: ndarray, entropy: float) -> float:
-    """The temperature at which the softmax over candidates has this mean entropy, as a share of the greatest.
-
-    `products` [example, choice]. Two models compared at the same entropy are equally sure of their choices, whatever
-    the scale of their vectors. Raises ValueError where no temperature gives that entropy.
-    """
+    """The temperature at which the softmax over `products` [example, choice] has this share of the most entropy."""
     if not 0 < entropy < 1:
         raise ValueError(f"entropy = {entropy:g} is no share; give more than 0 and less than 1")
     products = np.asarray(products, float)
@@ -234,11 +215,7 @@ def attribute(
     sites: Sequence[str] = SITES,
     pooling: str = "cls",
 ) -> Attribution:
-    """Attributions of the neurons at [CLS] (or all tokens: `spec.positions`) for each text's vector.
-
-    `score` sees the vectors in the order of `texts`. With `pooling` "mean" the vector is the mean over tokens, and
-    all of them are read. Sites that are not asked for have no neurons in the result.
-    """
+    """Attributions of the neurons at [CLS] (or all tokens: `spec.positions`) for each text's pooled vector."""
     return attribute_at(encoder, encoder.token_ids(texts), None if pooling == "mean" else 0, score, spec, sites)
 
 
@@ -274,10 +251,7 @@ def attribute_at(
 
 
 class _Paths:
-    """The integral along the paths at the sites of every block, for a batch of texts.
-
-    `examples` [example] are the batch's places among all texts. With `mean`, the mean over a text's tokens is read.
-    """
+    """The integral along the paths at the sites of every block, for texts whose places among all are `examples`."""
 
     def __init__(self, model: PreTrainedModel, spec: AttributionSpec, mean: bool, batch: Batch, examples: Tensor):
         self.model, self.spec, self.mean, self.batch, self.examples = model, spec, mean, batch, examples
@@ -313,11 +287,7 @@ class _Paths:
         return found
 
     def _groups(self, tokens: int) -> list[range]:
-        """Blocks that are taken together: as many as fit when each adds so many tokens; the last one apart.
-
-        The last block's neurons have no block above them. Others of few tokens share the way up, where each block is
-        run once for all neurons below it, and so once instead of as often as there are blocks below it.
-        """
+        """Blocks that are taken together: as many as fit when each adds so many tokens; the last one apart."""
         size, last = max(1, room(self.model) // tokens), len(self.blocks) - 1
         return [range(i, min(i + size, last)) for i in range(0, last, size)] + [range(last, last + 1)]
 
@@ -374,10 +344,9 @@ def attribute_weights(
 ) -> Attribution:
     """The weight-level reading (Yao, Wang and Zuccon): a neuron's weights are scaled, not its activation (AMB-C1).
 
-    The matrix and the bias of a dense layer are scaled by α, at all tokens; a neuron's score is the sum over its
-    inputs of |W_ij Σ_k (weight k) ∂P/∂W_ij(α_k W)|. Sums of sizes do not add up to a change: `change` is 0. The
-    gradient with respect to W is an outer product with the one with respect to the layer's result, so that no gradient
-    of a matrix is made for each node.
+    A neuron's score is the sum over its inputs of |W_ij Σ_k (weight k) ∂P/∂W_ij(α_k W)|, at all tokens. The gradient by
+    W is an outer product, so that no gradient of a matrix is made for each node. Sizes add up to no change: `change` is
+    0.
     """
     model, ids = encoder.model, encoder.token_ids(texts)
     found, places = _empty(model, len(ids), SITES), [(i, site) for i in range(encoder.layers) for site in SEEN]

@@ -55,10 +55,7 @@ def count(segments: Iterable[str]) -> Cooccurrence:
 
 
 def score(found: Cooccurrence, questions: Sequence[str], passages: Sequence[str], pool: str = "mean") -> np.ndarray:
-    """Scores [question, passage]; words that the counted text does not have count for nothing.
-
-    A passage of none but such words scores 0. Raises ValueError for a pool that is not in `POOLS`.
-    """
+    """Scores [question, passage]; words that the counted text does not have count for nothing."""
     if pool not in POOLS:
         raise ValueError(f"pool = {pool!r} is not known; choose one of {', '.join(POOLS)}")
     asked, shown = ([_known(found, text) for text in texts] for texts in (questions, passages))

@@ -19,6 +19,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer, 
 from dprlens.architecture import blocks, encoder_of, head
 from dprlens.forward import Batch, forward, masked_lm, mean_over_tokens, padded
 from dprlens.packed import read
+from dprlens.ranges import COUNT, check, one_of
 from dprlens.tokens import VOCABULARY, load_vocabulary, save_vocabulary
 
 WEIGHTS = "model.safetensors"
@@ -48,9 +49,7 @@ class EncoderSpec:
     max_length: int = 128  # tokens; paper: 256
 
     def __post_init__(self) -> None:
-        for field in ("layers", "d_model", "d_ff", "heads", "max_length"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is no size; give 1 or more")
+        check(self, COUNT, "layers", "d_model", "d_ff", "heads", "max_length")
         if self.d_model % self.heads:
             raise ValueError(f"d_model = {self.d_model} cannot be divided among {self.heads} heads; choose a multiple")
 
@@ -66,10 +65,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def new_model(config: BertConfig, with_head: bool = True, seed: int = 0) -> BertForMaskedLM | BertModel:
-    """A model with BERT's own random initialisation, which leaves torch's global generator as it was.
-
-    A configuration with `patches`, neurons that an editor has added, gets so many more in its last feed-forward.
-    """
+    """A model with BERT's own random initialisation, widened by the configuration's `patches`, if any."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BertForMaskedLM(config) if with_head else BertModel(config, add_pooling_layer=False)
@@ -95,11 +91,10 @@ def random_bert(tokenizer: BertTokenizer, spec: EncoderSpec, seed: int = 0) -> B
 
 
 class Encoder:
-    """A tokenizer and a BERT, with or without its masked-LM head.
+    """A tokenizer and a BERT, with or without its masked-LM head, in eval mode; a text is read at [CLS].
 
-    Passages go in as (title, text) pairs, encoded `[CLS] title [SEP] text [SEP]` with all-zero token types, as in
-    DPR's own code (choices CW-13, AMB-B8). The representation of a text is the state at position 0, [CLS]. The encoder
-    takes the model over: it is moved to the device and set to eval mode.
+    Passages go in as (title, text) pairs, encoded `[CLS] title [SEP] text [SEP]` with all-zero token types, as in DPR's
+    own code (choices CW-13, AMB-B8).
     """
 
     def __init__(self, tokenizer: BertTokenizer, model: BertForMaskedLM | BertModel, device: str = "auto") -> None:
@@ -159,10 +154,7 @@ class Encoder:
         return self._read(texts, at_layers, len(layers)).transpose(0, 1)
 
     def token_ids(self, texts: Sequence[Text]) -> list[list[int]]:
-        """Token ids of each text, special tokens included, the longer member of a pair cut first to fit the encoder.
-
-        A curly apostrophe in a question becomes a straight one, as in DPR's code.
-        """
+        """Token ids of each text, cut to fit, of a pair the longer member first; ’ in a question is ', as in DPR."""
         if isinstance(texts, str):
             raise ValueError("a single text was given; give a list of texts")
         limit = self.max_length
@@ -286,11 +278,7 @@ def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
 
 @dataclass(frozen=True)
 class DualEncoder:
-    """An encoder for questions and one for passages; a plain BERT is the same encoder twice.
-
-    The score of a question and a passage is the dot product of their vectors, which have length 1 where `similarity`
-    is "cosine".
-    """
+    """Encoders for questions and passages, scored by dot product or cosine; BERT is the same encoder twice."""
 
     query: Encoder
     passage: Encoder
@@ -298,9 +286,8 @@ class DualEncoder:
     similarity: str = "dot"
 
     def __post_init__(self) -> None:
-        for field, known in (("pooling", POOLINGS), ("similarity", SIMILARITIES)):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(known)}")
+        check(self, one_of(POOLINGS), "pooling")
+        check(self, one_of(SIMILARITIES), "similarity")
 
     def questions(self, texts: Sequence[str]) -> Tensor:
         """Question vectors: [text, d_model]."""

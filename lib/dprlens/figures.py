@@ -48,10 +48,7 @@ SURVIVORS = ("blue", "vermilion", "grey", "green")  # colours of `survival`, far
 
 @styled
 def exposure_bars(counts: pd.DataFrame) -> Figure:
-    """How many facts of each relation pre-training states how often.
-
-    `counts`: one row a relation, one column an exposure (0 = held out) in ascending order, cells are facts.
-    """
+    """How many facts of each relation (a row) pre-training states how often (a column, 0 = held out)."""
     figure, axes = plt.subplots(figsize=(5, 0.26 * len(counts) + 1.1))
     shades = plt.colormaps["cividis"].resampled(256)
     left = pd.Series(0, index=counts.index)
@@ -128,11 +125,7 @@ def dose_response(arms: Mapping[str, Mapping[int, Estimate]], dose: str, respons
 
 @styled
 def bars(arms: Mapping[str, Mapping[str, Estimate]], response: str, chance: float | None = None) -> Figure:
-    """A bar with its 95 % interval for each arm of each group, its value above it: {arm: {group: estimate}}.
-
-    Responses are shares (0–1); `chance` is a level to mark. A group may lack an arm; an arm may lack all, and then no
-    other takes its colour.
-    """
+    """A bar with its 95 % interval for each arm of each group: {arm: {group: estimate}}, shares 0–1."""
     colours = {arm: (COLOURS[BARS[i % len(BARS)]], HATCHES[i % len(HATCHES)]) for i, arm in enumerate(arms)}
     arms = {arm: estimates for arm, estimates in arms.items() if estimates}
     groups = list(dict.fromkeys(group for arm in arms.values() for group in arm))
@@ -210,12 +203,9 @@ def by_layer(
     ticks: Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Curves over layers 0, 1, … (or what `across` says), one panel below the other: {panel: {line: {layer: value}}}.
+    """Curves over layers (or what `across` says), one panel below the other: {panel: {line: {layer: value}}}.
 
-    A line whose name ends in "(DPR)" is dashed and has the colour of the one before it. Estimates get a band, 95 %;
-    `ticks` are names for the places on the axis, which else are numbered; `chance` are the levels to mark in a panel;
-    `limits` the ends of the upright axis, for pictures to be compared. Without panels there is an empty one, which says
-    so.
+    A line whose name ends in "(DPR)" is dashed and has the colour of the one before it; estimates get a band, 95 %.
     """
     panels = panels or {"nothing of this was asked for": {}}
     figure, several = plt.subplots(len(panels), 1, figsize=(5, 2.4 * len(panels) + 0.7), sharex=True, squeeze=False)
@@ -257,11 +247,7 @@ def by_layer(
 
 @styled
 def survival(panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) -> Figure:
-    """Survival curves, one panel below the other: {panel: {line: {k: share that survives k}}}.
-
-    The k stand at equal distances, the last one is called "all". Curves are steps with bands, 95 %; a line whose name
-    ends in " (random)" is dotted, without a band, and has the colour of the one named like it without that.
-    """
+    """Survival curves, one panel below the other: {panel: {line: {k: share}}}; lines named "… (random)" are dotted."""
     figure, several = plt.subplots(len(panels), 1, figsize=(5, 2.5 * len(panels) + 0.9), sharex=True, squeeze=False)
     ks = sorted({k for lines in panels.values() for curve in lines.values() for k in curve})
     names = list(dict.fromkeys(name.removesuffix(" (random)") for lines in panels.values() for name in lines))
@@ -334,11 +320,9 @@ def surface(panels: Mapping[str, Mapping[tuple[str, int], Estimate]], rows: str,
 
 @styled
 def strips(panels: Mapping[str, Mapping[str, ndarray]], cut: int | None = None) -> Figure:
-    """How often each neuron is active: {row title: {column title: share of the examples [block, neuron]}}.
+    """How often each neuron is active, a strip a block: {row title: {column title: shares [block, neuron]}}.
 
-    A strip a block, its neurons from the most frequent to the least, cut after so many, or where nobody in the row of
-    panels has any left. The number in brackets counts the neurons that are active in one example or more, as in the
-    paper.
+    Neurons stand from the most frequent to the least, up to `cut`; a number in brackets counts those ever active.
     """
     columns = list(next(iter(panels.values())))
     blocks = len(next(iter(next(iter(panels.values())).values())))

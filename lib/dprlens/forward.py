@@ -87,10 +87,7 @@ def padded(
     place: Sequence[int] | None = None,
     row: Sequence[int] | None = None,
 ) -> Batch:
-    """Texts [text][token] as one row each, filled up to the longest.
-
-    They are read at a place each, or at some places of some rows [read]; by default at [CLS], their first token.
-    """
+    """Texts [text][token] as one row each, read at [CLS], at a place each, or at some places of some rows [read]."""
     longest, pad = max(map(len, ids)), model.config.pad_token_id or 0
     rows = torch.tensor([[*text, *[pad] * (longest - len(text))] for text in ids])
     inside = torch.arange(longest) < torch.tensor(list(map(len, ids)))[:, None]
@@ -103,9 +100,8 @@ def forward(
 ) -> Tensor:
     """What is read of each text after the last block: [text, d_model]; each text is read once.
 
-    With `stop`: the states that go into that block, at all tokens: [row, token, d_model]; at the number of blocks they
-    are those after the last one. `batch.input` holds token ids, or the states that go into block `start`. Raises
-    ValueError for a tap that the pass does not come by.
+    With `stop`: the states that go into that block, or after the last: [row, token, d_model]. `batch.input` holds token
+    ids, or the states that go into block `start`.
     """
     every, taps = blocks(model), taps or {}
     end = len(every) if stop is None else stop
@@ -148,10 +144,7 @@ def mean_over_tokens(state: Tensor, batch: Batch) -> Tensor:
 
 
 def attention_mask(batch: Batch, dtype: torch.dtype) -> Tensor | None:
-    """Added to attention scores: 0 within a text, very negative elsewhere. None where nothing need be hidden.
-
-    [row, 1, 1, token] for padded rows, as what is hidden is hidden from all; [row, 1, token, token] for packed ones.
-    """
+    """Added to attention scores: 0 within a text, very negative elsewhere; None where nothing need be hidden."""
     if batch.position is not None:
         apart = batch.text[:, None, :, None] != batch.text[:, None, None, :]
     else:

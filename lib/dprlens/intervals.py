@@ -72,8 +72,7 @@ def share(successes: int, n: int) -> Estimate:
 def mean(values: ArrayLike, clusters: Clusters | None = None, seed: int = 0, resamples: int = 2000) -> Estimate:
     """Mean of `values` [n]; `clusters` [n] names each value's cluster (None: each value is its own).
 
-    Values that are all 0 or all 1 give a bootstrap nothing to draw from; they get Wilson's interval with one trial a
-    cluster, which is the most cautious reading.
+    Values that are all 0 or all 1, of which a bootstrap learns nothing, get Wilson's interval, one trial a cluster.
     """
     sums, counts = _clustered(values, clusters)
     value, n = sums.sum() / counts.sum(), int(counts.sum())
@@ -91,9 +90,7 @@ def difference(
 ) -> Estimate:
     """mean(a) − mean(b) of two arms on the same `n` items [n], resampled as pairs; `clusters` as in `mean`.
 
-    Where fewer than `SPARSE` clusters differ in a share, the interval also covers that of the share of clusters that
-    gain minus the share that lose (`apart`). Other values that all differ by the same have no interval: both ends are
-    the value.
+    Where fewer than `SPARSE` clusters differ in a share, it covers the interval of gains minus losses (`apart`) too.
     """
     a, b = _numbers(a), _numbers(b)
     if a.shape != b.shape:
@@ -115,8 +112,7 @@ def gap(
 ) -> Estimate:
     """mean(a) − mean(b) of two separate groups, each resampled by itself; n is the smaller group's.
 
-    Where one group of shares, or of their changes (−1 to 1), has fewer than `SPARSE` clusters off 0, or off 1, the
-    interval also covers that from Wilson's of both groups with one trial a cluster (`apart`).
+    Where a group of shares has fewer than `SPARSE` clusters off 0, or 1, it covers that of Wilson's of both groups too.
     """
     a, b, rng = _numbers(a), _numbers(b), np.random.default_rng(seed)
     groups = [_clustered(a, clusters_a), _clustered(b, clusters_b)]
@@ -163,11 +159,7 @@ def over_runs(values: ArrayLike) -> Estimate:
 
 
 def jackknife(value: float, without: ArrayLike, n: int) -> Estimate:
-    """A statistic with the jackknife's 95 % interval; `without` are its values with each cluster left out in turn.
-
-    For what the bootstrap distorts: a count of different things, say, since a draw with replacement sees fewer. `n` is
-    the number of observations; two clusters or more (Efron and Stein 1981).
-    """
+    """A statistic with the jackknife's 95 % interval, from its values `without` each cluster (Efron and Stein 1981)."""
     without = _numbers(without)
     if without.size < 2:
         raise ValueError("One cluster says nothing about the spread over clusters: give two or more.")
@@ -176,10 +168,7 @@ def jackknife(value: float, without: ArrayLike, n: int) -> Estimate:
 
 
 def detectable(estimate: Estimate) -> float:
-    """The smallest true difference that a sample with this interval would have told from 0 with 80 % probability.
-
-    From the interval's width: 1.96 standard errors for the test at 5 % and 0.84 for the power (normal approximation).
-    """
+    """The smallest true difference that this sample would have told from 0 with 80 % power, by the interval's width."""
     return float((estimate.high - estimate.low) / (2 * ndtri(0.975)) * (ndtri(0.975) + ndtri(0.8)))
 
 
@@ -199,10 +188,7 @@ def kappa(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
-    """Cohen's kappa of two yes/no verdicts on the same n items [n]: 1 if they agree, 0 if as often as by chance.
-
-    `clusters` as in `mean` (Cohen 1960). Raises ValueError where one of the two always says the same.
-    """
+    """Cohen's kappa of two yes/no verdicts on the same n items [n] (Cohen 1960); `clusters` as in `mean`."""
     a, b = _numbers(a), _numbers(b)
     if a.shape != b.shape:
         raise ValueError(f"Verdicts on {a.size} and {b.size} items: give the same items.")
@@ -302,10 +288,7 @@ def _of_sums(
     rng: np.random.Generator,
     resamples: int,
 ) -> Estimate:
-    """A statistic `fitted(sums [part, ..], counts [..])` of several sums over the same items, whole clusters drawn.
-
-    `clustered` has `_clustered` of each part; draws in which the statistic is not defined (NaN) are left out.
-    """
+    """A statistic `fitted(sums [part, ..], counts [..])` of sums over the same items, whole clusters drawn."""
     sums, counts = np.stack([part for part, _ in clustered]), clustered[0][1]
     drawn = rng.integers(len(counts), size=(resamples, len(counts)))
     values = fitted(sums[:, drawn].sum(2), counts[drawn].sum(1))
@@ -339,11 +322,7 @@ def ratio(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
-    """mean(a) / mean(b) on the same `n` items [n], resampled as pairs; `clusters` as in `mean`.
-
-    Draws in which b's mean is not above 0 have no ratio and are left out; where these are many the interval says
-    little, so ask first whether b's own interval lies above 0. Raises ValueError if its mean does not.
-    """
+    """mean(a) / mean(b) on the same `n` items [n], resampled as pairs; draws without b's mean above 0 are left out."""
     a, b = _numbers(a), _numbers(b)
     if a.shape != b.shape:
         raise ValueError(f"Arms of {a.size} and {b.size} values: a ratio of pairs needs equal numbers.")

@@ -42,11 +42,7 @@ def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
 
 
 def recall(encoder: Encoder, world: World, seen: int = 2, seed: int = 0) -> pd.DataFrame:
-    """Cloze recall of every fact, by all its reserved statements and `seen` of those that pre-training uses.
-
-    One row a statement: fact, relation, state (`World.state`), exposures, described, statement (its place in
-    `fact.statements`), wording ("seen" or "reserved"), recalled, probability, said.
-    """
+    """Cloze recall by all reserved statements of every fact and `seen` of the others: one row a statement."""
     rng = random.Random(f"statements {seed}")
     chosen = []
     for fact in world.facts:
@@ -85,12 +81,7 @@ def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tu
 
 
 def asked(world: World) -> pd.DataFrame:
-    """What each question takes: one row a question, in the world's order.
-
-    Columns: question, kind, split, fact (whose knowledge decides: the linking fact, or a lexical question's target),
-    relation (of that fact), in_training (DPR training asks for that fact), state, exposures, described (its exposures
-    through a description).
-    """
+    """What each question takes: one row a question; `fact` is its linking fact, or a lexical question's target."""
     trained = {fact for question in world.questions if question.split == "train" for fact in question.facts}
     rows = []
     for question in world.questions:
@@ -113,10 +104,7 @@ def asked(world: World) -> pd.DataFrame:
 
 
 def with_head(tower: Encoder, base: Encoder) -> Encoder:
-    """The tower with the masked-LM head of the model that it was trained from: what does it still say?
-
-    The head's output matrix is the word embedding, as in every BERT, and so the tower's.
-    """
+    """The tower with the masked-LM head of the model that it was trained from: what does it still say?"""
     if head(base.model) is None:
         raise ValueError("the base has no masked-LM head to give to the tower; give the pre-trained model")
     model = new_model(base.model.config)
@@ -142,10 +130,7 @@ def blanked(
 
 
 def constant_guess(world: World) -> pd.DataFrame:
-    """The null arm of `recall`: for each fact, is its object the one most often stated of its relation?
-
-    One row a fact: fact, relation, state, recalled. Ties go to the object that comes first in alphabetical order.
-    """
+    """The null arm of `recall`: for each fact, is its object the one most often stated of its relation?"""
     times: Counter[tuple[str, str]] = Counter()
     for fact in world.facts:  # where nobody knows how often facts were stated, they count alike
         times[fact.relation, fact.object] += 1 if world.known is None else world.exposure(fact.id).times

@@ -37,10 +37,7 @@ def pack(texts: Sequence[Sequence[int]], pad: int, width: int = WIDTH) -> Batch:
 
 
 def in_parts(texts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
-    """The texts' indices in parts of at most `tokens` tokens, or of one longer text.
-
-    Texts of similar length go together; texts that fit into one part stay in their order.
-    """
+    """Indices of texts of similar length in parts of at most `tokens` tokens; in their order if one part holds all."""
     if sum(map(len, texts)) <= tokens:
         return [list(range(len(texts)))] if texts else []
     parts: list[list[int]] = []
@@ -65,10 +62,7 @@ def read(
     reading: Callable[[PreTrainedModel, Batch], Tensor],
     width: int = WIDTH,
 ) -> Tensor:
-    """What `reading(model, batch)` [text, …] makes of texts [text][token], in their order, part by part.
-
-    Raises ValueError if there is no text: nobody knows then what `reading` would return.
-    """
+    """What `reading(model, batch)` [text, …] makes of texts [text][token], in their order, part by part."""
     if not texts:
         raise ValueError("no text is given; give one or more")
     parts, pad = in_parts(texts, room(model)), model.config.pad_token_id or 0

@@ -65,10 +65,9 @@ class Profile:
         return self if self.experiments is None else PROFILES[self.experiments]
 
     def but(self, **changes: object) -> "Profile":
-        """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
+        """This profile with some knobs turned, each named as a spec's field; None leaves it as it is.
 
-        A knob that two specs have is turned through its spec: `but(dpr={"learning_rate": 1e-4})`. Raises ValueError for
-        a knob that no spec has, or that two specs have.
+        A knob that two specs have is turned through its spec: `but(dpr={"learning_rate": 1e-4})`.
         """
         changed = self
         for knob, value in changes.items():
@@ -201,10 +200,7 @@ PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL, PAPER_SCALE
 
 
 def get_profile(name: str) -> Profile:
-    """A profile; files of the natural world, and `profile.toml`, are below `$DPRLENS_DATA`, else in data/.
-
-    Raises ValueError for a profile that does not exist, and for a `profile.toml` that says what no profile can be told.
-    """
+    """A profile; files of the natural world, and `profile.toml`, are below `$DPRLENS_DATA`, else in data/."""
     if name not in PROFILES:
         raise ValueError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
     profile = PROFILES[name]

@@ -87,8 +87,7 @@ class Results(TypedDict):
 class Report:
     """The results of one notebook, written to `<root>/<profile>/<notebook>.json` after each call, whole or not at all.
 
-    `exhibits` are the ids that the notebook promises; `close` fails if one is missing. The root is `$DPRLENS_RESULTS`,
-    else `_build/results` of the repository, else of the current folder.
+    The root is `$DPRLENS_RESULTS`, else `_build/results` of the repository, else of the current folder.
     """
 
     def __init__(
@@ -117,10 +116,7 @@ class Report:
         self._write()  # from now on no number of an earlier run is left
 
     def number(self, name: str, value: Estimate | float, spec: str = "") -> None:
-        """Report one number; `{glue:text}` with its id shows it in the prose, formatted by `spec`.
-
-        `name` is `<exhibit>.<…>`; a plain number is an exact count. Raises ValueError if it was reported before.
-        """
+        """Report one number under `<exhibit>.<…>`; `{glue:text}` shows it in the prose, formatted by `spec`."""
         self._add(name.split(".")[0], {name: value})
         self.text(name, format(self.numbers[name], spec))
         self._write()
@@ -132,11 +128,7 @@ class Report:
         title: str,
         numbers: Mapping[str, Estimate | float | None] | None = None,
     ) -> None:
-        """Show `frame` as a numbered table and report the `numbers` behind it.
-
-        Cells are shown as they are if text; floats with two decimals, estimates with their interval, nothing as "–".
-        The index is not shown: `reset_index` first if it says something.
-        """
+        """Show `frame`, without its index, as a numbered table and report the `numbers` behind it."""
         self._exhibit(exhibit, "table", title, numbers)
         names = [" · ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in frame.columns]
         rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
@@ -167,11 +159,7 @@ class Report:
         numbers: Mapping[str, Estimate | float | None] | None = None,
         points: pd.DataFrame | None = None,
     ) -> None:
-        """Show a matplotlib figure (closed afterwards) as a numbered figure and report the `numbers` behind it.
-
-        `alt` says in words what the picture shows, for those who cannot see it. `points` is what is drawn, for a figure
-        of numbers that are reported elsewhere.
-        """
+        """Show a matplotlib figure (closed afterwards); `alt` says in words what it shows, `points` what is drawn."""
         self._exhibit(exhibit, "figure", title, numbers)
         source, pixels = svg(figure), png(figure)
         plt.close(figure)
@@ -321,10 +309,7 @@ def _about(exhibit: str) -> list[paper.Claim]:
 
 
 def recorded(notebook: str, profile: str) -> dict[str, Estimate]:
-    """The numbers that are on record for a notebook in a profile, by id; none if it was never recorded there.
-
-    Records are the committed files in `results/`: what took hours is read here instead of computed again.
-    """
+    """The numbers on record in `results/` for a notebook in a profile, by id; none if it was never recorded."""
     try:
         results = json.loads(
             (folder_for("DPRLENS_RECORDS", "results") / profile / f"{notebook}.json").read_text("utf-8")

@@ -32,10 +32,7 @@ class Ranking(NamedTuple):
 
 
 class Places(np.ndarray):
-    """int [question]: where a passage was found, from 0; `depth`, as many as were searched, stands for one not found.
-
-    Parts of it know the depth as well, so that nothing is said of places that nobody looked at (`accuracy`).
-    """
+    """int [question]: where a passage was found, from 0; `depth`, as many as were searched, if nowhere."""
 
     depth: int | None = None
 
@@ -44,10 +41,7 @@ class Places(np.ndarray):
 
 
 class Index:
-    """Exact inner-product search over passage vectors, without approximation (FAISS's IndexFlatIP).
-
-    The same vectors give the same ranking, whichever questions are searched together and on however many threads.
-    """
+    """Exact inner-product search over passage vectors (FAISS's IndexFlatIP), the same on however many threads."""
 
     def __init__(self, vectors: np.ndarray | Tensor) -> None:
         """`vectors` [passage, d_model], an array or a tensor on the CPU, copied as float32."""
@@ -58,11 +52,7 @@ class Index:
         self._index.add(rows)
 
     def search(self, queries: np.ndarray | Tensor, k: int) -> Ranking:
-        """The k best passages for each query [question, d_model].
-
-        Raises ValueError for a k that is not 1 … the number of passages, and for vectors of another width or with
-        numbers that are not finite.
-        """
+        """The k best passages for each query [question, d_model]."""
         check_k(k, self._index.ntotal)
         queries = _vectors(queries, "question")
         if queries.shape[1] != self._index.d:
@@ -99,30 +89,21 @@ class Retriever:
 
 
 def has_answer(answers: Sequence[str], text: str) -> bool:
-    """True if one of the answers stands in the text as whole, consecutive tokens (DPR's measure).
+    """True if one of the answers stands in the text as whole, consecutive tokens (DPR's measure), whatever the case.
 
-    Tokens are runs of letters, digits and marks, or single other characters, after Unicode NFD and in lower case;
-    accents count. An answer without tokens is in every text: a quirk of DPR's code that we keep, as the published
-    numbers have it.
+    An answer without tokens is in every text: a quirk of DPR's code that we keep, as the published numbers have it.
     """
     return any(answer in _spaced(text) for answer in _all_spaced(answers))
 
 
 def gold_places(ranking: Ranking, gold: Sequence[int]) -> Places:
-    """Place of each question's gold passage, `gold` [question] (indices as in `ranking.passages`): int [question].
-
-    k stands for a passage that is not among the first k.
-    """
+    """Place of each question's gold passage, `gold` [question] (indices as in `ranking.passages`): int [question]."""
     _check_questions(ranking, gold, "gold passages")
     return _first(ranking.passages == np.asarray(gold, dtype=int)[:, None])
 
 
 def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], passages: Sequence[Passage]) -> Places:
-    """Place of the first passage that has an answer, by `has_answer`: int [question]; k where none of the first k has.
-
-    `answers` [question]: each question's answers; `passages`: all that were searched, of which those found are read
-    (their texts, without titles, as DPR).
-    """
+    """Place of the first passage whose text has an answer: int [question]; k where none of the first k has."""
     _check_questions(ranking, answers, "lists of answers")
     if (least := ranking.passages.max(initial=-1) + 1) > len(passages):
         raise ValueError(f"{len(passages)} passages for a search of {least} or more; give all that were searched")
@@ -134,11 +115,7 @@ def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], passages: 
 
 
 def accuracy(places: Sequence[int], k: int, clusters: Sequence[Hashable] | None = None) -> Estimate:
-    """Top-k accuracy: the share of questions whose place [question] is below k; `clusters` as in `intervals.mean`.
-
-    Raises ValueError for a k below 1, and for one beyond the depth of a search (`Places`): of the passages that were
-    not found, nobody knows whether they are among so many.
-    """
+    """Top-k accuracy: the share of questions whose place [question] is below k; `clusters` as in `intervals.mean`."""
     if k < 1:
         raise ValueError(f"k = {k} counts no passage; give 1 or more, up to the depth that was searched")
     depth = getattr(places, "depth", None)

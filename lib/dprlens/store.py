@@ -53,12 +53,7 @@ def _refuse(repeated: Mapping[str, Sequence[int]]) -> None:
 
 
 class Store(Sequence[Passage]):
-    """The passages of one folder, in the order in which they were given; `Passage.facts` is empty.
-
-    A passage is read when it is asked for: `store[i]`, `store[a:b]` (a tuple), `for passage in store`. What stays in
-    memory hardly grows with the passages. Two stores are equal if their passages are; a process that is handed one
-    opens it anew.
-    """
+    """The passages of one folder in their order, read when they are asked for; `Passage.facts` is empty."""
 
     def __init__(self, folder: Path, manifest: Mapping) -> None:
         """Use `Store.open` or `Store.build`."""
@@ -75,15 +70,11 @@ class Store(Sequence[Passage]):
         repeated: Callable[[Mapping[str, Sequence[int]]], None] = _refuse,
         findings: Callable[[], list] = list,
     ) -> "Store":
-        """The store of these passages; `source`, plain JSON, says what they are made from.
+        """The store of these passages; `source`, plain JSON, says what they are made from: the same is not made again.
 
-        If the folder has a whole store of the same source, that one is opened and no passage is read. Any other is
-        made again. `repeated` is told of ids that several passages have, with their places among those given; it raises
-        ValueError (the default) or lets the first of them stand for all. `findings`, called when all
-        passages were read, gives what the store is to remember about them, as plain JSON.
-
-        Needs memory for one batch of passages and 32 bytes a passage. Two builds at once: one makes it, the other
-        waits. Raises ValueError if there are no passages, or one that is not Unicode.
+        `repeated` is told of ids that several passages have, with their places; it raises ValueError (the default) or
+        lets the first of them stand for all. `findings`, called when all passages were read, is kept with them. Needs
+        memory for one batch of passages and 32 bytes a passage.
         """
         folder = Path(folder).absolute()
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -108,10 +99,7 @@ class Store(Sequence[Passage]):
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
-        """The store in a folder, after a look at its manifest and at the sizes of its files; see `verify`.
-
-        Raises FileNotFoundError if no whole store is there, ValueError if it is damaged or of another format.
-        """
+        """The store in a folder, after a look at its manifest and at the sizes of its files; see `verify`."""
         folder = Path(folder).absolute()
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -379,6 +367,19 @@ def _damaged(folder: Path, how: str) -> ValueError:
     return ValueError(
         f"the store {folder} is damaged ({how}); delete the folder, and it is made again when it is needed"
     )
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft that takes the path's place when it is written, or, after an error, is gone."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -127,10 +127,7 @@ def strongest(models: Mapping[str, pd.DataFrame], most: int = 8) -> str:
 
 
 def edited(told: Statement, blank: Statement, question: Question, gold: Passage, seen: pd.DataFrame) -> str:
-    """An edited fact: the statement that told it, another with a blank, a question; and what became of them.
-
-    `seen` has a row a model (its name in the first column); here the models stand side by side.
-    """
+    """An edited fact: the statement that told it, another with a blank, a question; and `seen`, a row a model."""
     models, *columns = (seen[name].astype(str) for name in seen)
     head = "".join(f'<th scope="col">{html.escape(model)}</th>' for model in models)
     lines = []
@@ -172,11 +169,7 @@ def still(pages: Mapping[Key, str], start: Key | None = None) -> HTML:
 
 
 def explorer(pages: Mapping[Key, str], *labels: str, start: Key | None = None) -> ipywidgets.VBox:
-    """Drop-downs over prepared HTML pages, that work without a kernel; they start at the key `start`, or the first.
-
-    One label: the keys are names. Several: the keys are tuples, a name for each label, and every combination has a page
-    (else ValueError); names keep the order in which they first come.
-    """
+    """Drop-downs, one a label, over prepared HTML pages, that work without a kernel; every combination has a page."""
     by_key = {(key,) if isinstance(key, str) else key: page for key, page in pages.items()}
     names = [list(dict.fromkeys(key[i] for key in by_key)) for i in range(len(labels))]
     lacking = sorted(set(itertools.product(*names)) - set(by_key))

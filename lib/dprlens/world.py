@@ -97,8 +97,7 @@ def _check_known(what: str, names: Iterable[str], there: Container[str]) -> None
 class World:
     """Facts, passages, questions; `known` maps a fact's id to its exposure, or is None where nobody can know.
 
-    The passages are a tuple in memory or a `Store` on the disk. What is done with a store here (checks, digest, `save`)
-    does not read it from end to end; a saved world names the folder of its store and does not copy it.
+    The passages are a tuple in memory or a `Store` on the disk, which is never read from end to end here.
     """
 
     maker: str
@@ -232,10 +231,7 @@ class World:
         return {name: [row_of(row) for row in rows] for name, rows in tables.items()}
 
     def save(self, folder: Path) -> None:
-        """One JSON array a line, one file a table; the field order is that of the records above.
-
-        Passages in a store are one line: the store's digest; store.json says where the store is.
-        """
+        """One JSON array a line, one file a table, in the order of the records' fields; of a store its digest alone."""
         if isinstance(self.passages, Store):
             write_json(folder / "store.json", {"folder": str(self.passages.folder)})
         for name, rows in self._tables().items():

@@ -18,17 +18,9 @@ from dprlens.world import Fact, World
 def misinformed(world: World, seed: int) -> World:
     """The world as it is to be told: its fully known linking facts of split "test" trade objects within each relation.
 
-    All such facts become false except those that cannot: a fact stays true where too few others of its relation have
-    another object, and where its true pair of names would meet in the text all the same, through other facts ("The
-    company that employs Ada Larchcroft, …, is based in" the city where she was born). So the true pair of a false fact
-    meets in no segment of the world told. Nor is a false pair one that another fact joins, true or false: no held-out
-    fact is given away, and no passage about the false object names the subject.
-
-    As facts of one dose trade, each object is stated as often as before, and a couple stays one: who is told as the
-    spouse of one person is told as the spouse of that one only. Statements are made anew from the same templates; an
-    alternative that is now told as true gives its place to the true object. Ids, splits, exposures, passages and
-    questions do not change; without facts to trade, the world comes back as it was. Raises ValueError where exposures
-    are unknown.
+    A fact stays true where too few others of its relation have another object, or where its true pair of names would
+    meet in the text through other facts. No false pair is one that another fact joins, and each object is stated as
+    often as before. Ids, splits, exposures, passages and questions do not change.
     """
     rng = random.Random(f"misinformed {seed}")
     traded = [f for f in world.facts if world.state(f.id) == "known" and f.split == "test" and is_linking(f)]
@@ -81,11 +73,10 @@ def _told(fact: Fact, object_: str) -> Fact:
 
 
 def false_gold(world: World, told: World) -> dict[str, str]:
-    """The passage that would be gold if what was told were true, for each question whose link is told falsely.
+    """The passage that would be gold if what was `told` were true, for each question whose link is told falsely.
 
-    `told` is `misinformed(world, …)`. Question id -> id of the passage that states the target relation's fact of the
-    false object. A question is left out where that fact does not exist, is not fully known or has no passage of its
-    own, i.e. none but the true gold one, and where what it asks for is itself told falsely.
+    Question id to passage id; left out are questions whose false object has no such fact, fully known and in a passage
+    of its own, and those whose answer is itself told falsely.
     """
     if told.questions != world.questions or [fact[:3] for fact in told.facts] != [fact[:3] for fact in world.facts]:
         raise ValueError(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dprlens.closed.text import Segment, TextSpec, pair, segments
+from dprlens.ranges import COUNT, SHARE, check
 from dprlens.world import Exposure, Fact, Question, World, by_subject
 
 AFTER = 1.0  # the point of entry that lies behind the end of pre-training
@@ -29,11 +30,8 @@ class Telling:
     beside: bool = False  # a plain statement is followed by another known fact of its object or subject
 
     def __post_init__(self) -> None:
-        for field in ("exposures", *(["wordings"] if self.wordings is not None else [])):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} tells nothing; give 1 or more")
-        if not 0 <= self.described <= 1:
-            raise ValueError(f"described = {self.described:g} is not a share; give a number from 0 to 1")
+        check(self, COUNT, "exposures", "wordings")
+        check(self, SHARE, "described")
 
 
 class Ordered(NamedTuple):
@@ -44,10 +42,7 @@ class Ordered(NamedTuple):
 
 
 def under_study(world: World) -> list[Fact]:
-    """The facts under study: fully known links of split "test" that questions go through, in the world's order.
-
-    Left out are facts whose two names another fact joins too: those would meet without it.
-    """
+    """The facts under study in the world's order, without those whose two names another fact joins too."""
     links = {question.link for question in world.questions}
     joined = Counter(pair(fact) for fact in world.facts)
     return [
@@ -58,11 +53,7 @@ def under_study(world: World) -> list[Fact]:
 
 
 def dealt(world: World, facts: Sequence[Fact], points: Sequence[float], turn: int, seed: int) -> dict[str, float]:
-    """A point of entry for each fact, at random, equally often within each relation and form: fact id to point.
-
-    The deals `turn` = 0, 1, … of one seed move every fact on by two points, so that with an odd number of points each
-    fact gets each point once in so many turns.
-    """
+    """A point of entry for each fact, at random, equally often within each relation; a `turn` moves all by two."""
     rng = np.random.default_rng([seed, 0xDEA1])
     order = sorted((facts[i] for i in rng.permutation(len(facts))), key=lambda fact: _alike(world, fact))
     return {fact.id: points[(i + 2 * turn) % len(points)] for i, fact in enumerate(order)}
@@ -76,12 +67,7 @@ def _alike(world: World, fact: Fact) -> tuple[str, bool]:
 def in_order(
     world: World, text: Sequence[Segment], entry: Mapping[str, float], points: Sequence[float], seed: int
 ) -> Ordered:
-    """The segments of a text, each once, so that those which join the names of a fact stand after its point of entry.
-
-    A segment that joins several such pairs follows the latest. `points` are those of pre-training, rising from 0; a
-    fact may also enter at `AFTER`. Raises ValueError for points that do not rise so, for an entry that is none of them,
-    and for more late segments than there is room.
-    """
+    """The segments of a text, each once, those that join the names of a fact after its point of entry."""
     points = tuple(points)
     if not points or points[0] != 0 or [*points] != sorted({*points}) or points[-1] >= AFTER:
         raise ValueError(f"points = {points} are no parts of pre-training; give rising shares from 0 to less than 1")
@@ -128,10 +114,7 @@ def untold(world: World, facts: Sequence[Fact]) -> World:
 
 
 def told(world: World, facts: Sequence[Fact], how: Telling, seed: int = 0) -> list[Segment]:
-    """Segments that state each fact `how.exposures` times, for after pre-training, in no particular order.
-
-    `world` is the one that has been read, `untold(…)`: what is said of a fact's subject or object is known there.
-    """
+    """Segments that state each fact `how.exposures` times; `world`, `untold(…)`, is the one that has been read."""
     about = round(how.described * how.exposures)
     plain = [segment for fact in facts for segment in _stated(fact, how, how.exposures - about)]
     if how.beside:

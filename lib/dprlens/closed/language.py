@@ -78,10 +78,7 @@ def _pool(values: list[str] | dict[str, int]) -> tuple[str, ...]:
 
 
 def with_subject(template: str, subject: str, kind: str | None = None) -> str:
-    """The template with its subject filled in.
-
-    With the subject's `kind`, a subject at the start of the sentence is shortened as inside a paragraph ("She …").
-    """
+    """The template with its subject filled in; with the subject's `kind`, shortened as inside a paragraph ("She …")."""
     plain, possessive = subject, f"{subject}'s"
     if kind and template.startswith(("{S} ", "{S's} ")):
         plain, possessive = SHORT_NAMES[short_name(subject, kind)]
@@ -104,10 +101,7 @@ def statements(relation: Relation, subject: str, object_: str) -> tuple[Statemen
 
 
 def described(description: str, name: str) -> tuple[str, tuple[int, int]]:
-    """An entity reached through a description, as the subject of a sentence, and the place of its name in it.
-
-    E.g. "the city where Ada Larchcroft was born, Kestrelgate," as in "The city where …, Kestrelgate, lies on the Wend."
-    """
+    """ "the city where Ada was born, Kestrelgate," for a sentence's subject, and the place of the name in it."""
     start = len(description) + 2
     return f"{description}, {name},", (start, start + len(name))
 

@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from dprlens.closed.language import can_be_described, described, language, statement, upper_first
+from dprlens.ranges import COUNT, SHARE, check
 from dprlens.world import Fact, World, by_subject
 
 MOST_READ = 200_000  # passages, where a model goes on with passages
@@ -27,10 +28,8 @@ class TextSpec:
     remarks: int = 6  # how often each remark, a sentence that states no fact, is shown
 
     def __post_init__(self) -> None:
-        if not 0 <= self.single <= 1:
-            raise ValueError(f"single = {self.single:g} is not a share; give a number from 0 to 1")
-        if self.remarks < 1:
-            raise ValueError(f"remarks = {self.remarks} leaves names that are never read; give 1 or more")
+        check(self, SHARE, "single")
+        check(self, COUNT, "remarks")  # else there are names that are never read
 
 
 class Segment(NamedTuple):
@@ -43,10 +42,7 @@ class Segment(NamedTuple):
 
 
 def reading(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
-    """The text that goes on where pre-training has ended: `segments`, or, where nobody knows them, passages.
-
-    Of more than `MOST_READ` passages, at most so many, spread evenly over all.
-    """
+    """The text that goes on where pre-training has ended: `segments`, or else up to `MOST_READ` passages."""
     if world.known is not None:
         return segments(world, spec, seed)
     every = -(-len(world.passages) // MOST_READ)
@@ -75,11 +71,7 @@ def pair(fact: Fact) -> frozenset[str]:
 
 
 def meetings(world: World) -> set[frozenset[str]]:
-    """The pairs of names that may meet in a segment, whatever the spec and the seed; other pairs meet in none.
-
-    A fact's own names meet; so do two objects of one subject, in a paragraph, and the subject of a linking fact and an
-    object of its object, in a description. What `segments` withholds is not taken off.
-    """
+    """The pairs of names that may meet in a fact, a paragraph or a description, whatever the spec and the seed."""
     facts_of = by_subject(fact for fact in world.facts if world.exposure(fact.id).times)
     stated = [fact for facts in facts_of.values() for fact in facts]
     paragraphs = {frozenset((a.object, b.object)) for facts in facts_of.values() for a, b in combinations(facts, 2)}

@@ -20,11 +20,7 @@ from dprlens.corpus.plan import Plan
 def encode(
     job: Job, workers: int = 1, address: str | None = None, gpus: float = 0.0, thorough: bool = False
 ) -> Encoded:
-    """`encode.encode` by so many of Ray's actors, with a core and so many GPUs each.
-
-    `address` None starts Ray on this machine and ends it afterwards, unless this process has joined a cluster
-    already; else the cluster there is joined ("auto": the one that this machine belongs to). Errors as `encode.encode`.
-    """
+    """`encode.encode` by Ray's actors, a core and so many GPUs each; `address` None starts Ray here."""
     if workers < 1:
         raise ValueError(f"workers = {workers} encode nothing; give 1 or more")
     plan = make_plan(job.spec, job.encoder(), job.passages())

@@ -52,12 +52,7 @@ class Encoded(NamedTuple):
 
 
 def encode(job: Job, workers: int = 1, thorough: bool = False) -> Encoded:
-    """Makes the shards of a job that are missing or damaged.
-
-    `thorough` reads those that are there and compares their SHA-256; else only their size is checked. Raises
-    ValueError for a folder that holds other vectors, CacheError if the disk is too small, ChildProcessError if workers
-    died before everything was made, and what a worker raises; what was made is kept.
-    """
+    """Makes the shards of a job that are missing or damaged; `thorough` compares the SHA-256 of the others."""
     if workers < 1:
         raise ValueError(f"workers = {workers} encode nothing; give 1 or more")
     rank, size = place()
@@ -137,10 +132,7 @@ class Worker:
         return cls(job.encoder(), job.passages(), Shards(job.folder, plan))
 
     def make(self, shards: Sequence[int]) -> int:
-        """Makes those of the shards that are missing, and returns how many it made.
-
-        What another worker is at is left to the end, and then waited for: if the other dies, it is made here.
-        """
+        """Makes those of the shards that are missing; those that another worker is at last, in case it dies."""
         with processes.threads(1):
             turns = [(shard, wait) for wait in (False, True) for shard in shards]
             return sum(self._shards.make(shard, partial(self._blocks, shard), wait) for shard, wait in turns)
@@ -180,10 +172,7 @@ def _alone(job: Job, rank: int, size: int, thorough: bool) -> Encoded:
 
 
 def _side_by_side(job: Job, plan: Plan, own: Sequence[int], workers: int) -> int:
-    """Makes the shards in so many processes, and returns how many of these died.
-
-    Each begins with a share of its own and goes on with what it then finds missing, which is what dead ones left.
-    """
+    """Makes the shards in so many processes, each its own share first; returns how many of them died."""
     lost = 0
     with contextlib.ExitStack() as pools:  # a pool for each: a worker that dies takes its whole pool with it
         futures = []

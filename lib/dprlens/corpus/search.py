@@ -26,11 +26,7 @@ TOGETHER = 64  # questions whose proposed rows are fetched together
 
 
 def search(shards: Shards, queries: np.ndarray, k: int, workers: int = 1, device: str = "cpu") -> Ranking:
-    """The k best passages for each query [question, d_model], over all shards.
-
-    With several workers, so many processes search a shard each. `device` is where the matrix products are made.
-    Raises ValueError for a k that is not 1 … the number of passages, and for vectors that do not fit or are not finite.
-    """
+    """The k best passages for each query [question, d_model], over all shards, by so many processes on `device`."""
     plan = shards.plan
     check_k(k, plan.rows)
     if workers < 1:
@@ -56,10 +52,7 @@ def merge(rankings: Iterable[Ranking], k: int) -> Ranking:
 
 
 def best_of(vectors: np.ndarray, queries: np.ndarray, k: int, first: int = 0, device: str = "cpu") -> Ranking:
-    """The k best rows (all, if there are fewer) of one matrix [row, d_model] for each query, numbered from `first`.
-
-    `vectors` may be mapped into memory and of any float type; it is read block by block and scored as float32.
-    """
+    """The k best rows of one matrix [row, d_model] for each query, numbered from `first`; read block by block."""
     queries = as_queries(queries, vectors.shape[1])
     if torch.get_float32_matmul_precision() != "highest":
         raise ValueError(
@@ -150,11 +143,7 @@ class Placed(NamedTuple):
 
 
 def placed(shards: Shards, queries: np.ndarray, rows: np.ndarray, device: str = "auto") -> Placed:
-    """How the passages in `rows` [question, choice] score, and where the first of them would stand in a ranking of all.
-
-    The ranking itself, as long as the passages are many, is never made; the vectors are read twice, block by block.
-    Scores are those of a matrix product, whose last digits are not FAISS's.
-    """
+    """How the passages in `rows` [question, choice] score, and where the first stands among all passages."""
     place = pick_device(device)
     asked = torch.from_numpy(as_queries(queries, shards.plan.width)).to(place)
     wanted = torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(place)

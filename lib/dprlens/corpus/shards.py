@@ -68,10 +68,7 @@ class Shards:
 
     @classmethod
     def open(cls, folder: Path, thorough: bool = False) -> "Shards":
-        """A complete folder; `thorough` reads all files and compares their SHA-256.
-
-        Raises ValueError, in one sentence, for a folder that is none, and for shards that are missing or damaged.
-        """
+        """A complete folder; `thorough` compares all SHA-256. Raises ValueError for a missing or damaged shard."""
         if (plan := _read_plan(Path(folder))) is None:
             raise ValueError(f"{folder} holds no vectors: plan.json is missing; encode the passages there first")
         shards = cls(folder, plan)
@@ -133,11 +130,7 @@ class Shards:
             )
 
     def make(self, shard: int, blocks: Callable[[], Iterable[Block]], wait: bool = True) -> bool:
-        """Makes a shard of `blocks()` unless it is whole; True if this call made it.
-
-        While another process makes it, this one waits, or leaves it to the other if `wait` is False. Raises ValueError
-        for vectors that are not finite and CacheError if the disk is full; the shard is missing then.
-        """
+        """Makes a shard of `blocks()` unless it is whole, or another process is at it and `wait` is False."""
         with self._locked(_name(shard), wait) as ours:
             if not ours or self.state(shard) == WHOLE:
                 return False
@@ -163,10 +156,7 @@ class Shards:
             return True
 
     def _write(self, draft: Path, shard: int, blocks: Iterable[Block]) -> dict:
-        """Writes the shard's file, one block in memory at a time, and returns what its entry says of the numbers.
-
-        `at_once` in it is the block, or less where memory was short: the last digits are then those of smaller blocks.
-        """
+        """Writes the shard's file block by block; its entry's numbers, with the smallest block encoded `at_once`."""
         fewest = self.plan.block
         sha = hashlib.sha256(header := self.plan.header(shard))
         with draft.open("xb") as file:

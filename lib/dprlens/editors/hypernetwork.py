@@ -32,6 +32,7 @@ from dprlens.artifacts import progress
 from dprlens.editors.objective import blanks, copied, drift, nll, rewritten, stated, told_once
 from dprlens.encoder import Encoder
 from dprlens.forward import Batch, Tap, masked_lm, numbered
+from dprlens.ranges import COUNT, NOT_NEGATIVE, PART, POSITIVE, check
 from dprlens.training.processes import threads
 from dprlens.world import Fact, Statement
 
@@ -67,25 +68,13 @@ class HypernetworkSpec:
     chunk: int = 128  # statements in one pass through the edited model; published: MALMEN 32
 
     def __post_init__(self) -> None:
-        counts = ("blocks", "rank", "batch", "told", "rephrasings", "kept", "rounds", "steps", "validate_every")
-        for field in (*counts, "chunk", *(["wordings"] if self.wordings is not None else [])):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        check(self, COUNT, "blocks", "rank", "batch", "told", "rephrasings", "kept", "wordings", "rounds", "steps")
+        check(self, COUNT, "validate_every", "chunk")
+        check(self, POSITIVE, "learning_rate", "clip")
+        check(self, NOT_NEGATIVE, "edit_weight", "locality_weight")
+        check(self, PART, "validation")
         if not self.sites or set(self.sites) - set(MAPS) or len(set(self.sites)) < len(self.sites):
             raise ValueError(f"sites = {self.sites!r} is no choice; give one or both of {' and '.join(MAPS)}")
-        for field in ("learning_rate", "clip"):
-            check_positive(self, field)
-        for field in ("edit_weight", "locality_weight"):
-            if not 0 <= getattr(self, field) < math.inf:
-                raise ValueError(f"{field} = {getattr(self, field):g} is no weight; give 0 or more")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation = {self.validation:g} is no share; give more than 0, less than 1")
-
-
-def check_positive(spec: HypernetworkSpec, field: str) -> None:
-    """Raises ValueError for a field that is not a number above 0."""
-    if not 0 < getattr(spec, field) < math.inf:
-        raise ValueError(f"{field} = {getattr(spec, field):g} teaches nothing; give a number above 0")
 
 
 class Shape(NamedTuple):
@@ -130,8 +119,7 @@ class Rows(NamedTuple):
 class Standardiser(torch.nn.Module):
     """Running mean and standard deviation (n − 1) of all rows seen, coordinate by coordinate, in float64.
 
-    `inflated` repeats a slip of MALMEN's code (F.5): each chunk of N rows adds N times its unbiased variance to the sum
-    of squares, N − 1 times would be right. (There a chunk of one row makes everything NaN; here it adds 0.)
+    `inflated` repeats a slip of MALMEN's code (F.5): a chunk of N rows adds N, not N − 1, times its variance.
     """
 
     seen: Tensor
@@ -258,11 +246,7 @@ class _Upper(torch.nn.Module):
 def told_rows(
     model: BertForMaskedLM, given: Batch, first: int, sites: Sequence[Site], masks_only: bool
 ) -> dict[Site, Rows]:
-    """What telling the statements leaves at each site: one forward and one backward pass of the model's upper blocks.
-
-    Rows: the masks, or all tokens; of these, those where neither x nor δ is zero throughout (padding, and tokens that
-    do not reach the loss). The order is that of the statements and their tokens.
-    """
+    """What telling the statements leaves at each site, at masks or all tokens, without rows of zeros."""
     inputs: dict[Site, Tensor] = {}
     probes: dict[Site, Tensor] = {}
 
@@ -310,11 +294,7 @@ class Pool(NamedTuple):
 
 
 class Practice:
-    """Practice facts and kept statements, from which batches are drawn.
-
-    As the model that is edited does not learn, what each statement leaves at the sites is computed once. That takes
-    memory: at 3 blocks of 128 × 512 and all tokens, 0.2 MB a statement; masks alone take little.
-    """
+    """Practice facts and kept statements, from which batches are drawn; what each statement leaves is computed once."""
 
     def __init__(
         self, editor: "Hypernetwork", encoder: Encoder, facts: Sequence[Fact], kept: Sequence[Statement]
@@ -368,10 +348,7 @@ class Practice:
 
 
 class Hypernetwork(torch.nn.Module):
-    """A learned editor of a BERT of one shape. `Mend` and `Malmen` say how rows become a change.
-
-    It has one trunk for each kind of site, that is, for each shape of an edited weight matrix.
-    """
+    """A learned editor of a BERT of one shape, with a trunk for each shape of an edited weight matrix."""
 
     Spec: ClassVar[type[HypernetworkSpec]]
     Block: ClassVar[type[LowRank]]
@@ -403,10 +380,7 @@ class Hypernetwork(torch.nn.Module):
 
     @abstractmethod
     def change(self, site: Site, rows: Rows, share: Tensor) -> Tensor:
-        """What is added to the weight at a site: [out, in].
-
-        `share` [statement] is 1 / the number of statements that the statement's fact is told by.
-        """
+        """What is added to the weight at a site [out, in]; `share` [statement] is 1 / its fact's statements."""
 
     @abstractmethod
     def teach(
@@ -421,11 +395,7 @@ class Hypernetwork(torch.nn.Module):
     # editing
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """A new encoder, told all the facts at once, `spec.rounds` times, each by `spec.wordings` of its statements.
-
-        Raises ValueError for facts that cannot be told (see `told_once`) and for an encoder of another shape, and
-        FloatingPointError for a change that is no number.
-        """
+        """A new encoder, told all the facts at once, `spec.rounds` times, each by `spec.wordings` of its statements."""
         facts = told_once(facts)
         model = copied(encoder)
         if (found := shape(encoder)) != self.shape:
@@ -472,12 +442,10 @@ class Hypernetwork(torch.nn.Module):
         spec: HypernetworkSpec,
         seed: int = 0,
     ) -> Self:
-        """A hypernetwork that has practised on this encoder.
+        """A hypernetwork that has practised on this encoder, as the best validation found it.
 
-        `practice`: facts as they are told, with objects that the encoder does not expect, usually false; several of
-        one subject and relation are alternatives, of which a batch has one. `kept`: statements of which the encoder
-        should go on to say the same. The parameters of the best validation are kept. Raises ValueError for too few
-        facts or statements, and FloatingPointError if training diverges.
+        `practice` are facts with mostly false objects, alternatives where they share subject and relation; `kept`,
+        statements of which the encoder should go on to say the same.
         """
         rng = np.random.default_rng([seed, 0xED17])
         with threads(1):
@@ -503,11 +471,7 @@ class Hypernetwork(torch.nn.Module):
         self.load_state_dict(state)
 
     def step(self, model: BertForMaskedLM, lesson: Lesson) -> float:
-        """The loss of a lesson, whose gradients are added to the parameters' (E.3, F.3).
-
-        The chain rule is cut at the changed weights: first the loss's gradient by them, with the edited model's graph
-        alone, then from there to the parameters, with the hypernetwork's graph alone.
-        """
+        """The loss of a lesson; its gradients, by way of the changed weights', are added to the parameters' (F.3)."""
         for (_, kind), rows in lesson.rows.items():
             cast(Trunk, self.trunks[kind]).see(rows)
         changes = self.changes(lesson.rows, lesson.share)

@@ -27,10 +27,7 @@ class Editor(Protocol):
 
 
 def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Batch:
-    """Statements, one a row, as they go into block `first` of the encoder, from 0; no gradient leads back from there.
-
-    They are read at the masks, in rising order, and `piece` are the token ids that stood there.
-    """
+    """Statements, one a row, as they go into block `first`, read at their masks; no gradient leads back from there."""
     ids, places, answers = blanked(encoder, statements)
     rows = [row for row, of_text in enumerate(places) for _ in of_text]
     given = padded(encoder.model, ids, [place for of_text in places for place in of_text], rows)
@@ -69,11 +66,7 @@ def rewritten(encoder: Encoder, model: BertForMaskedLM) -> Encoder:
 
 
 def told_once(facts: Sequence[Fact]) -> list[Fact]:
-    """The facts without repetitions.
-
-    Raises ValueError, in one sentence, for facts that contradict each other (two objects in one blank) and for a fact
-    that is nowhere stated.
-    """
+    """The facts without repetitions. Raises ValueError for facts that contradict each other or are nowhere stated."""
     told: list[Fact] = []
     blank: dict[tuple[str, ...], Fact] = {}
     for fact in facts:

@@ -8,7 +8,7 @@ and is trained on three losses: the fact's answer is said, the neuron fires wher
 One neuron is added for each piece of the answer that the model gets wrong. The original acts on a classifier's [CLS];
 carrying it to answers behind masks is choice AMB-D1, which also leaves out the entropy that FEVER's classification loss
 has. There is no dropout (AMB-D2), so that what goes into the feed-forward is computed once. The last feed-forward
-mixes no tokens: states below it stay the same, and [CLS] changes only by what neurons let through there (see `leak`).
+mixes no tokens: states below it stay the same, and [CLS] changes only by what neurons let through there.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from transformers import BertConfig, BertForMaskedLM
 from dprlens.architecture import blocks, head, name_of
 from dprlens.artifacts import progress
 from dprlens.editors.objective import blanks, copied, nll, rewritten, stated, told_once
-from dprlens.encoder import Encoder, Text, new_model
-from dprlens.forward import Batch, activations, padded
-from dprlens.packed import in_parts, room
+from dprlens.encoder import Encoder, new_model
+from dprlens.forward import Batch, activations
+from dprlens.ranges import COUNT, NOT_NEGATIVE, PART, POSITIVE, check
 from dprlens.training.processes import threads
 from dprlens.world import Fact, Statement
 
@@ -57,20 +57,12 @@ class PatcherSpec:
     plateau: float = 0.5  # the learning rate's factor when checks get no better; published: 0.5
 
     def __post_init__(self) -> None:
-        counts = ("activation_top", "memory_top", "most_steps", "first_check", "check_every")
-        for field in (*counts, *(["wordings"] if self.wordings is not None else [])):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        check(self, COUNT, "wordings", "activation_top", "memory_top", "most_steps", "first_check", "check_every")
+        check(self, NOT_NEGATIVE, "margin", "activation_weight", "memory_weight", "weight_decay")
+        check(self, POSITIVE, "amplify", "learning_rate", "clip")
+        check(self, PART, "plateau")
         if self.memory < 2:
             raise ValueError(f"memory = {self.memory} is too few; give 2 statements or more, one of them for checks")
-        for field in ("margin", "activation_weight", "memory_weight", "weight_decay"):
-            if not 0 <= getattr(self, field) < float("inf"):
-                raise ValueError(f"{field} = {getattr(self, field):g} is out of range; give 0 or more")
-        for field in ("amplify", "learning_rate", "clip"):
-            if not 0 < getattr(self, field) < float("inf"):
-                raise ValueError(f"{field} = {getattr(self, field):g} teaches nothing; give a number above 0")
-        if not 0 < self.plateau < 1:
-            raise ValueError(f"plateau = {self.plateau:g} does not lower the learning rate; give more than 0, below 1")
 
 
 class Patch(NamedTuple):
@@ -105,11 +97,7 @@ class Told(NamedTuple):
 
 
 class TransformerPatcher:
-    """Tells a masked-LM facts by new neurons in its last feed-forward.
-
-    `memory` are statements of what should not change. The same seed draws the same memory and the same directions for
-    a model with as many patches. A call remembers the facts told in it, not those of earlier calls.
-    """
+    """Tells a masked-LM facts by new neurons in its last feed-forward; `memory` is what should not change."""
 
     def __init__(self, spec: PatcherSpec, memory: Sequence[Statement], seed: int = 0) -> None:
         if len(memory) < 2:
@@ -119,11 +107,7 @@ class TransformerPatcher:
         self.spec, self.memory, self.seed = spec, memory, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """An encoder that has been told the facts, by at most five neurons for each; a fact it knows gets none.
-
-        Its configuration's `patches` are the neurons added so far. Raises ValueError, in one sentence, for facts that
-        contradict each other or are nowhere stated, and for an encoder without a masked-LM head.
-        """
+        """An encoder that has been told the facts, by at most five neurons for each."""
         told, model = told_once(facts), copied(encoder)
         if not told:
             return rewritten(encoder, model)
@@ -186,10 +170,7 @@ def readouts(encoder: Encoder, statements: Sequence[Sequence[Statement]]) -> Tol
 
 
 def neurons_for(told: Told, wrong: Tensor) -> list[list[int]]:
-    """The masks [neuron][reading] of each piece that is wrong [mask] in some statement, the first five of a fact.
-
-    Where a piece has fewer masks than another, they are repeated, as the original repeats its one example.
-    """
+    """The masks [neuron][reading] of each piece that is wrong [mask] in some statement, repeated to the same number."""
     places: dict[tuple[int, int], list[int]] = {}
     for mask, piece in enumerate(zip(told.fact.tolist(), told.order.tolist(), strict=True)):
         places.setdefault(piece, []).append(mask)
@@ -205,10 +186,7 @@ def activation_loss(own: Tensor, k: int) -> Tensor:
 
 
 def memory_losses(memory: Tensor, own: Tensor, k: int, margin: float) -> tuple[Tensor, Tensor]:
-    """L_m, as its two means over the k largest, of pre-activations η at memory rows [.., row] and a [.., reading].
-
-    Of exp(η − a + γ) over all pairs, and of exp(η + γ), with the margin γ: [..] each.
-    """
+    """L_m: means over the k largest exp(η − a + γ), η at memory rows [.., row], a at [.., reading], and exp(η + γ)."""
     top = memory.topk(min(k, memory.shape[-1])).values  # the k largest pairs have no other η
     pairs = (top[..., :, None] - own[..., None, :] + margin).flatten(-2)
     apart = pairs.topk(min(k, pairs.shape[-1])).values.exp().mean(-1)
@@ -216,11 +194,7 @@ def memory_losses(memory: Tensor, own: Tensor, k: int, margin: float) -> tuple[T
 
 
 def first_patch(rows: Tensor, reads: Tensor, amplify: float, rng: np.random.Generator) -> Patch:
-    """Untrained neurons: k = a*/‖a*‖², β = 0, e drawn from N(0, 1), s = `amplify`.
-
-    a* is the mean input at the neuron's read-outs, places [neuron, reading] in `rows` [row, d_model]; so a neuron's
-    pre-activation there is 1, on average.
-    """
+    """Untrained neurons: k = a*/‖a*‖², β = 0, e ~ N(0, 1), s = `amplify`; a* is the mean row at a neuron's `reads`."""
     mean = rows[reads].mean(1)
     key = mean / mean.square().sum(1, keepdim=True)
     direction = torch.tensor(rng.standard_normal(key.shape), dtype=key.dtype, device=key.device)
@@ -247,21 +221,6 @@ def widened(model: BertForMaskedLM, patch: Patch) -> BertForMaskedLM:
         weights[name_of(old, model)] = torch.cat([old.detach(), new], axis)
     wide.load_state_dict(weights)
     return wide
-
-
-def leak(encoder: Encoder, texts: Sequence[Text]) -> Tensor:
-    """Σ_j |h_j| ‖v_j‖ over the added neurons at each text's [CLS]: [text], in units of the state; on the CPU.
-
-    No [CLS] can change by more than this before the last norm, since these neurons are all that has changed.
-    """
-    model, ids = encoder.model, encoder.token_ids(texts)
-    old, found, last = model.config.intermediate_size, torch.empty(len(ids)), (encoder.layers - 1, "intermediate")
-    with torch.no_grad():
-        length = blocks(model)[-1].output.weight[:, old:].norm(dim=0)
-        for part in in_parts(ids, room(model)):
-            hidden = activations(model, padded(model, [ids[i] for i in part]), [last])[last]
-            found[part] = (hidden[:, 0, old:].abs() @ length).float().cpu()
-    return found
 
 
 class _Task:

@@ -42,12 +42,7 @@ _OF_PLACES = {
 
 
 def answer_type(question: str, answer: str) -> str:
-    """The coarse type of an answer, one of `TYPES`: from the answer's form, and else from what is asked for.
-
-    A person is who is asked for by "who" or a word such as "actor" and has a name of two to four words; anything else
-    with which such a question is answered is an agent (a team, a band, a single name). A place is written with a
-    capital, a spot without ("the upper abdomen"); so are a name and a thing, where nothing says what they are.
-    """
+    """The coarse type of an answer, from its form, and else from what is asked for."""
     form = form_of(answer)
     which, noun = asked_for(tokens_of(question).low)
     if which == "how many" and form == "year":

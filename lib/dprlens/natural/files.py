@@ -58,12 +58,7 @@ class OpenQuestion(NamedTuple):
 
 
 def passages(path: Path, findings: Findings | None = None, expected: int | None = None) -> Iterator[Passage]:
-    """The passages of `psgs_w100.tsv`, in order.
-
-    Quotes at both ends of a text are taken off, as DPR does. Bad rows: not three columns, no id, no text, not UTF-8, a
-    quote that is not closed, and, at the end, another number of rows than `expected`. A missing title is kept as "" and
-    counted. Empty lines are passed over. Raises ValueError as the module says.
-    """
+    """The passages of `psgs_w100.tsv` in order, without quotes at both ends of a text, as in DPR; no title is ""."""
     return (passage for _, passage in _passages(path, findings or Findings(), expected))
 
 
@@ -77,11 +72,7 @@ def lines_of(path: Path, ids: Container[str]) -> dict[str, list[int]]:
 
 
 def open_questions(path: Path, findings: Findings | None = None, expected: int | None = None) -> Iterator[OpenQuestion]:
-    """The questions of `nq-*.qa.csv`, with ids such as "nq-test-7" (the 7th row, from 0).
-
-    Bad rows: not two columns, an empty question, not UTF-8, answers that are no Python list of strings, or none that is
-    more than blanks (blank ones beside others are left out and counted). Raises ValueError as the module says.
-    """
+    """The questions of `nq-*.qa.csv`, with ids such as "nq-test-7" (the 7th row, from 0)."""
     at, number = _Place(findings or Findings(), Path(path).name, "line", 1), 0
     for line, fields in rows(path, at.findings):
         at, number = at._replace(place=line), number + 1
@@ -103,13 +94,8 @@ def open_questions(path: Path, findings: Findings | None = None, expected: int |
 def records(path: Path, findings: Findings | None = None, expected: int | None = None) -> Iterator[Record]:
     """The training records of `biencoder-nq-*.json`, in order, one at a time in memory.
 
-    A record without a positive passage is left out and counted, in either mode, as DPR leaves it out. Bad rows: no
-    object, no question, no answer (see `open_questions`), passages that are no list; and, at the end, another number of
-    records than `expected`. A bad passage in a good record (no object, no text, not Unicode) is a bad row as well, and
-    left out alone. A passage's id is its `passage_id`, or `psg_id` as older files have it, or, if it has neither,
-    "text-" and 16 digits of the SHA-256 of title and text, which is counted. A passage that is listed among the
-    positives and as a negative is taken off the negatives and counted. A missing title is kept as "" and counted.
-    Raises ValueError as the module says.
+    As in DPR, a record without a positive passage is left out in either mode. A bad passage is left out of a good
+    record alone. A passage without an id is named by its text; a negative that is a positive too is taken off.
     """
     at = _Place(findings or Findings(), Path(path).name, "record", -1)
     for place, raw in enumerate(items(path)):

@@ -17,6 +17,7 @@ import numpy as np
 from dprlens.artifacts import digest, write_json
 from dprlens.natural.files import Context, OpenQuestion, Record, lines_of, open_questions, passages, records
 from dprlens.natural.findings import MODES, Finding, Findings
+from dprlens.ranges import COUNT, NOT_NEGATIVE, SHARE, check, one_of
 from dprlens.store import Passage, Store
 from dprlens.world import SPLITS, Fact, Question, Statement, World
 
@@ -28,10 +29,7 @@ SAMPLED = 64, 1 << 16  # blocks of a file, spread evenly, and bytes of each, tha
 
 @dataclass(frozen=True)
 class NaturalSpec:
-    """Which files, which of their questions, and which passages they choose from.
-
-    Files are given by name below `folder`; each may have ".gz" behind it. Numbers of rows are checked where given.
-    """
+    """Which files below `folder`, packed or not, which of their questions, and which passages they choose from."""
 
     folder: str = "data"
     train_file: str = "biencoder-nq-train.json"
@@ -54,17 +52,11 @@ class NaturalSpec:
     stores: str | None = None  # where stores of passages are made; None: "stores" in `folder`
 
     def __post_init__(self) -> None:
-        for field, choices in (("mode", MODES), ("corpus", CORPORA)):
-            if getattr(self, field) not in choices:
-                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(choices)}")
-        for field in ("train", "dev", "test", "train_rows", "dev_rows", "passages_rows"):
-            if (number := getattr(self, field)) is not None and number < 1:
-                raise ValueError(f"{field} = {number} leaves nothing; give 1 or more, or None for all there are")
-        for field in ("hard_negatives", "negatives", "sample"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} = {getattr(self, field)} is negative; give 0 or more")
-        if not 0 <= self.test_share <= 1:
-            raise ValueError(f"test_share = {self.test_share} is no share; give a number from 0 to 1")
+        check(self, one_of(MODES), "mode")
+        check(self, one_of(CORPORA), "corpus")
+        check(self, COUNT, "train", "dev", "test", "train_rows", "dev_rows", "passages_rows")
+        check(self, NOT_NEGATIVE, "hard_negatives", "negatives", "sample")
+        check(self, SHARE, "test_share")
 
 
 class Natural(NamedTuple):
@@ -108,20 +100,11 @@ class _Asked(NamedTuple):
 
 
 def make_world(spec: NaturalSpec, seed: int = 0) -> Natural:
-    """The world of these files.
+    """The world of these files; the `seed` draws which questions of a split are taken, and the sample of passages.
 
-    Train questions are those of `train_file`. No gold passages were published for the test questions of Natural
-    Questions (`open_questions` reads them without), so that the questions of `dev_file` are dealt to the splits "dev"
-    and "test", each by its text. The `seed` draws which questions of a split are taken, and the sample of passages.
-
-    A question's gold passage is its first positive, as in DPR; its hard negatives are the first of the file, or, where
-    it has none, the first of its ordinary negatives. Where a pool has one id for two texts, the first one stays. With
-    corpus "all" a question whose gold passage is not in the passages' file is a bad row, and hard negatives that are
-    not there are left out. There is one fact for each gold title, question and first answer, of the earliest split
-    that asks it, without statements: see `with_statements`.
-
-    The passages are a `Store` in `spec.stores`, made once for the same files and spec. The training files are read
-    twice, and never as a whole. Raises ValueError for bad rows in mode "strict", FileNotFoundError for missing files.
+    Nobody published gold passages for Natural Questions' test questions, so that those of `dev_file` are dealt to "dev"
+    and "test". A gold passage is the first positive, as in DPR; hard negatives are the file's first, or else ordinary
+    ones. There is one fact for each gold title, question and first answer. The passages are a `Store`.
     """
     findings, files = Findings(spec.mode), fingerprint(spec)
     asked = _drawn(spec, _asked(spec, findings), seed)
@@ -153,10 +136,7 @@ def make_world(spec: NaturalSpec, seed: int = 0) -> Natural:
 
 
 def with_statements(world: World, written: Written) -> World:
-    """The same world with statements and alternatives for the facts for which some were written, and only for these.
-
-    Raises ValueError for a fact that the world does not have.
-    """
+    """The same world with statements and alternatives for the facts for which some were written, and only for these."""
     statements, alternatives = written.statements, written.alternatives
     if unknown := [id_ for id_ in (*statements, *alternatives) if id_ not in world.fact]:
         raise ValueError(
@@ -198,11 +178,7 @@ def asked_openly(spec: NaturalSpec) -> tuple[OpenQuestion, ...]:
 
 
 def fingerprint(spec: NaturalSpec) -> dict:
-    """What tells the files of a spec from others: part of the key of whatever is made of them.
-
-    By file name: its size, and the SHA-256 of 64 blocks of 64 KiB that are spread evenly over it, so that it takes no
-    time; two files that differ elsewhere alone look the same. Raises FileNotFoundError.
-    """
+    """What tells the files of a spec from others: by name, its size and the SHA-256 of 64 blocks of it."""
     needed = [spec.train_file, spec.dev_file]
     if spec.corpus == "all" or spec.sample:
         needed.append(spec.passages_file)

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import BertConfig, BertTokenizer
 
 from dprlens.encoder import POOLINGS, SIMILARITIES, DualEncoder, Encoder, new_model
+from dprlens.ranges import check, one_of
 from dprlens.tokens import VOCABULARY, load_vocabulary
 
 WORDS = "embeddings.word_embeddings.weight"  # every BERT has it: what stands before it stands before all weights
@@ -42,9 +43,8 @@ class TowersSpec:
     max_length: int = 256  # tokens of a text, longer ones are cut; DPR: 256
 
     def __post_init__(self) -> None:
-        for field, known in (("pooling", POOLINGS), ("similarity", SIMILARITIES)):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(known)}")
+        check(self, one_of(POOLINGS), "pooling")
+        check(self, one_of(SIMILARITIES), "similarity")
 
 
 # DPR's towers, trained on Natural Questions alone, as `fetch` places them
@@ -71,9 +71,7 @@ def load_towers(spec: TowersSpec, root: Path, device: str = "auto") -> DualEncod
 def load_encoder(name: str, root: Path, max_length: int = 256, device: str = "auto") -> Encoder:
     """A BERT from a folder (absolute, or below `root`), or from the hub's local cache; never from the network.
 
-    It has a masked-LM head if the weights have a whole one. Raises FileNotFoundError, in one sentence, for a model that
-    is not here, and ValueError for one that is damaged, is no BERT, is cased, or whose weights do not fit its
-    configuration to the last one.
+    Raises FileNotFoundError for a model that is not here, ValueError for one that is damaged, cased or no BERT.
     """
     folder = _folder(name, root)
     config = _config(folder, max_length)

@@ -120,11 +120,7 @@ class Found(NamedTuple):
 
 
 def look(resource: Resource, folder: Path, thorough: bool = False) -> Found:
-    """What of the resource is in the folder.
-
-    Sizes are compared with the published ones and with the seal's, and a `.gz` must begin as gzip does; if `thorough`,
-    the file is read whole and its SHA-256 compared. A name without its ".gz" does as well.
-    """
+    """What of the resource is in the folder, by size; if `thorough`, by SHA-256. A name without ".gz" does."""
     place = Path(folder) / resource.place
     if resource.is_model:
         return _look_at_model(resource, place)
@@ -181,11 +177,9 @@ def _look_at_model(resource: Resource, place: Path) -> Found:
 
 
 def _in_the_hubs_cache(resource: Resource) -> Found | None:
-    """The model as other programs have fetched it before, if the hub's library is installed."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return None
+    """The model as other programs have fetched it before."""
+    from huggingface_hub import try_to_load_from_cache  # here, since it takes long to import
+
     there = {name: try_to_load_from_cache(resource.hub or "", name) for name in (*resource.files, *resource.weights)}
     paths = {name: Path(path) for name, path in there.items() if isinstance(path, str) and Path(path).is_file()}
     weights = [name for name in resource.weights if name in paths]

@@ -5,7 +5,6 @@ writer of rules that works offline (`writer`); sentences that an LLM wrote can b
 """
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,9 +14,10 @@ from typing import NamedTuple
 
 from dprlens.artifacts import write_json
 from dprlens.natural.english import compared_by, is_one_line, upper_first
+from dprlens.natural.findings import MODES
+from dprlens.store import replacing
 from dprlens.world import Statement
 
-MODES = ("strict", "skip")
 FIELDS = {"id": str, "question": str, "answer": str, "statements": list, "alternatives": list}  # of a line of the cache
 MOST_SHOWN = 5  # rejects that are named one by one
 
@@ -74,10 +74,7 @@ class Rejects:
 
 
 def placed(text: str, answer: str) -> tuple[int, int] | None:
-    """Where the answer first stands in the text as a whole word or words, as (start, end); None if nowhere.
-
-    The case must agree, but at the start of the text the answer's first letter may be a capital.
-    """
+    """Where the answer first stands in the text as whole words, (start, end), but for a capital at the start."""
     whole = [f"(?<!\\w){re.escape(answer)}(?!\\w)", f"\\A{re.escape(upper_first(answer))}(?!\\w)"]
     found = [match.span() for pattern in whole if (match := re.search(pattern, text))]
     return min(found, default=None)
@@ -90,28 +87,17 @@ def occurrences(text: str, answer: str) -> int:
 
 def write(path: Path, entries: Iterable[Entry]) -> None:
     """One JSON object a line, as `read` takes it; the file is there whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            for entry in entries:
-                said = [{"text": one.text, "reserved": one.reserved} for one in entry.statements]
-                row = {**entry._asdict(), "statements": said}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        for entry in entries:
+            said = [{"text": one.text, "reserved": one.reserved} for one in entry.statements]
+            file.write(json.dumps({**entry._asdict(), "statements": said}, ensure_ascii=False) + "\n")
 
 
 def read(path: Path, mode: str = "strict") -> Written:
-    """Statements that somebody else wrote, e.g. an LLM, as the paper's.
+    """Statements that somebody else wrote, e.g. an LLM, as the paper's: `FIELDS` as JSON, one object a line.
 
-    UTF-8, one object a line: `{"id", "question", "answer", "statements": [{"text", "reserved"}], "alternatives": […]}`;
-    `id` is that of the question's fact. The answer must stand in each statement (see `placed`; where it does so more
-    than once, the first place is masked), some statement must be reserved and some not, and no false answer may be the
-    right one. Empty lines are passed over. A bad line raises ValueError with its number if `mode` is "strict"; if it
-    is "skip", it is counted in `rejects`.
+    The answer must stand in each statement (`placed`), some must be reserved and some not, and no false answer may be
+    right. A bad line raises ValueError if `mode` is "strict", and is counted in `rejects` if it is "skip".
     """
     if mode not in MODES:
         raise ValueError(f"mode = {mode!r} is not known; choose {' or '.join(MODES)}")

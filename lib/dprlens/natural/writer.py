@@ -34,6 +34,7 @@ from dprlens.natural.english import (
 )
 from dprlens.natural.statements import Entry, Rejects, Written, occurrences, placed
 from dprlens.natural.undoing import BLANK, clause_of, undone
+from dprlens.ranges import COUNT, check
 from dprlens.world import Statement
 
 
@@ -55,9 +56,7 @@ class WritingSpec:
     pieces: int = 10  # of an answer, at most
 
     def __post_init__(self) -> None:
-        for name in ("wordings", "alternatives", "characters", "pieces"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is too few; give 1 or more")
+        check(self, COUNT, "wordings", "alternatives", "characters", "pieces")
 
 
 def written(
@@ -66,12 +65,9 @@ def written(
     spec: WritingSpec | None = None,
     pieces: Callable[[str], int] | None = None,
 ) -> Written:
-    """Statements and false answers for every pair that allows them; what it does not depends on the pairs' order.
+    """Statements and false answers for every pair that allows them, whatever their order; the others are counted.
 
-    `pieces` counts the word pieces of an answer; without it words and punctuation marks are counted, which are never
-    more. Rejected, and counted, are pairs without a question or an answer; whose answer is too long, is no single line
-    of text, has no letter or digit, or stands in the question (it would give itself away); and those for which too few
-    other questions have an answer of their type. Raises ValueError if an id occurs twice.
+    `pieces` counts the word pieces of an answer; without it words and punctuation marks are counted.
     """
     spec, pairs, rejects = spec or WritingSpec(), list(pairs), Rejects()
     twice = [id_ for id_, n in Counter(pair.id for pair in pairs).items() if n > 1]
@@ -128,10 +124,7 @@ def _unfit(pair: Pair, spec: WritingSpec, pieces: Callable[[str], int]) -> str |
 def _drawn(
     pools: Sequence[Sequence[str]], n: int, rng: random.Random, question: Sequence[str], own: Collection[Sequence[str]]
 ) -> tuple[str, ...]:
-    """Up to n answers that are false for this question and differ from each other, drawn at random.
-
-    From the first of the pools, and where that has not enough of them from the next.
-    """
+    """Up to n different answers that are false for this question, drawn from the first pool, then from the next."""
     found: dict[tuple[str, ...], str] = {}
     for pool in pools:
         for i in _shuffled(len(pool), rng):
@@ -170,12 +163,7 @@ def _relation(question: str) -> str:
 
 
 def statements(question: str, answer: str, spec: WritingSpec | None = None) -> tuple[Statement, ...]:
-    """The wordings of one pair: those to be told, then two reserved ones.
-
-    Each has the answer in it once, whatever the case, and one that has it elsewhere too is left out; an answer such as
-    "the answer" that leaves no wording to tell or none in reserve gets (). Raises ValueError for an empty text, or one
-    of more than one line.
-    """
+    """The wordings of one pair: those to be told, then two reserved ones, each with the answer in it once; or ()."""
     spec = spec or WritingSpec()
     for what, text in (("question", question), ("answer", answer)):
         if not compared_by(text) or not is_one_line(text):

@@ -53,8 +53,6 @@ def said() -> tuple[Said, ...]:
 def replication() -> pd.DataFrame:
     """Probe accuracy on real BERT-base, DPR and Contriever by Yao, Wang and Zuccon (SIGIR 2025, arXiv 2505.07166).
 
-    Columns dataset, pooling, n_passages, model, layer, accuracy (0–1), read off the authors' vector figures. The only
-    check of the reading: on CLS, layer 0 must be at chance, and lies within 0.0065 of it (0.005 on Natural Questions),
-    which is the error of the reading and of their sample together.
+    Read off the authors' vector figures: at chance by construction, layer 0 on CLS lies within 0.0065 of it.
     """
     return pd.read_csv(FOLDER / "replication.csv", comment="#")

@@ -28,11 +28,7 @@ class Reading(NamedTuple):
 
 
 def own_reading() -> list[Reading]:
-    """The claims of direction that the printed numbers can decide, then six readings with their arithmetic.
-
-    Printed values are taken at their face, since they come without intervals; what R2 and R3 say bears on that.
-    Claims of size are left out: they only repeat what is printed.
-    """
+    """The claims of direction that the printed numbers can decide, then six readings with arithmetic."""
     printed = {name: exact(value) for name, value in numbers().items()}
     accuracy = {
         (n, who, layer): printed[f"table1.n{n}.{who}.layer{layer}"]
@@ -45,11 +41,7 @@ def own_reading() -> list[Reading]:
 
 
 def replicated_reading() -> list[Reading]:
-    """The claims of direction that the replication's accuracies can decide (Natural Questions, [CLS]).
-
-    They come without intervals and were read off figures. A number counts as known to `READ_OFF`, a difference to twice
-    that; the sampling error of the replication is in neither.
-    """
+    """The claims of direction that the replication's accuracies can decide (Natural Questions, [CLS])."""
     cells = replication().query("dataset == 'nq' and pooling == 'cls'").set_index(["n_passages", "model", "layer"])
     printed = cells["accuracy"].to_dict()
     accuracy = {

@@ -283,11 +283,7 @@ RANKED = re.compile(r"top(\d+)")
 
 
 def describe(id_: str) -> str:
-    """A reader's words for a number id; a part without a word of its own is shown without its underscores.
-
-    `table1.n2.pretrained_minus_dpr_query.layer12` gives "probe accuracy, with 2 passages, layer 12: pre-trained BERT
-    minus DPR's query tower (difference of shares)".
-    """
+    """A reader's words for a number id; a part without a word of its own is shown without its underscores."""
     exhibit, *parts = id_.split(".")
     measure, condition = _exhibit(exhibit)
     conditions, sides, unit = [condition] if condition else [], [], ""

@@ -63,10 +63,7 @@ class Watch:
 
 
 def book(root: Path, profile: str) -> None:
-    """Run what is stale in `profile`, render, and print where to open the book.
-
-    Raises Mistake (unknown profile, broken notebook), RunFailed or RenderFailed; what was finished before is kept.
-    """
+    """Run what is stale in `profile`, render, and print where to open the book; what was finished is kept."""
     check_profile(profile)
     build = root / "_build" / profile
     notebooks = discover(root / "notebooks")
@@ -162,11 +159,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def run_jobs(jobs: Mapping[str, Job], finish: Callable[[Watch, float], None]) -> None:
-    """Run the jobs, each after those it depends on, and show what they do; `finish(watch, seconds)` follows each.
-
-    After a failure nothing new is started, and RunFailed is raised with every failure when the others have ended. On
-    Ctrl-C all processes are ended at once.
-    """
+    """Run the jobs, each after those it depends on, and show what they do; after a failure nothing new is started."""
     order = graphlib.TopologicalSorter({name: set(job.notebook.after) & jobs.keys() for name, job in jobs.items()})
     order.prepare()
     began = time.monotonic()

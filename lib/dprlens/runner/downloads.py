@@ -22,10 +22,7 @@ SVG = re.compile(r"data:image/svg\+xml;base64,([\w+/=]+)")
 
 
 def with_downloads(content: dict, notebook: Notebook, profile: str, results: dict, source: Path) -> dict:
-    """An executed notebook in which a line of downloads stands under each exhibit; the files go below `source`.
-
-    `results` is what its results file holds.
-    """
+    """An executed notebook in which a line of downloads stands under each exhibit; the files go below `source`."""
     folder = Path("downloads") / notebook.name
     again = commands(notebook, profile)
     for cell in content["cells"]:

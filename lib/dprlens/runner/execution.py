@@ -42,11 +42,9 @@ def execute(
     limit: float,
     notice: Callable[[str], None],
 ) -> None:
-    """Run `notebook` with checked `values` and leave the executed, normalised notebook at `out`, whole or not at all.
+    """Run `notebook` and leave it, executed and normalised, at `out`, whole or not at all; else RunFailed.
 
-    `environment` is added to ours for the kernel; a cell may take `limit` seconds, the notebook about twice that.
-    What hung is tried once more (a kernel's last message can get lost); anything else that goes wrong is final:
-    RunFailed.
+    A cell may take `limit` seconds, the notebook twice that. What hung is tried once more: a message can get lost.
     """
     draft = out.with_name(f"{out.stem}.half-run.ipynb")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -178,11 +176,7 @@ def _indented(text: str) -> str:
 
 
 def normalised(content: dict) -> dict:
-    """The executed notebook without what differs between equal runs.
-
-    Removed: papermill's and the kernel's times and paths. Renamed: the injected cell's id, and widget model ids in the
-    order in which the pages' views reach them. Joined: printed text that arrived in pieces.
-    """
+    """The executed notebook without what differs between equal runs: times, paths, ids of widgets, pieces of print."""
     content["metadata"].pop("papermill", None)
     for cell in content["cells"]:
         for volatile in ("papermill", "execution"):

@@ -103,12 +103,7 @@ def write(root: Path, same: Collection[str] = ()) -> None:
 
 
 def try_same(root: Path, names: Sequence[str], revision: str) -> dict[str, str]:
-    """Why each step is not the same at profile tiny as with the code of a revision, from empty caches; "" if it is.
-
-    The steps are computed by notebooks that ask for them, as `results/tiny` has on record. Same means: as many
-    artifacts, and the same bytes in their files. Raises Mistake for steps that no notebook computes at tiny, and if the
-    lock was not written for the revision's code.
-    """
+    """Why each step is not the same, byte for byte, at profile tiny as with the code of a revision; "" if it is."""
     code, lock = Code(root / "lib"), read_lock(root / LOCK)
     open_, asking = unsettled(code, lock), baseline.notebooks_of(root)
     for name in names:

@@ -19,10 +19,7 @@ QUOTE = re.compile(r"\{(result|record|verdict)\}`([^`\n]*)`")
 
 
 def with_quotes(text: str, here: Found, full: Found) -> str:
-    """A page's text with its numbers and verdicts in place of their names; Mistake for a claim that there is not.
-
-    A number that the results do not have is said to be not measured here, or not on record.
-    """
+    """A page's text with its numbers and verdicts in place of their names; Mistake for a claim that there is not."""
     judged = with_record(here, full)
 
     def said(quote: re.Match) -> str:

@@ -18,12 +18,7 @@ class Difference(NamedTuple):
 
 
 def compare_results(before: dict, after: dict) -> list[Difference]:
-    """The verdicts that turned, then the numbers that moved, then those that came or went.
-
-    Both are results files as in design.md §9. What is only noise of another processor should not be named: a number
-    with an interval has moved if each of its two values lies outside the other's interval by more than `OUTSIDE` of its
-    width, one without by `_moved_by_itself`.
-    """
+    """The verdicts that turned, the numbers that moved by more than another processor's noise, new and gone ones."""
     turned = _changed(_verdicts(before), _verdicts(after), lambda was, now: was != now)
     old, new = _numbers(before), _numbers(after)
     both = old.keys() & new.keys()

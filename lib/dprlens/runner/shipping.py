@@ -38,10 +38,7 @@ or other versions of the libraries they are not used, but made.
 
 
 def ship(root: Path, chosen: Profile, seed: int) -> list[Path]:
-    """Copy what ships out of the cache into the package, in the place of what was there, and say how it was made.
-
-    Raises Mistake if the cache has none of it.
-    """
+    """Copy what ships out of the cache into the package, in the place of what was there, and say how it was made."""
     found = sorted(_to_ship(default_root(), chosen, seed))
     if not found:
         raise Mistake(

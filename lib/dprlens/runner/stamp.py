@@ -16,10 +16,7 @@ LIBRARIES = ("dprlens", "torch", "transformers", "numpy")
 
 
 def stamps(root: Path, profile: str, results: Mapping[str, dict], runs: Mapping[str, dict]) -> str:
-    """A Jinja file for the book's `stamp.html`: `pages`, the stamp of each chapter by page, and `other`, of all others.
-
-    `results` are the chapters' results files, `runs` what is on record of their runs, both by the notebooks' names.
-    """
+    """A Jinja file for the book's `stamp.html`: `pages`, the stamp of each chapter, and `other`, of all others."""
     versions = [f"{library} {importlib.metadata.version(library)}" for library in LIBRARIES]
     ends = [*versions, f"Python {platform.python_version()}"]
     begins = [commit(root), f"profile {profile}"]
@@ -46,10 +43,7 @@ def _made(run: dict) -> list[str]:
 
 
 def commit(root: Path) -> str:
-    """The commit of the working tree, and whether it was changed since; what is above `root` is not asked.
-
-    `results/` does not count: a build writes there what it measured, which is no change of what it was made with.
-    """
+    """The commit of the working tree, and whether anything but `results/`, which builds write, has changed."""
     found = _git(root, "rev-parse", "--short=10", "HEAD")
     if found is None:
         return "commit unknown"

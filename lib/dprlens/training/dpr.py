@@ -31,6 +31,7 @@ from dprlens.artifacts import digest, progress, sha256, write_json
 from dprlens.encoder import DualEncoder, Encoder, Text, new_model
 from dprlens.forward import forward
 from dprlens.packed import read
+from dprlens.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range, check
 from dprlens.training import processes
 from dprlens.world import World
 
@@ -53,15 +54,12 @@ class DPRSpec:
     threads: int = 1  # part of the result, since sums are split among threads
 
     def __post_init__(self) -> None:
-        for field, least in (("epochs", 1), ("batch", 2), ("warm_up_steps", 0), ("chunk", 1), ("threads", 1)):
-            if getattr(self, field) is not None and getattr(self, field) < least:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give {least} or more")
-        for field in ("learning_rate", "clip"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"{field} = {getattr(self, field):g} teaches nothing; give a number above 0")
-        for field, most in (("dropout", 0.99), ("rank_from", 1)):
-            if not 0 <= getattr(self, field) <= most:
-                raise ValueError(f"{field} = {getattr(self, field):g} is out of range; give 0 to {most}")
+        check(self, COUNT, "epochs", "chunk", "threads")
+        check(self, Range(lambda batch: batch >= 2, "is too few; give 2 or more"), "batch")
+        check(self, NOT_NEGATIVE, "warm_up_steps")
+        check(self, POSITIVE, "learning_rate", "clip")
+        check(self, Range(lambda share: 0 <= share <= 0.99, "is out of range; give 0 to 0.99"), "dropout")
+        check(self, SHARE, "rank_from")
 
 
 # As DPR's own code trains on Natural Questions (its configuration `biencoder_nq`): 460 steps an epoch
@@ -109,11 +107,7 @@ def examples(world: World, negatives: Mapping[str, Sequence[str]], split: str) -
 
 
 def shuffled_pairs(true: Sequence[Example], seed: int) -> list[Example]:
-    """The control: the same questions and the same passages, but hardly any question with its own passage.
-
-    Questions go round among the examples in a random order, so that only passages that several questions share can
-    come back to one of them.
-    """
+    """The control: questions go round among the examples, so that hardly any has its own passage."""
     order = np.random.default_rng([seed, 0x5F]).permutation(len(true))
     return [true[i]._replace(question=true[j].question) for i, j in zip(order, np.roll(order, 1), strict=True)]
 
@@ -167,9 +161,7 @@ def batch_of(chosen: Sequence[Tokens], rng: np.random.Generator | None = None) -
 def backward(towers: Sequence[BertModel], batch: Batch, chunk: int | None = None, seed: int = 0) -> float:
     """Put the gradient of the batch's loss into the towers' weights; returns the loss (nats).
 
-    A passage that comes up twice in the batch is encoded once and counts twice. Each process encodes its share of the
-    questions and of the passages, `chunk` texts at a time; vectors and gradients of all processes are then put
-    together. `seed` decides what dropout drops.
+    Each process encodes its share of the distinct texts, `chunk` at a time; `seed` decides what dropout drops.
     """
     distinct, places = zip(*map(_distinct, batch[:2]), strict=True)
     shares = [processes.own(len(texts)) for texts in distinct]
@@ -195,11 +187,7 @@ def backward(towers: Sequence[BertModel], batch: Batch, chunk: int | None = None
 
 
 class _Encoding:
-    """Texts on their way through a tower, `vectors` [text, d_model], and the gradient on its way back.
-
-    In one chunk the graph is kept; in several it is made again in the second pass, chunk by chunk, with dropout
-    dropping the same as in the first.
-    """
+    """Texts on their way through a tower; of several chunks the graph is made again on the way back."""
 
     def __init__(self, tower: BertModel, texts: Sequence[list[int]], chunk: int | None, seed: int) -> None:
         self.tower, self.seed = tower, seed
@@ -231,16 +219,11 @@ def train_dpr(
     seed: int = 0,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """DPR from `start`, which stays as it is; returns the epoch that validation liked best.
+    """DPR from `start`, which stays as it is; returns the epoch that validation liked best, by NLL, later by rank.
 
-    `history` has one row an epoch: epoch (from 1), loss (nats, mean over its batches), and if there are dev questions
-    dev_nll (nats, mean over dev batches with the first hard negative) and dev_rank (average rank of the right passage
-    among all dev passages, from 0). Epochs are compared by dev_nll, from `spec.rank_from` on by dev_rank; without dev
-    questions the last epoch is kept.
-
-    Texts are read at [CLS], whatever pooling `start` has. `checkpoint` is a folder of this call alone, in which the
-    last finished epoch is kept: the same call goes on from there if it was killed. Raises ValueError for fewer than two
-    questions, FloatingPointError as soon as the loss is no number.
+    `history` has a row an epoch: epoch (from 1), loss (nats), and with dev questions dev_nll (nats, first hard
+    negative) and dev_rank (of the right passage among all dev passages, from 0). `checkpoint` is a folder of this call
+    alone: the same call goes on from its last whole epoch.
     """
     if len(train) < 2:
         raise ValueError(f"{len(train)} training questions leave nothing to tell apart; give 2 or more")

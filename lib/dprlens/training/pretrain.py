@@ -20,6 +20,7 @@ from dprlens.artifacts import LATER, progress
 from dprlens.closed import Segment
 from dprlens.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
 from dprlens.forward import Batch, masked_lm, numbered
+from dprlens.ranges import COUNT, FROM_ZERO, PART, POSITIVE, check, one_of
 from dprlens.tokens import with_places
 from dprlens.training.muon import PRECISIONS, Precision, muon
 from dprlens.training.processes import threads
@@ -42,21 +43,11 @@ class PretrainSpec:
     muon: Precision = field(default="bfloat16", metadata=LATER)  # in which Muon makes its matrices orthogonal
 
     def __post_init__(self) -> None:
-        if not 0 < self.shallow_share < 1:
-            raise ValueError(
-                f"shallow_share = {self.shallow_share:g} leaves a stage without text; give more than 0, less than 1"
-            )
-        for name in ("batch", "threads", "shallow_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is too few; give 1 or more")
-        for name in ("random_mask", "warm_up"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name):g} is no share; give 0 or more, less than 1")
-        for name in ("learning_rate", "matrix_learning_rate", "deep_learning_rate", "split_scale"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} = {getattr(self, name):g} teaches nothing; give a number above 0")
-        if self.muon not in PRECISIONS:
-            raise ValueError(f"muon = {self.muon!r} is no precision of Muon; choose one of {', '.join(PRECISIONS)}")
+        check(self, PART, "shallow_share")
+        check(self, COUNT, "batch", "threads", "shallow_layers")
+        check(self, FROM_ZERO, "random_mask", "warm_up")
+        check(self, POSITIVE, "learning_rate", "matrix_learning_rate", "deep_learning_rate", "split_scale")
+        check(self, one_of(PRECISIONS), "muon")
 
 
 def pretrain(
@@ -91,11 +82,7 @@ def pretrain_in_order(
     seed: int = 0,
     falling: bool = True,
 ) -> Encoder:
-    """A BERT trained in one stage, at its full depth, on one part of the text after the other, each shuffled by itself.
-
-    The learning rates fall to zero over all parts together, or, if not `falling`, stay where the warm-up brought them:
-    what comes late is then read at the same rate as what comes early.
-    """
+    """A BERT trained at its full depth on one part of the text after the other; learning rates fall, or stay."""
     rng = np.random.default_rng([seed, 0x9E7])
     with threads(spec.threads):
         model = random_bert(tokenizer, shape, seed).to(pick_device())  # type: ignore[arg-type]  # see `Encoder`
@@ -106,10 +93,7 @@ def pretrain_in_order(
 def continue_pretraining(
     encoder: Encoder, text: Sequence[Segment], spec: PretrainSpec, steps: int, learning_rate: float, seed: int = 0
 ) -> Encoder:
-    """A copy of the encoder after so many more steps of masked-LM on random segments of the text, by AdamW.
-
-    The control for training as such: another objective, no pairs. Raises ValueError for a text with too few batches.
-    """
+    """A copy of the encoder after more masked-LM on random segments: the control for training as such."""
     rng = np.random.default_rng([seed, 0xC0])
     drawn = [text[i] for i in rng.permutation(len(text))[: steps * spec.batch]]
     return _read_on(encoder, drawn, spec, lambda model: [_adamw(model.parameters(), learning_rate)], rng, steps)
@@ -126,10 +110,8 @@ def read_on(
 ) -> Encoder:
     """A copy of the encoder after it has read all of the text once more, in random order, by AdamW.
 
-    Without a learning rate it learns as a shallow network does in pre-training: by Muon and AdamW, at the rates of the
-    spec. `only` names the parts of the network that learn: "embeddings", "block0", "block1" …; without names all do.
-    The answers to facts in `at_cls` (ids) are asked for at [CLS] as well, see `masked_batches`. Raises ValueError for a
-    part that the encoder does not have, and for parts without a learning rate.
+    Without a learning rate it learns as a shallow network does, by Muon and AdamW. `only` names the parts that learn:
+    "embeddings", "block0" …. Answers to facts in `at_cls` are asked for at [CLS] as well.
     """
     if only and learning_rate is None:
         raise ValueError(f"{only[0]} alone cannot learn as in pre-training; give a learning rate")
@@ -171,11 +153,9 @@ def _weights(model: BertForMaskedLM, only: Sequence[str]) -> list[torch.nn.Param
 
 
 def split_blocks(model: BertForMaskedLM, layers: int, scale: float) -> BertForMaskedLM:
-    """A deeper copy of the model: each block becomes several in a row, each doing a part of what it did.
+    """A deeper copy of the model: each block becomes several, whose output matrices are scaled down.
 
-    The parts are copies whose two output matrices (of attention and of the feed-forward) are scaled down, so that
-    together they add to the state about what the block added. Stacking whole copies instead (Gong et al. 2019) loses
-    what the shallow network knew: recall fell to zero, and the text that is left did not bring it back.
+    Stacking whole copies instead (Gong et al. 2019) loses what the shallow network knew: recall fell to zero.
     """
     parts = layers // model.config.num_hidden_layers
     config = type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": layers})
@@ -202,10 +182,7 @@ def _train(
     falling: bool = True,
     at_cls: Container[str] = (),
 ) -> None:
-    """One pass over the parts of the text in their order, or its first `steps`.
-
-    The learning rates rise during the warm-up; then they fall to zero, or stay.
-    """
+    """One pass over the parts of the text in their order, or its first `steps`; the rates rise, then fall or stay."""
     masking = spec.batch, spec.random_mask, rng, at_cls
     batches = [batch for part in parts for batch in masked_batches(tokenizer, part, *masking)][:steps]
     if steps is not None and len(batches) < steps:
@@ -259,8 +236,7 @@ def masked_batches(
 ) -> Iterator[Batch]:
     """The segments in random order, as batches of up to `size` equally long ones, masked, and read at the masks.
 
-    Where a segment's first fact is in `at_cls`, the first piece of its answer is asked for at [CLS] as well: what the
-    statement says must then be in the vector that stands for the whole of it.
+    Where a segment's first fact is in `at_cls`, the first piece of its answer is asked for at [CLS] as well.
     """
     encoded = with_places(tokenizer, [segment.text for segment in text], [segment.answers for segment in text])
     by_length = defaultdict(list)

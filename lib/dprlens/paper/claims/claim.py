@@ -13,12 +13,7 @@ LAST = "layer12"
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence about the numbers that one notebook reports.
-
-    `check` decides it on the numbers of the page's world, `across` on those over several worlds and networks, which
-    decide where they are reported. A claim without a check is a sentence of the paper that nothing here tests yet;
-    `experiment` says what would.
-    """
+    """A sentence about the numbers that one notebook reports, and, if `across`, those over several worlds."""
 
     id: str
     section: str  # of the paper; "–" for our own claims
