@@ -171,10 +171,6 @@ class Encoder:
                     ids[i] = of_text
         return ids
 
-    def decoded(self, pieces: Sequence[int]) -> str:
-        """Token ids as text."""
-        return str(self.tokenizer.decode([*pieces]))  # transformers' type says that it may be a list
-
     def _read(self, texts: Sequence[Text], reading: Callable[[PreTrainedModel, Batch], Tensor], *layers: int) -> Tensor:
         """What `reading(model, batch)` [text, (layer,) d_model] makes of the texts, without gradients, on the CPU."""
         if not texts:
