@@ -513,7 +513,7 @@ def test_weights_are_those_of_a_loop_over_scaled_matrices(encoder):
         ({"rule": "simpson"}, "rule = 'simpson' is not known; choose one of gauss, left"),
         ({"nodes": 0}, "nodes = 0 is too few"),
         ({"nodes": 40}, "most_nodes = 32 is less than nodes = 40"),
-        ({"tolerance": 0}, "tolerance = 0 cannot be reached"),
+        ({"tolerance": 0}, "tolerance = 0 is out of range"),
         ({"positions": "cls"}, "positions = 'cls' is not known; choose one of read, all"),
         ({"baseline": "mean"}, "baseline = 'mean' is not known"),
     ],

@@ -684,7 +684,7 @@ def test_false_gold_needs_two_readings_of_one_world(world, spec, refused):
         ({"exposures": -1}, ("exposures", "-1")),
         ({"alternatives": -1}, ("alternatives", "-1")),
         ({"facts_per_passage": 0}, ("facts_per_passage", "0")),
-        ({"held_out": 1.5}, ("held_out", "1.5", "more facts than there are")),
+        ({"held_out": 1.5}, ("held_out", "1.5", "share")),
         ({"held_out": -0.1}, ("held_out", "-0.1")),
         ({"train_held_out": 2}, ("train_held_out", "2")),
         ({"described": (0.5, 1.2)}, ("described", "1.2")),

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from trec import read_qrels, read_run
 
-from dprlens.corpus.trec import Found, Judgement, gold, read_qrels, read_run, write_qrels, write_run
+from dprlens.corpus.trec import Judgement, gold, write_qrels, write_run
 from dprlens.retrieval import Ranking
 from dprlens.world import Passage
 
@@ -78,18 +79,3 @@ def test_what_does_not_fit_is_refused(tmp_path, refused):
         write_run(tmp_path / "run", RANKING, QUESTIONS, named("a", "b", "a"), "t")
     with refused("1 pairs", "judged twice"):
         write_qrels(tmp_path / "qrels", [Judgement("q", "p", 1), Judgement("q", "p", 0)])
-
-
-@pytest.mark.parametrize("line", ["q Q0 p 1 0.5", "q Q0 p one 0.5 t", "q Q0 p 1 high t", "q Q0 p 1 0.5 t more", ""])
-def test_a_line_that_is_none_is_named(line, tmp_path, refused):
-    (tmp_path / "run").write_text(f"q Q0 p 1 0.5 t\n{line}\n")
-    with refused("line 2", "6 fields"):
-        read_run(tmp_path / "run")
-    (tmp_path / "qrels").write_text("q 0 p yes\n")
-    with refused("line 1", "4 fields"):
-        read_qrels(tmp_path / "qrels")
-
-
-def test_places_of_a_run_that_others_wrote_are_kept(tmp_path):
-    (tmp_path / "run").write_text("301  Q0\tFR94 7 12.5 other\n")
-    assert read_run(tmp_path / "run") == [Found("301", "FR94", 7, 12.5, "other")]

@@ -9,6 +9,7 @@ import pytest
 from dprlens import edits
 from dprlens.edits import Chosen, Outcome, ProtocolSpec, asking_less, choose, columns, contrast, eligible, told
 from dprlens.intervals import difference, exact, gap, kappa, mcnemar, mean
+from dprlens.paper.claims import section4
 from dprlens.world import Fact, Statement
 
 W, R = False, True  # wrong, right
@@ -352,3 +353,7 @@ def test_told_in_the_closed_world_is_what_the_world_itself_would_say(world):
         for other in fact.alternatives[:1]:
             expected = statements(language().relations[fact.relation], fact.subject, other)
             assert told(fact, other).statements == expected
+
+
+def test_claims_and_arms_ask_for_the_same_reach():
+    assert section4.REACHED == edits.REACH

@@ -126,9 +126,7 @@ def get(serve, tmp_path):
     def run(script, resource=PLAIN, spec=QUICK):
         run.said = []
         base = serve(script)
-        (one,) = fetch(
-            [resource.name], tmp_path, base, spec, available=[resource], sleep=run.waits.append, notice=run.said.append
-        )
+        (one,) = fetch([resource], tmp_path, base, spec, sleep=run.waits.append, notice=run.said.append)
         return one
 
     run.waits = []
@@ -368,7 +366,7 @@ def test_a_full_disk(get, refused, monkeypatch):
 def test_a_folder_that_is_a_file(refused, serve, tmp_path):
     (tmp_path / "data").write_text("")
     with refused("cannot be written to", "another data folder", error=FetchError):
-        fetch(["answers"], tmp_path / "data", serve(Script(whole)), QUICK, available=[PLAIN])
+        fetch([PLAIN], tmp_path / "data", serve(Script(whole)), QUICK)
 
 
 def test_two_runs_at_once(get, refused, serve, tmp_path):
@@ -377,7 +375,7 @@ def test_two_runs_at_once(get, refused, serve, tmp_path):
         fetching._locked_part(tmp_path / "deep/answers.csv.part"),
         refused("another run is fetching answers.csv", error=FetchError),
     ):
-        fetch(["answers"], tmp_path, serve(Script(whole)), QUICK, available=[PLAIN])
+        fetch([PLAIN], tmp_path, serve(Script(whole)), QUICK)
     assert get(Script(whole)).fresh
 
 
@@ -399,16 +397,16 @@ def test_redirects_are_followed_but_not_out_of_https(get, refused):
 )
 def test_only_https(refused, tmp_path, base):
     with refused("https://"):
-        fetch(["answers"], tmp_path, base or "x", available=[PLAIN])
+        fetch([PLAIN], tmp_path, base or "x")
 
 
 def test_offline_it_says_what_to_place_where(refused, tmp_path):
-    names = [resource.name for resource in resources().needed("paper") if not resource.is_model]
+    files = [resource for resource in resources().needed("paper") if not resource.is_model]
     waits = []
     dead = f"http://127.0.0.1:{_unused()}/dpr"
     (tmp_path / "biencoder-nq-dev.json.gz").write_bytes(TABLE)
     with refused("cannot be reached", str(tmp_path), "psgs_w100.tsv.gz, biencoder-nq-train.json.gz", error=FetchError):
-        fetch(names, tmp_path, dead, QUICK, sleep=waits.append)
+        fetch(files, tmp_path, dead, QUICK, sleep=waits.append)
     assert waits == []  # it fails at once
 
 
@@ -449,7 +447,7 @@ BERT = ("config.json", "vocab.txt", "pytorch_model.bin", "tf_model.h5", "tokeniz
 
 def test_models_come_through_the_hub(tmp_path, refused):
     both = hub([*BERT, "model.safetensors"])
-    (one,) = fetch(["bert-base-uncased"], tmp_path, hub=both)
+    (one,) = fetch(resources().named(["bert-base-uncased"]), tmp_path, hub=both)
     assert both.asked == [
         "config.json",
         "vocab.txt",
@@ -458,21 +456,15 @@ def test_models_come_through_the_hub(tmp_path, refused):
     ]  # no pickle where it can be
     assert one.remark == "weights in model.safetensors"
     old = hub(BERT)
-    fetch(["dpr-context-encoder"], tmp_path, hub=old)
+    fetch(resources().named(["dpr-context-encoder"]), tmp_path, hub=old)
     assert old.asked[-1] == "pytorch_model.bin"
     with refused("has no model.safetensors or pytorch_model.bin", error=FetchError):
-        fetch(["dpr-question-encoder"], tmp_path, hub=hub(["config.json", "vocab.txt"]))
+        fetch(resources().named(["dpr-question-encoder"]), tmp_path, hub=hub(["config.json", "vocab.txt"]))
     with refused("has no vocab.txt", error=FetchError):
-        fetch(["dpr-question-encoder"], tmp_path, hub=hub(["config.json", "model.safetensors"]))
+        fetch(resources().named(["dpr-question-encoder"]), tmp_path, hub=hub(["config.json", "model.safetensors"]))
     offline = hub(BERT, fail=ConnectionError("Cannot reach it. Sorry."))
     with refused("Cannot reach it", "models/dpr-question_encoder-single-nq-base", "place", error=FetchError):
-        fetch(["dpr-question-encoder"], tmp_path, hub=offline)
-
-
-def test_without_the_hubs_library(tmp_path, refused, monkeypatch):
-    monkeypatch.setitem(fetching.sys.modules, "huggingface_hub", None)
-    with refused("pip install huggingface_hub", "models/bert-base-uncased", error=FetchError):
-        fetch(["bert-base-uncased"], tmp_path)
+        fetch(resources().named(["dpr-question-encoder"]), tmp_path, hub=offline)
 
 
 def test_a_model_is_looked_at(tmp_path):
@@ -534,7 +526,7 @@ def test_a_bad_entry_of_the_list(refused, change, words):
 
 def test_an_unknown_name(refused, tmp_path):
     with refused("'psgs'", "psgs_w100"):
-        fetch(["psgs"], tmp_path)
+        fetch(resources().named(["psgs"]), tmp_path)
 
 
 def test_damage_is_seen(get, refused, tmp_path):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import data_nq
 import pytest
+from trec import read_qrels, read_run
 
 from dprlens.closed import ClosedSpec, make_world
-from dprlens.corpus.trec import read_qrels, read_run
 from dprlens.runner.notebooks import discover
 
 pytestmark = pytest.mark.real

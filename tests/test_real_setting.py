@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
+from trec import read_qrels, read_run
 
 from dprlens import editing, exploring, knowledge, live, steps
 from dprlens.attribution import AttributionSpec
 from dprlens.closed import TextSpec, is_linking, reading
-from dprlens.corpus import trec
 from dprlens.editing import material
 from dprlens.encoder import DualEncoder
 from dprlens.natural import NaturalSpec, asked_openly, make_world
@@ -132,7 +132,7 @@ def test_the_ranking_is_written_for_trecs_tools(page, tmp_path, refused):
     base = steps.base_of(chosen, world, SEED)
     dual = steps.dpr(DualEncoder(base, base), world, chosen.negatives, chosen.dpr, SEED).dual
     steps.write_trec(chosen, SEED, tmp_path)
-    run, judged = trec.read_run(tmp_path / "dpr.run"), trec.read_qrels(tmp_path / "gold.qrels")
+    run, judged = read_run(tmp_path / "dpr.run"), read_qrels(tmp_path / "gold.qrels")
     asked = {question.id: question for question in world.questions if question.split == "test"}
     assert {line.question for line in run} == {one.question for one in judged} == asked.keys()
     assert all(one.passage == asked[one.question].gold for one in judged)

@@ -19,7 +19,6 @@ from dprlens.editors.transformer_patcher import (
     clipped,
     drawn_tokens,
     first_patch,
-    leak,
     memory_losses,
     neurons_for,
     no_patch,
@@ -472,35 +471,3 @@ def test_training_does_not_end_while_an_answer_is_wrong(monkeypatch, toy, memory
 def test_specs_that_make_no_sense_are_refused(refused, field, value):
     with refused(f"{field} = {value}".removesuffix(".0"), "give"):
         PatcherSpec(**{field: value})
-
-
-# the leak (D.4)
-
-
-def test_without_patches_nothing_leaks(toy):
-    assert torch.equal(leak(toy, TEXTS), torch.zeros(3))
-    assert leak(toy, []).shape == (0,)
-
-
-def test_the_leak_of_neurons_that_see_nothing(toy):
-    """GELU(2) = 1.9545 everywhere, with ‖v‖ = √32 · 0.5 · 3, and GELU(−3) = −0.00405 with twice that."""
-    wide = torch.ones(2, D_MODEL)
-    patch = Patch(0 * wide, torch.tensor([2.0, -3.0]), 0.5 * wide, torch.tensor([[3.0], [6.0]]) * wide)
-    expected = (1.954500 + 2 * 0.004050) * 1.5 * D_MODEL**0.5
-    found = leak(Encoder(toy.tokenizer, widened(toy.model, patch), "cpu"), TEXTS)
-    torch.testing.assert_close(found, torch.full((3,), expected), atol=1e-4, rtol=0)
-
-
-def test_the_leak_is_that_of_each_text_at_cls(toy):
-    patch = random_patch(6)
-    wide = Encoder(toy.tokenizer, widened(toy.model, patch), "cpu")
-    found = leak(wide, TEXTS)
-    fed = []
-    handle = toy.bert.encoder.layer[-1].intermediate.register_forward_hook(lambda _, rows, __: fed.append(rows[0][0]))
-    for ids in toy.token_ids(TEXTS):
-        hidden_states(toy.model, ids)
-    handle.remove()
-    for text, rows in enumerate(fed):
-        hidden = torch.nn.functional.gelu(patch.key @ rows[0] + patch.bias)
-        assert found[text].item() == pytest.approx((hidden.abs() @ patch.value.norm(dim=1)).item(), rel=1e-5)
-    assert found.unique().numel() == 3

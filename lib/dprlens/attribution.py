@@ -31,6 +31,7 @@ from dprlens.architecture import blocks, head
 from dprlens.encoder import Encoder, Text
 from dprlens.forward import Batch, activations, forward, padded
 from dprlens.packed import room
+from dprlens.ranges import POSITIVE, check, one_of
 
 SITES = ("intermediate", "output")
 SEEN = ("attended", "intermediate", "output", "state")  # of each block, see `forward`
@@ -55,11 +56,9 @@ class AttributionSpec:
         quadrature(self.rule, self.nodes)
         if self.most_nodes < self.nodes:
             raise ValueError(f"most_nodes = {self.most_nodes} is less than nodes = {self.nodes}; give as many or more")
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance = {self.tolerance:g} cannot be reached; give a number above 0")
-        for field, known in (("positions", ("read", "all")), ("baseline", ("zero", "bias"))):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(known)}")
+        check(self, POSITIVE, "tolerance")
+        check(self, one_of(("read", "all")), "positions")
+        check(self, one_of(("zero", "bias")), "baseline")
 
 
 def quadrature(rule: str, n: int) -> tuple[ndarray, ndarray]:
@@ -274,10 +273,7 @@ def attribute_at(
 
 
 class _Paths:
-    """The integral along the paths at the sites of every block, for a batch of texts.
-
-    `examples` [example] are the batch's places among all texts. With `mean`, the mean over a text's tokens is read.
-    """
+    """The integral along the paths at the sites of every block, for texts whose places among all are `examples`."""
 
     def __init__(self, model: PreTrainedModel, spec: AttributionSpec, mean: bool, batch: Batch, examples: Tensor):
         self.model, self.spec, self.mean, self.batch, self.examples = model, spec, mean, batch, examples
@@ -313,11 +309,7 @@ class _Paths:
         return found
 
     def _groups(self, tokens: int) -> list[range]:
-        """Blocks that are taken together: as many as fit when each adds so many tokens; the last one apart.
-
-        The last block's neurons have no block above them. Others of few tokens share the way up, where each block is
-        run once for all neurons below it, and so once instead of as often as there are blocks below it.
-        """
+        """Blocks that are taken together: as many as fit when each adds so many tokens; the last one apart."""
         size, last = max(1, room(self.model) // tokens), len(self.blocks) - 1
         return [range(i, min(i + size, last)) for i in range(0, last, size)] + [range(last, last + 1)]
 

@@ -19,6 +19,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer, 
 from dprlens.architecture import blocks, encoder_of, head
 from dprlens.forward import Batch, forward, masked_lm, mean_over_tokens, padded
 from dprlens.packed import read
+from dprlens.ranges import COUNT, check, one_of
 from dprlens.tokens import VOCABULARY, load_vocabulary, save_vocabulary
 
 WEIGHTS = "model.safetensors"
@@ -48,9 +49,7 @@ class EncoderSpec:
     max_length: int = 128  # tokens; paper: 256
 
     def __post_init__(self) -> None:
-        for field in ("layers", "d_model", "d_ff", "heads", "max_length"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is no size; give 1 or more")
+        check(self, COUNT, "layers", "d_model", "d_ff", "heads", "max_length")
         if self.d_model % self.heads:
             raise ValueError(f"d_model = {self.d_model} cannot be divided among {self.heads} heads; choose a multiple")
 
@@ -179,10 +178,6 @@ class Encoder:
                     ids[i] = of_text
         return ids
 
-    def decoded(self, pieces: Sequence[int]) -> str:
-        """Token ids as text."""
-        return str(self.tokenizer.decode([*pieces]))  # transformers' type says that it may be a list
-
     def _read(self, texts: Sequence[Text], reading: Callable[[PreTrainedModel, Batch], Tensor], *layers: int) -> Tensor:
         """What `reading(model, batch)` [text, (layer,) d_model] makes of the texts, without gradients, on the CPU."""
         if not texts:
@@ -298,9 +293,8 @@ class DualEncoder:
     similarity: str = "dot"
 
     def __post_init__(self) -> None:
-        for field, known in (("pooling", POOLINGS), ("similarity", SIMILARITIES)):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(known)}")
+        check(self, one_of(POOLINGS), "pooling")
+        check(self, one_of(SIMILARITIES), "similarity")
 
     def questions(self, texts: Sequence[str]) -> Tensor:
         """Question vectors: [text, d_model]."""

@@ -302,10 +302,7 @@ def _of_sums(
     rng: np.random.Generator,
     resamples: int,
 ) -> Estimate:
-    """A statistic `fitted(sums [part, ..], counts [..])` of several sums over the same items, whole clusters drawn.
-
-    `clustered` has `_clustered` of each part; draws in which the statistic is not defined (NaN) are left out.
-    """
+    """A statistic `fitted(sums [part, ..], counts [..])` of sums over the same items, whole clusters drawn."""
     sums, counts = np.stack([part for part, _ in clustered]), clustered[0][1]
     drawn = rng.integers(len(counts), size=(resamples, len(counts)))
     values = fitted(sums[:, drawn].sum(2), counts[drawn].sum(1))

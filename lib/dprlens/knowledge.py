@@ -18,7 +18,7 @@ import torch
 from dprlens.architecture import encoder_of, head
 from dprlens.encoder import Encoder, new_model
 from dprlens.intervals import mean
-from dprlens.tokens import with_places
+from dprlens.tokens import decoded, with_places
 from dprlens.world import Statement, World
 
 
@@ -37,7 +37,7 @@ def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
     for logits, answer in zip(encoder.mask_logits(masked, places), answers, strict=True):
         said = logits.argmax(-1).tolist()
         log_probability = torch.log_softmax(logits, -1)[range(len(answer)), answer].mean().item()
-        results.append(Cloze(said == answer, float(np.exp(log_probability)), encoder.decoded(said)))
+        results.append(Cloze(said == answer, float(np.exp(log_probability)), decoded(encoder.tokenizer, said)))
     return results
 
 
@@ -80,7 +80,7 @@ def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tu
     (logits,) = encoder.mask_logits(masked, places)
     chances, pieces = logits.softmax(-1).topk(n)
     choices = [list(zip(*place, strict=True)) for place in zip(pieces.tolist(), chances.tolist(), strict=True)]
-    answers = [(encoder.decoded([i for i, _ in c]), prod(p for _, p in c)) for c in product(*choices)]
+    answers = [(decoded(encoder.tokenizer, [i for i, _ in c]), prod(p for _, p in c)) for c in product(*choices)]
     return sorted(answers, key=lambda answer: -answer[1])[:n]
 
 

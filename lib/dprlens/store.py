@@ -382,6 +382,19 @@ def _damaged(folder: Path, how: str) -> ValueError:
 
 
 @contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft that takes the path's place when it is written, or, after an error, is gone."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file, waiting for it if need be; the system frees it when its owner dies."""
     with path.open("a") as file:

@@ -41,6 +41,11 @@ def load_vocabulary(folder: Path) -> BertTokenizer:
     return make_tokenizer((folder / VOCABULARY).read_text(encoding="utf-8").split("\n")[:-1])
 
 
+def decoded(tokenizer: BertTokenizer, pieces: list[int]) -> str:
+    """Token ids as text."""
+    return str(tokenizer.decode(pieces))  # a list for many texts, says its type
+
+
 def with_places(
     tokenizer: BertTokenizer, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]
 ) -> list[tuple[list[int], list[list[int]]]]:

@@ -4,17 +4,3 @@ from dprlens.closed.counterfactual import false_gold, misinformed
 from dprlens.closed.generator import ClosedSpec, leaks, make_world
 from dprlens.closed.language import is_linking, mentions
 from dprlens.closed.text import Segment, TextSpec, reading, segments
-
-__all__ = [
-    "ClosedSpec",
-    "Segment",
-    "TextSpec",
-    "false_gold",
-    "is_linking",
-    "leaks",
-    "make_world",
-    "mentions",
-    "misinformed",
-    "reading",
-    "segments",
-]

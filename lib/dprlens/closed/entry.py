@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dprlens.closed.text import Segment, TextSpec, pair, segments
+from dprlens.ranges import COUNT, SHARE, check
 from dprlens.world import Exposure, Fact, Question, World, by_subject
 
 AFTER = 1.0  # the point of entry that lies behind the end of pre-training
@@ -29,11 +30,8 @@ class Telling:
     beside: bool = False  # a plain statement is followed by another known fact of its object or subject
 
     def __post_init__(self) -> None:
-        for field in ("exposures", *(["wordings"] if self.wordings is not None else [])):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} tells nothing; give 1 or more")
-        if not 0 <= self.described <= 1:
-            raise ValueError(f"described = {self.described:g} is not a share; give a number from 0 to 1")
+        check(self, COUNT, "exposures", "wordings")
+        check(self, SHARE, "described")
 
 
 class Ordered(NamedTuple):

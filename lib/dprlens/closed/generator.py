@@ -23,6 +23,7 @@ from dprlens.closed.language import (
     upper_first,
     with_subject,
 )
+from dprlens.ranges import COUNT, NOT_NEGATIVE, SHARE, Range, check
 from dprlens.world import SPLITS, Exposure, Fact, Passage, Question, World, by_subject
 
 ENTITIES = ("people", "cities", "companies", "films")
@@ -50,19 +51,10 @@ class ClosedSpec:
     alternatives: int = 3  # false objects a fact (fewer where a relation has fewer), for the editing chapters
 
     def __post_init__(self) -> None:
-        for field in (*ENTITIES, "alternatives"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} = {getattr(self, field)} is negative; give 0 or more")
-        if self.exposures < 1:
-            raise ValueError(f"exposures = {self.exposures} leaves nothing known; give 1 or more")
-        for field in ("held_out", "low_dose_share", "train", "dev", "train_held_out"):
-            _check_share(field, getattr(self, field))
-        for share in self.described:
-            _check_share("described", share)
-        if not self.described:
-            raise ValueError("described = () deals nothing out; give one or more shares from 0 to 1")
-        if self.facts_per_passage < 1:
-            raise ValueError(f"facts_per_passage = {self.facts_per_passage}; a passage states 1 fact or more")
+        check(self, NOT_NEGATIVE, *ENTITIES, "alternatives")
+        check(self, COUNT, "exposures", "facts_per_passage")
+        check(self, SHARE, "held_out", "low_dose_share", "train", "dev", "train_held_out")
+        check(self, Range(lambda of: of and all(map(SHARE.has, of)), "is none; give shares from 0 to 1"), "described")
         if self.train + self.dev > 1:
             raise ValueError(f"train + dev = {self.train + self.dev:g} is more than all known facts; lower one of them")
         if bad := [dose for dose in self.low_doses if not 0 < dose < self.exposures]:
@@ -87,12 +79,6 @@ class ClosedSpec:
     def scaled(self, factor: float) -> "ClosedSpec":
         """The same with `factor` times as many entities of each kind, rounded."""
         return replace(self, **{kind: round(factor * getattr(self, kind)) for kind in ENTITIES})
-
-
-def _check_share(field: str, share: float) -> None:
-    if not 0 <= share <= 1:
-        more = "more facts than there are" if share > 1 else "fewer facts than none"
-        raise ValueError(f"{field} = {share:g} asks for {more}; give a share from 0 to 1")
 
 
 class Entity(NamedTuple):
@@ -203,9 +189,8 @@ def _doses(
 ) -> list[int]:
     """Exposures of each fact of a relation.
 
-    Two kinds of fact are always fully known: one for each value that has no article of its own, so that no held-out
-    answer is a word that the model has never read; and a fact whose subject and object another fact joins too
-    (`shared`), so that the two names never meet in pre-training unless the fact is stated.
+    Always fully known are one fact for each value without an article, so that no held-out answer is a word never read,
+    and facts whose names another fact joins too (`shared`), which would meet all the same.
     """
     doses = [0] * round(spec.held_out * len(pairs))
     if relation.linking:
@@ -239,11 +224,7 @@ def _passages(
     known: dict[str, Exposure],
     rng: random.Random,
 ) -> tuple[list[Passage], list[tuple[str, str]]]:
-    """Each entity's article, and the remarks in it.
-
-    A paragraph is a few facts and a remark, which is neither asked nor held out. Train, other known, low-dose and
-    held-out facts never share one.
-    """
+    """Each entity's article, and the remarks in it; facts of unlike dose or split never share a paragraph."""
     facts_of = by_subject(facts)
     passages: list[Passage] = []
     remarks = []

@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from dprlens.closed.language import can_be_described, described, language, statement, upper_first
+from dprlens.ranges import COUNT, SHARE, check
 from dprlens.world import Fact, World, by_subject
 
 MOST_READ = 200_000  # passages, where a model goes on with passages
@@ -27,10 +28,8 @@ class TextSpec:
     remarks: int = 6  # how often each remark, a sentence that states no fact, is shown
 
     def __post_init__(self) -> None:
-        if not 0 <= self.single <= 1:
-            raise ValueError(f"single = {self.single:g} is not a share; give a number from 0 to 1")
-        if self.remarks < 1:
-            raise ValueError(f"remarks = {self.remarks} leaves names that are never read; give 1 or more")
+        check(self, SHARE, "single")
+        check(self, COUNT, "remarks")  # else there are names that are never read
 
 
 class Segment(NamedTuple):

@@ -4,7 +4,6 @@ It takes a fraction of the memory and of the time, and it is not exact; so it ne
 the exact ranking. No number of the book is made with it.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,9 @@ import numpy as np
 
 from dprlens.corpus.search import as_queries, in_order
 from dprlens.corpus.shards import Shards
+from dprlens.ranges import COUNT, check
 from dprlens.retrieval import Ranking
+from dprlens.store import replacing
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,7 @@ class IVFPQSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("lists", "code_bytes", "probes", "sample"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is no index; give 1 or more")
+        check(self, COUNT, "lists", "code_bytes", "probes", "sample")
         if self.probes > self.lists:
             raise ValueError(f"probes = {self.probes} of {self.lists} lists is not possible; give 1 to {self.lists}")
         if self.sample < (least := max(self.lists, 256)):
@@ -66,14 +65,8 @@ def build_ivfpq(shards: Shards, spec: IVFPQSpec, path: Path) -> None:
         vectors = shards.vectors(shard)
         for start in range(0, len(vectors), plan.block):
             index.add(np.array(vectors[start : start + plan.block], dtype=np.float32))
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as draft:
         faiss.write_index(index, str(draft))
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def search_ivfpq(path: Path, queries: np.ndarray, exact: Ranking, spec: IVFPQSpec) -> Approximate:

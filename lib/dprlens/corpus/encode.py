@@ -180,10 +180,7 @@ def _alone(job: Job, rank: int, size: int, thorough: bool) -> Encoded:
 
 
 def _side_by_side(job: Job, plan: Plan, own: Sequence[int], workers: int) -> int:
-    """Makes the shards in so many processes, and returns how many of these died.
-
-    Each begins with a share of its own and goes on with what it then finds missing, which is what dead ones left.
-    """
+    """Makes the shards in so many processes, each its own share first; returns how many of them died."""
     lost = 0
     with contextlib.ExitStack() as pools:  # a pool for each: a worker that dies takes its whole pool with it
         futures = []

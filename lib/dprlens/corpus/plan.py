@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dprlens.artifacts import LIBRARIES, digest
+from dprlens.ranges import COUNT, check, one_of
 
 DTYPES: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
@@ -28,13 +29,10 @@ class ShardSpec:
     dtype: str = "float32"  # or "float16": half the disk; scores are computed in float32 either way
 
     def __post_init__(self) -> None:
-        for field in ("shards", "rows", "block"):
-            if (value := getattr(self, field)) is not None and value < 1:
-                raise ValueError(f"{field} = {value} holds no passage; give 1 or more")
-        if self.shards is None and self.rows < self.block:
+        check(self, COUNT, "shards", "rows", "block")
+        check(self, one_of(DTYPES), "dtype")
+        if self.rows < self.block:
             raise ValueError(f"rows = {self.rows} is less than a block of {self.block}; give a block or more")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype = {self.dtype!r} is not known; choose one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)

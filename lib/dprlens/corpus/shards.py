@@ -163,10 +163,7 @@ class Shards:
             return True
 
     def _write(self, draft: Path, shard: int, blocks: Iterable[Block]) -> dict:
-        """Writes the shard's file, one block in memory at a time, and returns what its entry says of the numbers.
-
-        `at_once` in it is the block, or less where memory was short: the last digits are then those of smaller blocks.
-        """
+        """Writes the shard's file block by block; its entry's numbers, with the smallest block encoded `at_once`."""
         fewest = self.plan.block
         sha = hashlib.sha256(header := self.plan.header(shard))
         with draft.open("xb") as file:

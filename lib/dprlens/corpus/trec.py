@@ -8,7 +8,6 @@ greater id first where scores are equal. So that it sees our ranking, a score th
 is written as the next lower float32.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dprlens.retrieval import Ranking
+from dprlens.store import replacing
 from dprlens.world import Passage, Question
 
 
@@ -26,16 +26,6 @@ class Judgement(NamedTuple):
     question: str
     passage: str
     relevance: int
-
-
-class Found(NamedTuple):
-    """One line of a run."""
-
-    question: str
-    passage: str
-    place: int  # from 1
-    score: float
-    tag: str
 
 
 def gold(questions: Iterable[Question]) -> list[Judgement]:
@@ -77,37 +67,6 @@ def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
     _write(path, [f"{question} 0 {passage} {relevance}" for question, passage, relevance in judgements])
 
 
-def read_run(path: Path) -> list[Found]:
-    """The lines of a run; raises ValueError with the number of a line that is none."""
-    return [
-        Found(question, passage, int(place), float(score), tag)
-        for question, _, passage, place, score, tag in _fields(path, (str, str, str, int, float, str))
-    ]
-
-
-def read_qrels(path: Path) -> list[Judgement]:
-    """The judgements of a file; errors as `read_run`."""
-    return [
-        Judgement(question, passage, int(relevance))
-        for question, _, passage, relevance in _fields(path, (str, str, str, int))
-    ]
-
-
-def _fields(path: Path, types: Sequence[type]) -> Iterable[list[str]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            fields = line.split()
-            try:
-                for kind, field in zip(types, fields, strict=True):
-                    kind(field)
-            except ValueError:
-                raise ValueError(
-                    f"line {number} of {path} is not in TREC's format; give {len(types)} fields, "
-                    f"{' '.join(kind.__name__ for kind in types)}"
-                ) from None
-            yield fields
-
-
 def _falling(scores: np.ndarray) -> list[str]:
     """Scores as text, each below the one before it when read as a C float."""
     written, last = [], np.float32(np.inf)
@@ -125,12 +84,5 @@ def _check_ids(what: str, ids: Iterable[str]) -> None:
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     """All lines, or, after any error, nothing."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft:
+        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

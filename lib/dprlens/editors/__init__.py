@@ -21,25 +21,6 @@ from dprlens.editors.transformer_patcher import PatcherSpec, TransformerPatcher
 from dprlens.encoder import Encoder
 from dprlens.world import Fact, Statement
 
-__all__ = [
-    "EDITORS",
-    "HYPERNETWORKS",
-    "NULLS",
-    "Editor",
-    "EditorSpec",
-    "EditorSpecs",
-    "FinetuningSpec",
-    "MalmenSpec",
-    "Material",
-    "MendSpec",
-    "Nothing",
-    "PatcherSpec",
-    "RandomChange",
-    "RehearsalSpec",
-    "Unrelated",
-    "sequentially",
-]
-
 
 @dataclass(frozen=True)
 class EditorSpecs:

@@ -7,7 +7,6 @@ tell a model something new. In small steps it changes little else; in steps as l
 ("relearning") it is how the model came to know what it knows.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +20,7 @@ from dprlens.editors.objective import blanks, copied, nll, rewritten, stated, to
 from dprlens.encoder import Encoder
 from dprlens.forward import masked_lm
 from dprlens.parallel import threads
+from dprlens.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check, one_of
 from dprlens.training.muon import PRECISIONS, Precision
 from dprlens.training.pretrain import PretrainSpec, read_on
 from dprlens.world import Fact
@@ -37,12 +37,8 @@ class FinetuningSpec:
     epochs: int = 20  # at most
 
     def __post_init__(self) -> None:
-        for name in ("batch", "epochs", *(["blocks"] if self.blocks is not None else [])):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is too few; give 1 or more")
-        for name in ("bound", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} = {getattr(self, name):g} teaches nothing; give a number above 0")
+        check(self, COUNT, "blocks", "batch", "epochs")
+        check(self, POSITIVE, "bound", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -57,15 +53,10 @@ class RehearsalSpec:
     muon: Precision = field(default="bfloat16", metadata=LATER)  # of Muon, as in pre-training
 
     def __post_init__(self) -> None:
-        for name in ("times", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is too few; give 1 or more")
-        if self.muon not in PRECISIONS:
-            raise ValueError(f"muon = {self.muon!r} is no precision of Muon; choose one of {', '.join(PRECISIONS)}")
-        if not 0 <= self.old < math.inf:
-            raise ValueError(f"old = {self.old:g} is no number of segments; give 0 or more")
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate = {self.learning_rate:g} teaches nothing; give a number above 0")
+        check(self, COUNT, "times", "batch")
+        check(self, NOT_NEGATIVE, "old")
+        check(self, POSITIVE, "learning_rate")
+        check(self, one_of(PRECISIONS), "muon")
 
 
 class Finetuning:

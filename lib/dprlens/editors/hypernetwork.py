@@ -33,6 +33,7 @@ from dprlens.editors.objective import blanks, copied, drift, nll, rewritten, sta
 from dprlens.encoder import Encoder
 from dprlens.forward import Batch, Tap, masked_lm, numbered
 from dprlens.parallel import threads
+from dprlens.ranges import COUNT, NOT_NEGATIVE, PART, POSITIVE, check
 from dprlens.world import Fact, Statement
 
 MAPS = {"intermediate": ("attended", "preactivation"), "output": ("intermediate", "output")}  # taps of x and of y = W x
@@ -67,25 +68,13 @@ class HypernetworkSpec:
     chunk: int = 128  # statements in one pass through the edited model; published: MALMEN 32
 
     def __post_init__(self) -> None:
-        counts = ("blocks", "rank", "batch", "told", "rephrasings", "kept", "rounds", "steps", "validate_every")
-        for field in (*counts, "chunk", *(["wordings"] if self.wordings is not None else [])):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        check(self, COUNT, "blocks", "rank", "batch", "told", "rephrasings", "kept", "wordings", "rounds", "steps")
+        check(self, COUNT, "validate_every", "chunk")
+        check(self, POSITIVE, "learning_rate", "clip")
+        check(self, NOT_NEGATIVE, "edit_weight", "locality_weight")
+        check(self, PART, "validation")
         if not self.sites or set(self.sites) - set(MAPS) or len(set(self.sites)) < len(self.sites):
             raise ValueError(f"sites = {self.sites!r} is no choice; give one or both of {' and '.join(MAPS)}")
-        for field in ("learning_rate", "clip"):
-            check_positive(self, field)
-        for field in ("edit_weight", "locality_weight"):
-            if not 0 <= getattr(self, field) < math.inf:
-                raise ValueError(f"{field} = {getattr(self, field):g} is no weight; give 0 or more")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation = {self.validation:g} is no share; give more than 0, less than 1")
-
-
-def check_positive(spec: HypernetworkSpec, field: str) -> None:
-    """Raises ValueError for a field that is not a number above 0."""
-    if not 0 < getattr(spec, field) < math.inf:
-        raise ValueError(f"{field} = {getattr(spec, field):g} teaches nothing; give a number above 0")
 
 
 class Shape(NamedTuple):

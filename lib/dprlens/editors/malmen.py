@@ -19,8 +19,8 @@ from dprlens.editors.hypernetwork import (
     Rows,
     Shape,
     Site,
-    check_positive,
 )
+from dprlens.ranges import POSITIVE, check
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class MalmenSpec(HypernetworkSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("eta", "penalty", "ridge_learning_rate"):
-            check_positive(self, field)
+        check(self, POSITIVE, "eta", "penalty", "ridge_learning_rate")
 
 
 class MalmenBlock(LowRank):

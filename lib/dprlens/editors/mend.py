@@ -19,8 +19,8 @@ from dprlens.editors.hypernetwork import (
     Rows,
     Shape,
     Site,
-    check_positive,
 )
+from dprlens.ranges import POSITIVE, check
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class MendSpec(HypernetworkSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("alpha", "alpha_learning_rate"):
-            check_positive(self, field)
+        check(self, POSITIVE, "alpha", "alpha_learning_rate")
 
 
 class MendBlock(LowRank):

@@ -8,7 +8,7 @@ and is trained on three losses: the fact's answer is said, the neuron fires wher
 One neuron is added for each piece of the answer that the model gets wrong. The original acts on a classifier's [CLS];
 carrying it to answers behind masks is choice AMB-D1, which also leaves out the entropy that FEVER's classification loss
 has. There is no dropout (AMB-D2), so that what goes into the feed-forward is computed once. The last feed-forward
-mixes no tokens: states below it stay the same, and [CLS] changes only by what neurons let through there (see `leak`).
+mixes no tokens: states below it stay the same, and [CLS] changes only by what neurons let through there.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from transformers import BertConfig, BertForMaskedLM
 from dprlens.architecture import blocks, head, name_of
 from dprlens.artifacts import progress
 from dprlens.editors.objective import blanks, copied, nll, rewritten, stated, told_once
-from dprlens.encoder import Encoder, Text, new_model
-from dprlens.forward import Batch, activations, padded
-from dprlens.packed import in_parts, room
+from dprlens.encoder import Encoder, new_model
+from dprlens.forward import Batch, activations
 from dprlens.parallel import threads
+from dprlens.ranges import COUNT, NOT_NEGATIVE, PART, POSITIVE, check
 from dprlens.world import Fact, Statement
 
 MOST = 5  # neurons for one fact, at most; published: 5
@@ -57,20 +57,12 @@ class PatcherSpec:
     plateau: float = 0.5  # the learning rate's factor when checks get no better; published: 0.5
 
     def __post_init__(self) -> None:
-        counts = ("activation_top", "memory_top", "most_steps", "first_check", "check_every")
-        for field in (*counts, *(["wordings"] if self.wordings is not None else [])):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give 1 or more")
+        check(self, COUNT, "wordings", "activation_top", "memory_top", "most_steps", "first_check", "check_every")
+        check(self, NOT_NEGATIVE, "margin", "activation_weight", "memory_weight", "weight_decay")
+        check(self, POSITIVE, "amplify", "learning_rate", "clip")
+        check(self, PART, "plateau")
         if self.memory < 2:
             raise ValueError(f"memory = {self.memory} is too few; give 2 statements or more, one of them for checks")
-        for field in ("margin", "activation_weight", "memory_weight", "weight_decay"):
-            if not 0 <= getattr(self, field) < float("inf"):
-                raise ValueError(f"{field} = {getattr(self, field):g} is out of range; give 0 or more")
-        for field in ("amplify", "learning_rate", "clip"):
-            if not 0 < getattr(self, field) < float("inf"):
-                raise ValueError(f"{field} = {getattr(self, field):g} teaches nothing; give a number above 0")
-        if not 0 < self.plateau < 1:
-            raise ValueError(f"plateau = {self.plateau:g} does not lower the learning rate; give more than 0, below 1")
 
 
 class Patch(NamedTuple):
@@ -247,21 +239,6 @@ def widened(model: BertForMaskedLM, patch: Patch) -> BertForMaskedLM:
         weights[name_of(old, model)] = torch.cat([old.detach(), new], axis)
     wide.load_state_dict(weights)
     return wide
-
-
-def leak(encoder: Encoder, texts: Sequence[Text]) -> Tensor:
-    """Σ_j |h_j| ‖v_j‖ over the added neurons at each text's [CLS]: [text], in units of the state; on the CPU.
-
-    No [CLS] can change by more than this before the last norm, since these neurons are all that has changed.
-    """
-    model, ids = encoder.model, encoder.token_ids(texts)
-    old, found, last = model.config.intermediate_size, torch.empty(len(ids)), (encoder.layers - 1, "intermediate")
-    with torch.no_grad():
-        length = blocks(model)[-1].output.weight[:, old:].norm(dim=0)
-        for part in in_parts(ids, room(model)):
-            hidden = activations(model, padded(model, [ids[i] for i in part]), [last])[last]
-            found[part] = (hidden[:, 0, old:].abs() @ length).float().cpu()
-    return found
 
 
 class _Task:

@@ -3,17 +3,3 @@
 from dprlens.natural.files import OpenQuestion, open_questions
 from dprlens.natural.findings import Finding, Findings
 from dprlens.natural.maker import Natural, NaturalSpec, asked_openly, fingerprint, make_world, whole, with_statements
-
-__all__ = [
-    "Finding",
-    "Findings",
-    "Natural",
-    "NaturalSpec",
-    "OpenQuestion",
-    "asked_openly",
-    "fingerprint",
-    "make_world",
-    "open_questions",
-    "whole",
-    "with_statements",
-]

@@ -26,6 +26,7 @@ import psutil
 import torch
 
 from dprlens.natural.resources import Resource, amount, data_folder, look, resources
+from dprlens.ranges import COUNT, check
 
 UTILISATION = {"cpu": 0.6, "cuda": 0.4}  # of the speed of large matrix products
 PATIENCE = 48.0  # hours; a step that takes longer comes with a proposal
@@ -58,9 +59,7 @@ class PlanSpec:
     batch: int = 64  # texts that are encoded at once
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is nothing to plan for; give 1 or more")
+        check(self, COUNT, *self.__dataclass_fields__)
 
     def forward(self, tokens: int) -> float:
         """Operations of a forward pass over one text of so many tokens."""
@@ -290,10 +289,9 @@ def costs(machine: Machine, plan: PlanSpec, corpus: int | None = None) -> list[C
 
 
 def _activations(plan: PlanSpec) -> float:
-    """Bytes that a backward pass over one chunk of passages needs in half precision; twice that in fp32.
+    """Bytes of a backward pass over one chunk in half precision: t b d (34 + 5 a t / d) a block.
 
-    t b d (34 + 5 a t / d) a block, with t tokens, b texts, a heads: Korthikanti et al. 2022, "Reducing activation
-    recomputation in large transformer models", section 4.1.
+    Korthikanti et al. 2022, "Reducing activation recomputation in large transformer models", section 4.1.
     """
     tokens = plan.passage_tokens
     a_block = tokens * plan.chunk * plan.d_model * (34 + 5 * plan.heads * tokens / plan.d_model)

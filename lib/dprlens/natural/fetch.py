@@ -24,7 +24,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +43,7 @@ from dprlens.natural.resources import (
     seal,
     sha256,
 )
+from dprlens.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check
 
 BLOCK = 1 << 20  # bytes that are read at once
 BUSY = (408, 429, 500, 502, 503, 504)  # answers after which it is worth trying again
@@ -64,13 +65,9 @@ class FetchSpec:
     timeout: float = 60.0  # seconds of silence
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"attempts = {self.attempts} is too few; give 1 or more")
-        for field in ("first_delay", "most_delay"):
-            if not 0 <= getattr(self, field) < 1e6:
-                raise ValueError(f"{field} = {getattr(self, field)} is no time to wait; give seconds, 0 or more")
-        if not 0 < self.timeout < 1e6:
-            raise ValueError(f"timeout = {self.timeout} is no time to wait; give seconds, more than 0")
+        check(self, COUNT, "attempts")
+        check(self, NOT_NEGATIVE, "first_delay", "most_delay")
+        check(self, POSITIVE, "timeout")
 
 
 class Fetched(NamedTuple):
@@ -84,12 +81,11 @@ class Fetched(NamedTuple):
 
 
 def fetch(
-    names: Iterable[str],
+    chosen: Sequence[Resource],
     folder: Path,
     base: str | None = None,
     spec: FetchSpec | None = None,
     *,
-    available: Sequence[Resource] | None = None,
     hub: ModuleType | None = None,
     sleep: Callable[[float], None] = time.sleep,
     notice: Callable[[str], None] = lambda _: None,
@@ -104,7 +100,6 @@ def fetch(
     """
     spec, folder, base = spec or FetchSpec(), Path(folder), base or resources().base
     _check_address(base)
-    chosen = _chosen(names, available)
     done = []
     for i, resource in enumerate(chosen):
         found = look(resource, folder)
@@ -126,15 +121,6 @@ def fetch(
         done.append(one)
         notice(f"{resource.name}: {amount(one.bytes)}, {one.remark}")
     return done
-
-
-def _chosen(names: Iterable[str], available: Sequence[Resource] | None) -> list[Resource]:
-    if available is None:
-        return resources().named(names)
-    wanted, by_name = list(names), {resource.name: resource for resource in available}
-    if unknown := [name for name in wanted if name not in by_name]:
-        raise ValueError(f"there is no resource {unknown[0]!r}; choose among {', '.join(by_name)}")
-    return [by_name[name] for name in by_name if name in wanted]
 
 
 def _check_address(base: str) -> None:
@@ -415,15 +401,7 @@ def _words(error: object) -> str:
 
 def _fetch_model(resource: Resource, folder: Path, hub: ModuleType | None) -> Fetched:
     """The model's files through the hub's library, which goes on with unfinished ones by itself."""
-    if hub is None:
-        try:
-            hub = importlib.import_module("huggingface_hub")
-        except ImportError as error:
-            raise FetchError(
-                f"{resource.hub} comes from the hub, whose library is not installed; run `pip install huggingface_hub`,"
-                f" or place the model's files yourself in {folder / resource.place}"
-            ) from error
-    place = folder / resource.place
+    hub, place = hub or importlib.import_module("huggingface_hub"), folder / resource.place
     try:
         there = hub.list_repo_files(resource.hub)
         weights = [name for name in resource.weights if name in there][:1]
@@ -459,11 +437,11 @@ def main(options: argparse.Namespace) -> int:
     if options.list:
         print(listed(folder))
         return 0
-    names = options.names or [resource.name for resource in resources().needed(options.profile)]
-    if not names:
+    chosen = resources().named(options.names) if options.names else resources().needed(options.profile)
+    if not chosen:
         print(f"profile {options.profile} needs no files")
     try:
-        fetch(names, folder, options.base, notice=lambda line: print(line, flush=True))
+        fetch(chosen, folder, options.base, notice=lambda line: print(line, flush=True))
     except FetchError as error:
         print(f"dprlens: {error}", file=sys.stderr)
         return 1
@@ -479,6 +457,3 @@ def listed(folder: Path) -> str:
         rows = f"{resource.rows:,} rows, " if resource.rows else ""
         lines.append(f"{resource.name}: {found.state}; {resource.why} ({rows}{resource.size}, {needed})")
     return "\n".join([*lines, f"licence: {resources().licence}"])
-
-
-__all__ = ["FetchError", "FetchSpec", "Fetched", "add_arguments", "fetch", "listed", "main"]

@@ -17,6 +17,7 @@ import numpy as np
 from dprlens.artifacts import digest, write_json
 from dprlens.natural.files import Context, OpenQuestion, Record, lines_of, open_questions, passages, records
 from dprlens.natural.findings import MODES, Finding, Findings
+from dprlens.ranges import COUNT, NOT_NEGATIVE, SHARE, check, one_of
 from dprlens.store import Passage, Store
 from dprlens.world import SPLITS, Fact, Question, Statement, World
 
@@ -54,17 +55,11 @@ class NaturalSpec:
     stores: str | None = None  # where stores of passages are made; None: "stores" in `folder`
 
     def __post_init__(self) -> None:
-        for field, choices in (("mode", MODES), ("corpus", CORPORA)):
-            if getattr(self, field) not in choices:
-                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(choices)}")
-        for field in ("train", "dev", "test", "train_rows", "dev_rows", "passages_rows"):
-            if (number := getattr(self, field)) is not None and number < 1:
-                raise ValueError(f"{field} = {number} leaves nothing; give 1 or more, or None for all there are")
-        for field in ("hard_negatives", "negatives", "sample"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} = {getattr(self, field)} is negative; give 0 or more")
-        if not 0 <= self.test_share <= 1:
-            raise ValueError(f"test_share = {self.test_share} is no share; give a number from 0 to 1")
+        check(self, one_of(MODES), "mode")
+        check(self, one_of(CORPORA), "corpus")
+        check(self, COUNT, "train", "dev", "test", "train_rows", "dev_rows", "passages_rows")
+        check(self, NOT_NEGATIVE, "hard_negatives", "negatives", "sample")
+        check(self, SHARE, "test_share")
 
 
 class Natural(NamedTuple):

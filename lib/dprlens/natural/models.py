@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import BertConfig, BertTokenizer
 
 from dprlens.encoder import POOLINGS, SIMILARITIES, DualEncoder, Encoder, new_model
+from dprlens.ranges import check, one_of
 from dprlens.tokens import VOCABULARY, load_vocabulary
 
 WORDS = "embeddings.word_embeddings.weight"  # every BERT has it: what stands before it stands before all weights
@@ -42,9 +43,8 @@ class TowersSpec:
     max_length: int = 256  # tokens of a text, longer ones are cut; DPR: 256
 
     def __post_init__(self) -> None:
-        for field, known in (("pooling", POOLINGS), ("similarity", SIMILARITIES)):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} = {getattr(self, field)!r} is not known; choose one of {', '.join(known)}")
+        check(self, one_of(POOLINGS), "pooling")
+        check(self, one_of(SIMILARITIES), "similarity")
 
 
 # DPR's towers, trained on Natural Questions alone, as `fetch` places them

@@ -181,11 +181,9 @@ def _look_at_model(resource: Resource, place: Path) -> Found:
 
 
 def _in_the_hubs_cache(resource: Resource) -> Found | None:
-    """The model as other programs have fetched it before, if the hub's library is installed."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return None
+    """The model as other programs have fetched it before."""
+    from huggingface_hub import try_to_load_from_cache  # here, since it takes long to import
+
     there = {name: try_to_load_from_cache(resource.hub or "", name) for name in (*resource.files, *resource.weights)}
     paths = {name: Path(path) for name, path in there.items() if isinstance(path, str) and Path(path).is_file()}
     weights = [name for name in resource.weights if name in paths]

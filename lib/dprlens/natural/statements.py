@@ -5,7 +5,6 @@ writer of rules that works offline (`writer`); sentences that an LLM wrote can b
 """
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,9 +14,10 @@ from typing import NamedTuple
 
 from dprlens.artifacts import write_json
 from dprlens.natural.english import compared_by, is_one_line, upper_first
+from dprlens.natural.findings import MODES
+from dprlens.store import replacing
 from dprlens.world import Statement
 
-MODES = ("strict", "skip")
 FIELDS = {"id": str, "question": str, "answer": str, "statements": list, "alternatives": list}  # of a line of the cache
 MOST_SHOWN = 5  # rejects that are named one by one
 
@@ -90,18 +90,10 @@ def occurrences(text: str, answer: str) -> int:
 
 def write(path: Path, entries: Iterable[Entry]) -> None:
     """One JSON object a line, as `read` takes it; the file is there whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            for entry in entries:
-                said = [{"text": one.text, "reserved": one.reserved} for one in entry.statements]
-                row = {**entry._asdict(), "statements": said}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        for entry in entries:
+            said = [{"text": one.text, "reserved": one.reserved} for one in entry.statements]
+            file.write(json.dumps({**entry._asdict(), "statements": said}, ensure_ascii=False) + "\n")
 
 
 def read(path: Path, mode: str = "strict") -> Written:

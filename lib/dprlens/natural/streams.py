@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from dprlens.natural.findings import Findings
+from dprlens.natural.resources import GZIP
 
 LINES = 1000  # a quoted field may run over so many; if its quote is still open then, the quote was a mistake
 LONGEST = 1 << 24  # characters of a line
@@ -66,10 +67,7 @@ def rows(path: Path, findings: Findings) -> Iterator[tuple[int, list[str]]]:
 
 
 def _split(row: str) -> tuple[list[str] | None, bool]:
-    """The fields of a row as Python's csv module reads them, None if a quote is open at its end.
-
-    And whether it is tidy: nothing follows a closing quote but the end of its field.
-    """
+    """The fields of a row as Python's csv reads them, None if a quote is left open; and whether quotes are tidy."""
     row = row.removesuffix("\n").removesuffix("\r")
     if not (row.startswith('"') or '\t"' in row):
         return row.split("\t"), True
@@ -107,11 +105,7 @@ def items(path: Path) -> Iterator[object]:
 
 
 class _Buffer:
-    """JSON read piece by piece.
-
-    The standard decoder reads one value from a buffer, which grows until it holds the value: every escape is read as
-    `json.load` reads it, where faster streaming parsers replace half of a surrogate pair without a word.
-    """
+    """JSON read piece by piece; escapes as in `json.load`, where faster parsers replace half of a surrogate pair."""
 
     def __init__(self, source: TextIO, file: str) -> None:
         self.at = 0
@@ -176,7 +170,7 @@ def _opened(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there; place DPR's file of that name in that folder") from None
     with file:
-        packed = file.read(2) == b"\x1f\x8b"
+        packed = file.read(2) == GZIP
         file.seek(0)
         try:
             with gzip.open(file) if packed else contextlib.nullcontext(file) as content:

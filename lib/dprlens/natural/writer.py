@@ -34,6 +34,7 @@ from dprlens.natural.english import (
 )
 from dprlens.natural.statements import Entry, Rejects, Written, occurrences, placed
 from dprlens.natural.undoing import BLANK, clause_of, undone
+from dprlens.ranges import COUNT, check
 from dprlens.world import Statement
 
 
@@ -55,9 +56,7 @@ class WritingSpec:
     pieces: int = 10  # of an answer, at most
 
     def __post_init__(self) -> None:
-        for name in ("wordings", "alternatives", "characters", "pieces"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is too few; give 1 or more")
+        check(self, COUNT, "wordings", "alternatives", "characters", "pieces")
 
 
 def written(
@@ -128,10 +127,7 @@ def _unfit(pair: Pair, spec: WritingSpec, pieces: Callable[[str], int]) -> str |
 def _drawn(
     pools: Sequence[Sequence[str]], n: int, rng: random.Random, question: Sequence[str], own: Collection[Sequence[str]]
 ) -> tuple[str, ...]:
-    """Up to n answers that are false for this question and differ from each other, drawn at random.
-
-    From the first of the pools, and where that has not enough of them from the next.
-    """
+    """Up to n different answers that are false for this question, drawn from the first pool, then from the next."""
     found: dict[tuple[str, ...], str] = {}
     for pool in pools:
         for i in _shuffled(len(pool), rng):

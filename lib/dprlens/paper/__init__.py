@@ -4,26 +4,3 @@ from dprlens.paper.claims import BY_ID, CLAIMS, OWN_CLAIMS, Claim
 from dprlens.paper.numbers import FACTS, Said, numbers, replication, said, titles
 from dprlens.paper.reading import Reading, own_reading, replicated_reading
 from dprlens.paper.rules import FAILS, HOLDS, OPEN, UNTESTED, Check, Verdict, false_verdicts
-
-__all__ = [
-    "BY_ID",
-    "CLAIMS",
-    "FACTS",
-    "FAILS",
-    "HOLDS",
-    "OPEN",
-    "OWN_CLAIMS",
-    "UNTESTED",
-    "Check",
-    "Claim",
-    "Reading",
-    "Said",
-    "Verdict",
-    "false_verdicts",
-    "numbers",
-    "own_reading",
-    "replicated_reading",
-    "replication",
-    "said",
-    "titles",
-]

@@ -126,11 +126,7 @@ def _one(name: str, test: Callable[[Estimate], tuple[bool, float]], needed: str)
 
 
 def _below(found: Estimate, bound: float) -> float:
-    """One-sided p-value that a number seen at `found` is in truth at `bound` or above.
-
-    From the interval's upper half, by Student's distribution with n − 1 degrees of freedom, so that it is `LEVEL`
-    where the interval ends at the bound. A number without n is known to lie in its interval.
-    """
+    """One-sided p-value that a number seen at `found` is in truth at `bound` or above (Student's t)."""
     if found.n == 0:
         return 0.0 if found.high <= bound else 1.0
     return _p(bound - found.value, found.high - found.value, found.n)

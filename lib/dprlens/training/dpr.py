@@ -32,6 +32,7 @@ from dprlens.encoder import DualEncoder, Encoder, Text, new_model
 from dprlens.forward import forward
 from dprlens.packed import read
 from dprlens.parallel import threads
+from dprlens.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range, check
 from dprlens.training import processes
 from dprlens.world import World
 
@@ -54,15 +55,12 @@ class DPRSpec:
     threads: int = 1  # part of the result, since sums are split among threads
 
     def __post_init__(self) -> None:
-        for field, least in (("epochs", 1), ("batch", 2), ("warm_up_steps", 0), ("chunk", 1), ("threads", 1)):
-            if getattr(self, field) is not None and getattr(self, field) < least:
-                raise ValueError(f"{field} = {getattr(self, field)} is too few; give {least} or more")
-        for field in ("learning_rate", "clip"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"{field} = {getattr(self, field):g} teaches nothing; give a number above 0")
-        for field, most in (("dropout", 0.99), ("rank_from", 1)):
-            if not 0 <= getattr(self, field) <= most:
-                raise ValueError(f"{field} = {getattr(self, field):g} is out of range; give 0 to {most}")
+        check(self, COUNT, "epochs", "chunk", "threads")
+        check(self, Range(lambda batch: batch >= 2, "is too few; give 2 or more"), "batch")
+        check(self, NOT_NEGATIVE, "warm_up_steps")
+        check(self, POSITIVE, "learning_rate", "clip")
+        check(self, Range(lambda share: 0 <= share <= 0.99, "is out of range; give 0 to 0.99"), "dropout")
+        check(self, SHARE, "rank_from")
 
 
 # As DPR's own code trains on Natural Questions (its configuration `biencoder_nq`): 460 steps an epoch
@@ -196,11 +194,7 @@ def backward(towers: Sequence[BertModel], batch: Batch, chunk: int | None = None
 
 
 class _Encoding:
-    """Texts on their way through a tower, `vectors` [text, d_model], and the gradient on its way back.
-
-    In one chunk the graph is kept; in several it is made again in the second pass, chunk by chunk, with dropout
-    dropping the same as in the first.
-    """
+    """Texts on their way through a tower; of several chunks the graph is made again on the way back."""
 
     def __init__(self, tower: BertModel, texts: Sequence[list[int]], chunk: int | None, seed: int) -> None:
         self.tower, self.seed = tower, seed

@@ -21,6 +21,7 @@ from dprlens.closed import Segment
 from dprlens.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
 from dprlens.forward import Batch, masked_lm, numbered
 from dprlens.parallel import threads
+from dprlens.ranges import COUNT, FROM_ZERO, PART, POSITIVE, check, one_of
 from dprlens.tokens import with_places
 from dprlens.training.muon import PRECISIONS, Precision, muon
 
@@ -42,21 +43,11 @@ class PretrainSpec:
     muon: Precision = field(default="bfloat16", metadata=LATER)  # in which Muon makes its matrices orthogonal
 
     def __post_init__(self) -> None:
-        if not 0 < self.shallow_share < 1:
-            raise ValueError(
-                f"shallow_share = {self.shallow_share:g} leaves a stage without text; give more than 0, less than 1"
-            )
-        for name in ("batch", "threads", "shallow_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is too few; give 1 or more")
-        for name in ("random_mask", "warm_up"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name):g} is no share; give 0 or more, less than 1")
-        for name in ("learning_rate", "matrix_learning_rate", "deep_learning_rate", "split_scale"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} = {getattr(self, name):g} teaches nothing; give a number above 0")
-        if self.muon not in PRECISIONS:
-            raise ValueError(f"muon = {self.muon!r} is no precision of Muon; choose one of {', '.join(PRECISIONS)}")
+        check(self, PART, "shallow_share")
+        check(self, COUNT, "batch", "threads", "shallow_layers")
+        check(self, FROM_ZERO, "random_mask", "warm_up")
+        check(self, POSITIVE, "learning_rate", "matrix_learning_rate", "deep_learning_rate", "split_scale")
+        check(self, one_of(PRECISIONS), "muon")
 
 
 def pretrain(
@@ -202,10 +193,7 @@ def _train(
     falling: bool = True,
     at_cls: Container[str] = (),
 ) -> None:
-    """One pass over the parts of the text in their order, or its first `steps`.
-
-    The learning rates rise during the warm-up; then they fall to zero, or stay.
-    """
+    """One pass over the parts of the text in their order, or its first `steps`; the rates rise, then fall or stay."""
     masking = spec.batch, spec.random_mask, rng, at_cls
     batches = [batch for part in parts for batch in masked_batches(tokenizer, part, *masking)][:steps]
     if steps is not None and len(batches) < steps:

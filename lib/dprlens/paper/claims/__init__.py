@@ -17,5 +17,3 @@ OWN_CLAIMS = (
     *section3.OWN_CLAIMS,
 )
 BY_ID = {claim.id: claim for claim in (*CLAIMS, *OWN_CLAIMS)}
-
-__all__ = ["BY_ID", "CHOICES", "CLAIMS", "EDITORS", "LAYERS", "OWN_CLAIMS", "Claim"]
