@@ -7,11 +7,19 @@ export DPRLENS_FROM_NOTHING := $(FROM_NOTHING)
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
-.PHONY: book test record nightly rules stability real lint lab serve run bench scale ship clean
+# pytest on all cores, with one thread each
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
+
+.PHONY: book quick test record nightly rules stability real lint lab serve run bench scale ship clean
 
 # install, run the notebooks of a profile, render, say where to open the book: make book PROFILE=tiny
 book: .venv/installed
 	@$(BIN)/python -m dprlens book --profile $(PROFILE)
+
+# the developer's loop, under a minute: lint, and the tests that train nothing
+quick: lint
+	$(call stage,quick tests)
+	@$(PYTEST) --dist worksteal -m "not book and not real and not slow"
 
 # lint, unit tests, every notebook at tiny from an empty cache, the book, and the book in a browser
 # the unit tests need one core; so the book is made beside them, and what it says is shown after them
@@ -47,11 +55,11 @@ rules: .venv/installed
 	@$(BIN)/python -m benchmarks.rules
 
 # every notebook in the real setting, on a small set of files and models in its formats; after `make test` it is quicker
-real: .venv/installed
+real: .venv/installed-dev
 	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m pytest -m real
 
-# style, the direction of imports, types, the rules for notebooks, versions of steps
-lint: .venv/installed
+# style, the direction of imports, types, the rules for notebooks, versions of steps; .pre-commit-config.yaml has the list, too
+lint: .venv/installed-dev
 	$(call stage,lint)
 	@$(BIN)/ruff check -q
 	@$(BIN)/ruff format --check
@@ -104,4 +112,9 @@ clean:
 	@$(BIN)/pip install -q --no-compile --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+	@touch $@
+
+# what tests and lint need besides
+.venv/installed-dev: .venv/installed
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .[dev] -c constraints.txt
 	@touch $@

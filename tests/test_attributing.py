@@ -27,6 +27,8 @@ from dprlens.encoder import DualEncoder
 from dprlens.neurons import sample
 from dprlens.setup import Setup, Training, dpr
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def neurons(page):

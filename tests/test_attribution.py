@@ -138,6 +138,7 @@ def test_rules_are_what_they_are_called():
 # the definition
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["read", "all"])
 @pytest.mark.parametrize("says", ["choice", "dot", "cosine", "margin"])
 def test_attributions_add_up_to_what_changes(encoder, candidates, positions, says):
@@ -149,6 +150,7 @@ def test_attributions_add_up_to_what_changes(encoder, candidates, positions, say
     assert found.gap.max() < 1e-6
 
 
+@pytest.mark.slow
 def test_the_left_rule_is_rough_and_gets_better_with_nodes(encoder, candidates):
     """Its error falls as 1/n; at all tokens, block 1, it was measured as 0.02 to 0.05 of the change with 20 nodes."""
 
@@ -175,6 +177,7 @@ def test_change_is_that_of_a_plain_forward_pass(encoder, candidates, exact):
                     assert exact.change[example, block, s] == pytest.approx(value - base, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("rule", ["left", "both_ends"])
 def test_fidelity_modes_are_the_loop_of_the_articles(encoder, candidates, rule, site):
@@ -186,6 +189,7 @@ def test_fidelity_modes_are_the_loop_of_the_articles(encoder, candidates, rule, 
     assert np.abs(expected).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_mlm_probability_at_the_mask_is_that_of_dai(encoder):
     """The read token is the mask, not [CLS]."""
     ids = encoder.token_ids(TEXTS[:2])
@@ -214,6 +218,7 @@ def test_mlm_probability_at_the_mask_is_that_of_dai(encoder):
         np.testing.assert_allclose(found.intermediate[example, 1], (end.detach() * total).numpy(), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_from_the_bias_both_sites_sum_to_the_same(encoder, candidates):
     spec = AttributionSpec(nodes=64, most_nodes=64, baseline="bias")
     found = attribute(encoder, TEXTS, choice(candidates, 2.0), spec)
@@ -223,6 +228,7 @@ def test_from_the_bias_both_sites_sum_to_the_same(encoder, candidates):
     assert np.abs(zero.change[..., 0] - zero.change[..., 1]).min() > 1e-6
 
 
+@pytest.mark.slow
 def test_a_path_of_one_neuron_alone_is_its_ablation(encoder, candidates):
     """The printed formula read literally (AMB-C1): integral and ablation agree, and differ from the joint path."""
     score, place, block, neuron = choice(candidates, 2.0), torch.tensor([0]), 1, 17
@@ -253,6 +259,7 @@ def test_a_path_of_one_neuron_alone_is_its_ablation(encoder, candidates):
     assert abs(joint - total) > 0.1 * abs(total)
 
 
+@pytest.mark.slow
 def test_in_the_last_block_only_the_read_token_counts(encoder, candidates):
     all_tokens = attribute(
         encoder, TEXTS, choice(candidates, 2.0), AttributionSpec(nodes=64, most_nodes=64, positions="all")
@@ -262,6 +269,7 @@ def test_in_the_last_block_only_the_read_token_counts(encoder, candidates):
     assert np.abs(all_tokens.scores[:, 0] - read.scores[:, 0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_neuron_that_leads_nowhere_has_none(candidates):
     encoder = lively()
     with torch.no_grad():
@@ -293,6 +301,7 @@ def test_what_is_linear_is_exact_by_any_rule(rule, nodes):
 # invariances
 
 
+@pytest.mark.slow
 def test_scale_and_offset_of_the_score(encoder, candidates):
     plain, tripled = (
         attribute(encoder, TEXTS, lambda v, e, f=factor: f * dot(candidates)(v, e), EXACT) for factor in (1, 3)
@@ -302,12 +311,14 @@ def test_scale_and_offset_of_the_score(encoder, candidates):
     np.testing.assert_allclose(shifted.scores, plain.scores, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_company_does_not_matter(encoder, candidates, exact):
     for i, text in enumerate(TEXTS):
         alone = attribute(encoder, [text], choice(candidates[i : i + 1], 2.0), EXACT)
         np.testing.assert_allclose(alone.scores[0], exact.scores[i], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_in_float32_it_is_the_same_to_float_noise(candidates, exact):
     encoder = lively()
     encoder.model.float()
@@ -316,6 +327,7 @@ def test_in_float32_it_is_the_same_to_float_noise(candidates, exact):
     np.testing.assert_allclose(found.scores, exact.scores, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_site_alone_is_as_with_the_other(encoder, candidates, exact):
     for site in SITES:
         found = attribute(encoder, TEXTS, choice(candidates, 2.0), EXACT, [site])
@@ -323,6 +335,7 @@ def test_each_site_alone_is_as_with_the_other(encoder, candidates, exact):
         assert found.scores.shape[2] == getattr(exact, site).shape[2]
 
 
+@pytest.mark.slow
 def test_the_mean_over_tokens_is_read_at_all_tokens(encoder, candidates):
     found = attribute(encoder, TEXTS, choice(candidates, 2.0), EXACT, pooling="mean")
     with torch.no_grad():
@@ -356,6 +369,7 @@ def test_towers_of_transformers_own_dpr_and_mean_pooled_encoders_can_be_read(enc
 # nodes by the gap
 
 
+@pytest.mark.slow
 def test_nodes_are_added_where_the_gap_is_too_large(encoder, candidates):
     score, tolerance = choice(candidates, 2.0), 1e-3
     by_nodes = {n: attribute(encoder, TEXTS, score, AttributionSpec(nodes=n, most_nodes=n)) for n in (4, 8, 16)}
@@ -467,6 +481,7 @@ def test_scores_on_ones_fingers():
 # the weight-level reading
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_a_loop_over_scaled_matrices(encoder):
     """The replication's code, written out: scale W and b, take the gradient of W, sum sizes over inputs."""
     found = attribute_weights(encoder, TEXTS[:2], norm(), n=20)

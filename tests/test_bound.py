@@ -277,6 +277,7 @@ def test_a_measure_of_no_passage_is_refused(refused):
         bound.values(within([0]), 0)
 
 
+@pytest.mark.slow
 def test_random_ranks_have_auc_one_half_and_top1_one_in_n_and_perfect_ranks_have_one():
     rng = np.random.default_rng(0)
     random = within(rng.integers(40, size=4000), peers=40)
@@ -337,6 +338,7 @@ def test_share_of_effect_by_hand():
     assert whole[:3] == pytest.approx((1, 1, 1))
 
 
+@pytest.mark.slow
 def test_share_of_effect_has_an_interval_that_covers():
     """The truth is 1/2; 95 % intervals of 60 samples miss it rarely (binomial: 9 times or more in 0.3 %)."""
     missed = 0
@@ -407,6 +409,7 @@ def test_controls_are_those_of_both_arms():
     assert [row["could have shown"] for row in rows] == [0.12, 0.2]
 
 
+@pytest.mark.slow
 def test_rows_of_the_tables_hold_the_numbers_of_their_names():
     dpr, counted = in_states([0] * 9, [5] * 9), in_states([2] * 9, [5] * 9)
     found = bound.contrasts({"dpr": dpr, "cooccurrence": counted, "cooccurrence_max": dpr}, 20)
@@ -496,6 +499,7 @@ def test_compositions_count_descriptions_of_the_target_through_the_link():
     assert bound.compositions(read) == {("f0", "f1"): 2}
 
 
+@pytest.mark.slow
 def test_composed_sentences_name_the_subject_of_the_link_and_the_answer_and_no_held_out_link_has_one():
     world = make_world(ClosedSpec(30, 10, 8, 10, low_doses=()), 3)
     read = segments(world, TextSpec())

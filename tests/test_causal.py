@@ -29,6 +29,8 @@ from dprlens.encoder import DualEncoder, untrained
 from dprlens.ranking import rankings
 from dprlens.setup import Setup, Training, base_model, closed_world, cloze_recall, dpr
 
+pytestmark = pytest.mark.slow
+
 MAKING = Making(LINKED, TEXT, SHAPE, TRAIN, NEGATIVES, DPR, SEED)
 
 

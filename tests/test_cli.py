@@ -148,6 +148,7 @@ def test_clean_keeps_the_cache_unless_told(repository):
     assert (repository / "results" / "small").exists()
 
 
+@pytest.mark.slow
 def test_serve_shows_the_book_on_this_machine_only(repository):
     html = repository / "_build" / "tiny" / "html"
     html.mkdir(parents=True)
@@ -167,6 +168,7 @@ def test_serve_shows_the_book_on_this_machine_only(repository):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_starting_imports_no_model_library(tmp_path):
     (tmp_path / "notebooks").mkdir()
     script = (
@@ -208,6 +210,7 @@ def test_what_fetch_refuses_is_one_sentence(capsys, tmp_path):
     assert "'nq-trian'" in refused(capsys, "fetch", "nq-trian", "--profile", "tiny", "--data", str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("repository")
 def test_other_commands_do_not_import_the_real_setting():
     code = "import sys; from dprlens import cli; cli.main(['check']); print([m for m in sys.modules if 'natural' in m])"

@@ -80,6 +80,7 @@ def test_segments_state_what_they_list(read):
     assert set(forms) == {("single", 1), ("paragraph", 2), ("description", 1), ("description", 2), ("remark", 0)}
 
 
+@pytest.mark.slow
 def test_no_segment_states_a_held_out_fact_or_names_its_subject_and_object_together(spec):
     together = []
     for seed in SEEDS:
@@ -140,6 +141,7 @@ def test_a_single_exposure_is_a_description_as_often_as_its_share():
     assert 0.4 < sum(once) / len(once) < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_all_or_none_of_a_facts_statements_can_be_descriptions(spec, share):
     world = make_world(replace(spec, described=(share,)), 0)
@@ -342,6 +344,7 @@ def test_training_questions_use_training_facts_only(seeded):
     assert set(splits) == {(k, s) for k in ("lexical", "knowledge_required") for s in ("train", "dev", "test")}
 
 
+@pytest.mark.slow
 def test_splits_are_drawn_as_the_spec_says():
     spec = ClosedSpec(people=300, held_out=0.3, train=0.5, dev=0.2, train_held_out=0.3, low_doses=(3,))
     world = make_world(spec, 0)
@@ -491,6 +494,7 @@ def test_a_false_pair_gives_no_withheld_fact_away(told, told_meetings):
         assert {withheld[two] for two in pairs if two in withheld} <= set(segment.facts), segment.text
 
 
+@pytest.mark.slow
 def test_no_other_fact_joins_a_false_pair(spec):
     """In worlds so small that many a random trade would hit such a pair."""
     small = replace(spec, people=12, cities=6, companies=6, films=6, low_doses=(), train=0.2)
@@ -765,11 +769,13 @@ def test_the_seed_decides_the_world(spec, world):
     assert len({make_world(spec, seed).digest for seed in range(5)}) == 5
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_text(world):
     assert segments(world, TextSpec(), 1) == segments(world, TextSpec(), 1)
     assert segments(world, TextSpec(), 1) != segments(world, TextSpec(), 2)
 
 
+@pytest.mark.slow
 def test_neither_depends_on_the_order_of_sets():
     program = (
         "from dprlens.closed import *; import hashlib;"

@@ -180,6 +180,7 @@ def test_intervals_draw_whole_gold_passages_and_differences_pairs():
     assert none.low < 0 < none.high  # twelve passages that show no difference do not show that there is none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "claim", [c for c in (*paper.CLAIMS, *paper.OWN_CLAIMS) if c.exhibit in ("table1", "matching")]
 )

@@ -314,6 +314,7 @@ def test_a_split_without_questions_has_no_pairs():
     assert len(reversible(town(asks("q0", 0)), {"q0": ["p1"]}, "dev").questions) == 0
 
 
+@pytest.mark.slow
 def test_pairs_of_a_generated_world_keep_the_promise(world):
     mined = hard_negatives(world, NegativesSpec())
     found = reversible(world, mined, "train")

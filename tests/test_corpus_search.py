@@ -57,6 +57,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("scores", [2**24, 4096, 400])
 def test_a_ranking_is_that_of_the_index_whatever_the_shards_and_blocks(case, scores, tmp_path, monkeypatch):

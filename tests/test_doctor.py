@@ -160,6 +160,7 @@ def test_the_closed_world_needs_nothing(tmp_path):
     assert report("small", rows).endswith("profile small can run")
 
 
+@pytest.mark.slow
 def test_this_machine(tmp_path):
     machine = measured(tmp_path / "not" / "yet")
     assert machine.cores >= 1

@@ -94,6 +94,7 @@ def test_the_checked_command_gives_the_values_of_the_page(notebook):
     }
 
 
+@pytest.mark.slow
 def test_papermill_alone_gets_the_same_values(notebook):
     from papermill.cli import papermill
 

@@ -288,6 +288,7 @@ def assert_same(found: tuple[float, list[Tensor]], expected: tuple[float, list[T
 REPEATED = [*TOKENS, TOKENS[1], TOKENS[3]._replace(negatives=[TOKENS[1].positive])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [TOKENS, [TOKENS[0], TOKENS[3]], TOKENS[:2], REPEATED],
@@ -299,6 +300,7 @@ def test_the_gradient_is_that_of_autograd_through_transformers(chosen):
     assert_same(ours(towers, batch), plainly(towers, vectors, batch.right), 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 3, 7, 8, 100])
 def test_chunks_do_not_change_the_gradient(chunk):
     towers, batch = toy_towers(), batch_of(TOKENS)
@@ -337,6 +339,7 @@ def test_what_comes_up_twice_is_encoded_once_and_counts_twice(monkeypatch):
     assert seen == [5, 8]
 
 
+@pytest.mark.slow
 def test_with_dropout_the_second_pass_drops_what_the_first_did(monkeypatch):
     """The first pass is done again with its graph, from the states of the generator that were seen in it."""
     towers, batch, seen = toy_towers(dropout=0.3), batch_of(TOKENS), []
@@ -454,6 +457,7 @@ def test_a_question_comes_with_its_passage_and_one_of_its_negatives(script, star
     assert {0, 1} in drawn.values(), "no question with two negatives has seen both"
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_order_and_what_dropout_drops(script, start, train):
     runs = {}
     for name, seed in (("first", 5), ("again", 5), ("other", 6)):
@@ -577,6 +581,7 @@ def test_a_passage_does_not_beat_itself_however_often_it_stands_in_the_pool(star
     assert train_dpr(start, train, repeated, replace(QUICK, epochs=1)).history["dev_rank"].tolist() == [0]
 
 
+@pytest.mark.slow
 def test_validation_does_not_touch_the_training(start, train, dev):
     spec = replace(QUICK, epochs=2, rank_from=0.5)  # the only epoch by rank is the last
     with_dev, without = train_dpr(start, train, dev, spec), train_dpr(start, train, [], spec)
@@ -602,6 +607,7 @@ def validated(monkeypatch):
     return written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rank_from", "nlls", "ranks", "best"),
     [
@@ -624,6 +630,7 @@ def test_the_best_epoch_is_returned(validated, start, train, dev, rank_from, nll
     assert trained.history["dev_rank"].tolist() == ranks
 
 
+@pytest.mark.slow
 def test_without_dev_questions_the_last_epoch_is_kept(start, train):
     """The run of 4 epochs and its part up to epoch 3 differ, so the last is not the third."""
     digests = {}
@@ -648,6 +655,7 @@ def found_first(dual: DualEncoder, world: World, chosen: Sequence[Example]) -> f
     return np.mean([passages[i] == example.positive for i, example in zip(best.tolist(), chosen, strict=True)])
 
 
+@pytest.mark.slow
 def test_training_finds_its_own_questions_passages(world, tokenizer):
     """Among 167 passages; the questions have 0, 1 or 2 hard negatives."""
     start = plain_bert(tokenizer, EncoderSpec(layers=3, d_model=32, d_ff=64, heads=2, max_length=40))
@@ -660,6 +668,7 @@ def test_training_finds_its_own_questions_passages(world, tokenizer):
     assert found_first(trained.dual, world, chosen) >= 0.6
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_chunks_do_not(start, train, dev):
     spec = replace(QUICK, epochs=2)
     first, again, other = (train_dpr(start, train, dev, spec, seed) for seed in (3, 3, 4))
@@ -671,6 +680,7 @@ def test_the_seed_decides_and_chunks_do_not(start, train, dev):
     assert not np.allclose(whole.history["loss"], first.history["loss"], rtol=1e-4)  # dropout drops
 
 
+@pytest.mark.slow
 def test_training_leaves_everything_else_alone(start, train, dev):
     """Its start and all global generators."""
     torch_numbers, before = torch.get_rng_state(), fresh_digest(start)
@@ -687,6 +697,7 @@ def test_training_leaves_everything_else_alone(start, train, dev):
     assert trained.dual.query.tokenizer is start.query.tokenizer
 
 
+@pytest.mark.slow
 def test_training_has_threads_of_its_own(script, monkeypatch, start, train):
     seen = []
     script([1.0])
@@ -709,6 +720,7 @@ def test_after_an_error_too(monkeypatch, start, train):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [True, False], ids=["with dev questions", "without"])
 def test_a_trained_pair_comes_back_from_the_disk(tmp_path, start, train, dev, validation):
     trained = train_dpr(start, train, dev if validation else [], replace(QUICK, epochs=2))
@@ -777,22 +789,26 @@ def assert_goes_on_as_if_nothing_had_happened(start, train, folder: Path, uninte
     assert names(folder) == ["epoch-4"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_changes_nothing(start, train, uninterrupted, tmp_path, watch):
     assert_goes_on_as_if_nothing_had_happened(start, train, tmp_path / "deep" / "new", uninterrupted)
     assert watch.begun == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_trains_only_the_missing_epochs(start, train, uninterrupted, checkpoint, watch):
     assert_goes_on_as_if_nothing_had_happened(start, train, checkpoint, uninterrupted)
     assert watch.begun == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_nothing_more(start, train, uninterrupted, checkpoint, watch):
     for _ in range(2):
         assert_goes_on_as_if_nothing_had_happened(start, train, checkpoint, uninterrupted)
     assert watch.begun == [3, 4]
 
 
+@pytest.mark.slow
 def test_the_best_epoch_so_far_is_remembered(validated, watch, start, train, dev, tmp_path):
     nlls = [2.0, 1.0, 3.0, 4.0]
     spec = replace(QUICK, rank_from=1)
@@ -824,6 +840,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [cut, flip, empty, Path.unlink])
 def test_a_damaged_checkpoint_is_ignored_whichever_file_it_is(start, train, half_done, tmp_path, watch, harm):
     watch.stop_in = 1
@@ -836,6 +853,7 @@ def test_a_damaged_checkpoint_is_ignored_whichever_file_it_is(start, train, half
     assert watch.begun == [1] * len(names(half_done / "epoch-2"))
 
 
+@pytest.mark.slow
 def test_without_a_whole_epoch_the_run_starts_from_scratch(start, train, uninterrupted, checkpoint, watch):
     flip(checkpoint / "epoch-2" / "optimiser.safetensors")
     assert_goes_on_as_if_nothing_had_happened(start, train, checkpoint, uninterrupted)
@@ -855,6 +873,7 @@ def test_no_flipped_bit_of_a_small_file_is_believed(start, train, uninterrupted,
             file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_damage_in_the_first_epoch_is_written_over(start, train, uninterrupted, tmp_path, watch):
     watch.stop_in = 2
     with pytest.raises(Stopped):
@@ -865,6 +884,7 @@ def test_damage_in_the_first_epoch_is_written_over(start, train, uninterrupted, 
     assert watch.begun == [1, 2, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_last_whole_epoch_is_taken(start, train, uninterrupted, checkpoint, watch):
     """Two epochs are there if the kill came before the older one was removed; here the newer is damaged as well."""
     watch.stop_in = 4
@@ -881,6 +901,7 @@ def test_the_last_whole_epoch_is_taken(start, train, uninterrupted, checkpoint, 
     assert watch.begun == [4]
 
 
+@pytest.mark.slow
 def test_the_tenth_epoch_comes_after_the_ninth(start, train, tmp_path, watch, script):
     script([1.0])
     spec = replace(QUICK, epochs=11)
@@ -962,6 +983,7 @@ def doomed(prepare: Callable, saved: Path, train: Sequence[Example], checkpoint:
     train_dpr(DualEncoder.load(saved, "cpu"), train, [], QUICK, seed=2, checkpoint=checkpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prepare", "left", "to_do"),
     [
@@ -989,6 +1011,7 @@ def doomed_step(root: Path, saved: Path, train: Sequence[Example]) -> None:
     quick(str(saved), train, 2)
 
 
+@pytest.mark.slow
 def test_a_killed_step_goes_on_from_its_checkpoint(dies, saved, train, uninterrupted, tmp_path, watch, monkeypatch):
     dies(doomed_step, tmp_path, saved, train)
     (unfinished,) = (tmp_path / ".unfinished").iterdir()

@@ -22,6 +22,8 @@ from dprlens.setup import Setup, dpr, mined_negatives
 from dprlens.training.dpr import DPRSpec, Trained
 from dprlens.training.pretrain import PretrainSpec
 
+pytestmark = pytest.mark.slow
+
 SEED = 2
 HYPERNETWORK = {"blocks": 1, "rank": 2, "batch": 3, "told": 1, "rephrasings": 1, "kept": 4, "steps": 2}
 MICRO = replace(

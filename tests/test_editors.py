@@ -84,18 +84,21 @@ def test_no_facts_no_change(name, editors, encoder):
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*CHANGING, "unrelated", "random"])
 def test_facts_change_the_model_and_the_same_ones_always_the_same(name, editors, encoder, held_out):
     once, again = (editors[name].edit(encoder, held_out[:3]) for _ in range(2))
     assert once.digest == again.digest != encoder.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGING)
 def test_a_fact_given_twice_is_told_once(name, editors, encoder, held_out):
     once, twice = (editors[name].edit(encoder, facts) for facts in (held_out[:2], held_out[:2] + held_out[:1]))
     assert once.digest == twice.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGING)
 def test_contradictions_are_refused(name, editors, encoder, held_out, refused):
     fact = next(fact for fact in held_out if fact.alternatives)

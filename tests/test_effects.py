@@ -71,6 +71,7 @@ def test_numbers_of_one_kind_of_question_leave_the_others_out():
     assert of_kind["t.mend.off_target_flips"] == expected.off_target_flips
 
 
+@pytest.mark.slow
 def test_the_retrained_probe_and_more_passages_are_other_columns():
     x = outcome()
     a, b, c = (effects.numbers("t", x, n, probe) for n, probe in ((2, "probe"), (2, "retrained"), (5, "probe")))
@@ -102,6 +103,7 @@ def still(x, arm):
     return x._replace(after=x.after | {arm: x.after[arm].assign(moved=edits.REACH / 2)})
 
 
+@pytest.mark.slow
 def test_what_cannot_move_has_no_number_but_counts_and_the_table_says_why():
     x = outcome()
     whole, found = effects.numbers("table3", x, 2), effects.numbers("table3", still(x, "mend"), 2)

@@ -19,6 +19,8 @@ from dprlens.profile import get_profile
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 
+pytestmark = pytest.mark.slow
+
 CHOSEN = replace(
     get_profile("tiny"),
     world=ClosedSpec(12, 6, 0, 0, relations=("born_in", "river"), exposures=6, low_doses=(2,), train=0.4, held_out=0.2),

@@ -14,6 +14,8 @@ from dprlens.neurons import SampleSpec
 from dprlens.ranking import InMemory, passage_texts
 from dprlens.store import Store
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = SampleSpec(candidates=6)
 
 

@@ -265,6 +265,7 @@ def test_chance_is_marked_in_the_panel_that_it_is_given_for():
     assert len(other.lines) == 3
 
 
+@pytest.mark.slow
 def test_more_lines_than_colours_and_a_dashed_one_first_can_be_drawn():
     lines = {f"N = {n}": {0: 0.5} for n in range(2, 10)}
     (axes,) = by_layer({"many": {"N = 1 (DPR)": {0: 0.5}, **lines}}, "accuracy").axes

@@ -53,6 +53,7 @@ class TestParity:
             for state, expected in zip(found, plainly(bert, ids), strict=True):
                 torch.testing.assert_close(of_text(state, batch, i), expected, atol=1e-10, rtol=0)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("layers", [1, LAYERS])
     def test_what_is_read_and_its_gradient(self, width, attention, layers):
         bert = toy(layers, attention)
@@ -282,6 +283,7 @@ def test_dropout_drops_in_training_mode_only(attention):
     assert (first - other).abs().amax(1).min() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [

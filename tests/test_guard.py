@@ -14,7 +14,7 @@ import pytest
 import dprlens
 from dprlens import editing, probing
 from dprlens.artifacts import Step, Task
-from dprlens.attributing import AttributionTask, Sampling, attributed
+from dprlens.attributing import AttributionTask, Sampling, attributed, intervened, patched, silenced
 from dprlens.attribution import AttributionSpec
 from dprlens.causal import Making, findings
 from dprlens.closed import ClosedSpec, TextSpec
@@ -32,6 +32,10 @@ from dprlens.training.pretrain import PretrainSpec
 
 ROOT = Path(__file__).parents[1]
 LIB = ROOT / "lib"
+SEARCHES = "dprlens.retrieval:FlatIndex"  # the one place in memory where FAISS is called
+# they rank by an index that could search, too; what they run is looked at below, and their keys stay
+RANK_ONLY = {"intervened", "silenced", "patched"}
+AROUND = {"dprlens.parallel:refuse_to_make", "dprlens.parallel:threads"}  # what the cache calls around any step
 SHIPPED = {path.name.rpartition("-v")[0] for path in (LIB / "dprlens" / "shipped").glob("*-v*")}
 PRETRAIN = "dprlens/training/pretrain.py"
 
@@ -197,6 +201,7 @@ def edited(copy):
         path.write_text(text, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_change_of_pre_training_that_leaves_the_version_is_found(edited):
     found = edited(PRETRAIN, ("betas=(0.9, 0.98)", "betas=(0.9, 0.99)"))
     named = {line.split()[4]: line for line in found[:-1]}
@@ -207,6 +212,7 @@ def test_a_change_of_pre_training_that_leaves_the_version_is_found(edited):
     assert "version" in found[-1]
 
 
+@pytest.mark.slow
 def test_a_change_of_words_in_pre_training_is_none(edited):
     words = [
         ('"""Masked-LM pre-training from scratch', '"""Pre-training'),
@@ -217,6 +223,7 @@ def test_a_change_of_words_in_pre_training_is_none(edited):
     assert edited(PRETRAIN, *words) == []
 
 
+@pytest.mark.slow
 def test_the_language_of_the_closed_world_is_code(edited):
     text = (LIB / "dprlens" / "closed" / "language.toml").read_text(encoding="utf-8")
     sentence = next(line for line in text.splitlines() if line.strip().startswith('"{S} '))
@@ -226,11 +233,13 @@ def test_the_language_of_the_closed_world_is_code(edited):
     assert "dprlens/closed/language.toml" in named["closed_world"]
 
 
+@pytest.mark.slow
 def test_a_change_of_the_runner_is_none_of_a_step(code):
     reached = {one for step in code.steps.values() for one in step.reaches}
     assert not [one for one in reached if one.startswith(("dprlens.runner", "dprlens.cli", "dprlens.report"))]
 
 
+@pytest.mark.slow
 def test_no_step_reaches_the_cache_but_for_storage(code):
     reached = {one.partition(":")[2] for step in code.steps.values() for one in step.reaches if guard.CACHE in one}
     assert {"_storage", "_save_arrays", "_load_frame", "write_json"} <= reached
@@ -251,7 +260,7 @@ def any_negatives(world) -> dict:
 
 
 def called(run) -> set[str]:
-    """The definitions of the package that a call runs, but for those of the cache."""
+    """The definitions of the package that a call runs, but for those of the cache and what it calls itself."""
     found = set()
 
     def note(frame, event, _):
@@ -267,9 +276,10 @@ def called(run) -> set[str]:
         f"{module}:{name}"
         for module, name in found
         if "<" not in name and module.startswith("dprlens.") and module != guard.CACHE
-    }
+    } - AROUND
 
 
+@pytest.mark.slow
 def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
     where = Path(dprlens.__file__).resolve().parent
@@ -288,6 +298,9 @@ def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     sampling = Sampling(world, NEGATIVES, SampleSpec(examples=4, candidates=3, hard=1), 1)
     asked = AttributionTask(dual, sampling, AttributionSpec(most_nodes=4), 1.0)
     runs["attributed"] = called(lambda: attributed(asked, "query"))
+    runs["intervened"] = called(lambda: intervened(asked, (2,)))
+    runs["silenced"] = called(lambda: silenced(asked, (1,), "top"))
+    runs["patched"] = called(lambda: patched(dual, dual, sampling, "state"))
     runs["cloze_after"] = called(lambda: cloze_after(base, world.facts[:2]))
     fact = next(fact for fact in world.facts if fact.alternatives and fact.statements)
     editor = "finetuning", replace(FinetuningSpec(), epochs=1), "random"
@@ -296,6 +309,7 @@ def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     for step, ran in runs.items():
         assert len(ran) > 5
         assert ran <= code.steps[step].reaches, step
+    assert not [step for step in RANK_ONLY if any(one.startswith(SEARCHES) for one in runs[step])]
 
 
 def steps_of(code: Code) -> dict[str, Step]:
@@ -332,6 +346,7 @@ def spread_names(argument: str, kind: type) -> list[str]:
     return [name for field, own in typing.get_type_hints(kind).items() for name in spread_names(field, own)]
 
 
+@pytest.mark.slow
 def test_steps_name_the_libraries_and_the_device_that_they_depend_on(code):
     packages = {"bm25s": "bm25s", "faiss": "faiss-cpu", "scipy": "scipy", "sklearn": "scikit-learn"}
     assert all(importlib.metadata.version(package) for package in packages.values())
@@ -340,6 +355,7 @@ def test_steps_name_the_libraries_and_the_device_that_they_depend_on(code):
     for name, step in code.steps.items():
         function = functions[name]
         reached = {packages[one] for reached in step.reaches for one in used.get(reached, ()) if one in packages}
+        reached -= {"faiss-cpu"} if name in RANK_ONLY else set()
         assert {*function.libraries} == (set() if name in SHIPPED else reached), name  # keys of what ships must stay
         assert function.on_device == ("dprlens.encoder:pick_device" in step.reaches), name
 

@@ -40,6 +40,7 @@ def test_without_results_there_is_a_sentence_and_no_picture():
     assert "not been run" in hero(NOTHING, NOTHING)
 
 
+@pytest.mark.slow
 def test_the_record_comes_before_this_build():
     other = {id_: Estimate(0.99, 0.9, 1, 9) for id_ in BOUND}
     assert "62%" in hero(found(other), found(BOUND, "full"))
@@ -60,6 +61,7 @@ def test_the_baseline_is_told_where_it_was_measured_and_nowhere_else(numbers):
     assert ("word co-occurrence, no network, stated in pre-training 0.50 [0.40, 0.60]" in pictures(text)[0]) is measured
 
 
+@pytest.mark.slow
 def test_pictures_say_their_numbers_in_words():
     left, right = pictures(hero(found(BOUND | LATE), NOTHING))
     assert "DPR, stated in pre-training 0.62 [0.60, 0.64], never stated 0.13 [0.10, 0.16]" in left
@@ -67,5 +69,6 @@ def test_pictures_say_their_numbers_in_words():
     assert len(pictures(hero(found(BOUND), NOTHING))) == 1
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes():
     assert hero(found(BOUND | LATE), NOTHING) == hero(found(BOUND | LATE), NOTHING)

@@ -246,6 +246,7 @@ def test_practice_that_cannot_be_split_is_refused(toy, practice, kept, refused):
         Mend.trained(toy, practice, kept[:1], MEND)
 
 
+@pytest.mark.slow
 @BOTH
 def test_chunks_do_not_change_a_step(method, spec, toy, practice, kept):
     found = []
@@ -273,6 +274,7 @@ def test_a_change_of_nothing_costs_only_what_the_facts_cost(method, spec, toy, p
     assert editor.loss(material.model, lesson) == pytest.approx(spec.edit_weight * expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @BOTH
 def test_training_lowers_the_loss_of_validation(method, spec, toy, practice, kept):
     spec = type(spec)(**SMALL | {"steps": 8, "validate_every": 1, "edit_weight": 1.0})
@@ -282,6 +284,7 @@ def test_training_lowers_the_loss_of_validation(method, spec, toy, practice, kep
     assert min(losses[3:]) < losses[0]
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_best_checkpoint_is_restored(method, spec, toy, practice, kept, monkeypatch):
     found = iter([3.0, 1.0, 2.0])
@@ -304,6 +307,7 @@ def test_training_that_diverges_raises(method, spec, toy, practice, kept, refuse
 # the contract of an editor
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_encoder_given_stays_what_it_was(method, spec, toy, practice, kept, told):
     fresh = Encoder(toy.tokenizer, copied(toy), device="cpu")
@@ -314,6 +318,7 @@ def test_the_encoder_given_stays_what_it_was(method, spec, toy, practice, kept, 
     assert edited.digest != before
 
 
+@pytest.mark.slow
 @BOTH
 def test_only_the_sites_change(method, spec, editors, toy, told):  # noqa: ARG001
     edited = editors[method].edit(toy, told).model.state_dict()
@@ -359,6 +364,7 @@ def test_a_second_round_tells_the_model_of_the_first(method, spec, editors, toy,
     assert editor.edit(toy, told).digest == editors[method].edit(once, told).digest
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_seed_decides(method, spec, editors, toy, practice, kept):
     assert method.trained(toy, practice, kept, spec, seed=1).digest == editors[method].digest
@@ -380,6 +386,7 @@ def test_answers_of_several_pieces_can_be_told(method, spec, editors, toy, world
     assert editors[method].edit(toy, long).digest != toy.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [True, False])
 @BOTH
 def test_telling_lowers_the_loss_of_what_is_told(method, spec, toy, practice, kept, told, norm):

@@ -75,6 +75,7 @@ def test_the_bootstrap_covers_the_truth_in_95_of_100_cases():
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
+@pytest.mark.slow
 def test_the_bootstrap_covers_shares_of_facts_and_their_differences():
     """Two questions a fact, both right with the fact's own probability, or with 0.1 less in the other arm."""
     rng, facts = np.random.default_rng(13), np.repeat(np.arange(100), 2)
@@ -236,6 +237,7 @@ def test_draws_in_which_all_doses_are_equal_have_no_slope():
     assert estimate.n == 6
 
 
+@pytest.mark.slow
 def test_a_slope_covers_its_truth_if_whole_facts_are_drawn():
     rng = np.random.default_rng(8)
     covered = {"by fact": [], "by question": []}
@@ -366,6 +368,7 @@ def test_arms_that_agree_everywhere_are_not_told_apart():
     assert mcnemar([], []) == 1
 
 
+@pytest.mark.slow
 def test_mcnemar_rejects_equal_arms_no_more_often_than_it_says():
     samples = np.random.default_rng(15).random((1500, 2, 60)) < 0.5
     assert 0.01 < np.mean([mcnemar(a, b) < 0.05 for a, b in samples]) < 0.055
@@ -385,6 +388,7 @@ def test_kappa_by_hand():
     assert kappa(a, a)[:3] == (1, 1, 1)
 
 
+@pytest.mark.slow
 def test_kappa_of_independent_verdicts_has_zero_inside_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     inside = 0

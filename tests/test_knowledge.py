@@ -97,6 +97,7 @@ def test_recall_has_a_row_a_statement():
     ]
 
 
+@pytest.mark.slow
 def test_recall_asks_all_reserved_statements_and_some_seen_ones_of_every_fact(world, encoder):
     rows = recall(encoder, world, seen=3)
     reserved = rows[rows["wording"] == "reserved"].groupby("fact")["statement"].agg(list).to_dict()

@@ -98,6 +98,7 @@ def single_graph(editor, model, lesson):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sites", [("output",), ("intermediate", "output")])
 def test_two_phases_are_one_graph(toy, practice, kept, sites):
     editor = Malmen(MalmenSpec(**SMALL | {"sites": sites, "chunk": 5}), shape(toy), seed=3)

@@ -229,6 +229,7 @@ def test_every_step_that_runs_muon_asks_the_machine(machine, monkeypatch, quick)
         assert float32(edited, Edit(*again)) is needed
 
 
+@pytest.mark.slow
 def test_the_causal_test_goes_by_its_base_model(machine, monkeypatch):
     """With the base on record as it was asked for, what is found with it has the key that it always had."""
     machine(False)

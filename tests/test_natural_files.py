@@ -367,6 +367,7 @@ def test_what_is_no_list_is_refused_in_both_modes(tmp_path, refused, mode, conte
         asking(tmp_path, content, mode)
 
 
+@pytest.mark.slow
 def test_damage_does_not_bring_down_the_reader(tmp_path):
     """Whatever byte is changed: records, findings, or a ValueError, and in mode "skip" never more than one record lost
     without a word."""

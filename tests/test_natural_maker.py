@@ -40,6 +40,7 @@ def raw(folder, split) -> list[dict]:
 # our own set, in DPR's formats
 
 
+@pytest.mark.slow
 def test_the_set_is_in_dprs_formats(files, sizes):
     assert (sizes["train"], sizes["dev"]) == (60, 40)
     world, findings = made(files, train_rows=60, dev_rows=40, passages_rows=sizes["passages"], corpus="all")

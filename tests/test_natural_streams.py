@@ -39,6 +39,7 @@ def test_rows_that_csv_wrote_are_read_as_csv_reads_them(tmp_path):
         assert all(fields[0].split("\n")[0].replace('"', '""') in lines[line - 1] for line, fields in found)
 
 
+@pytest.mark.slow
 def test_rows_of_one_line_are_read_as_csv_reads_them_however_quotes_stand(tmp_path):
     rng = random.Random(3)
     for _ in range(1500):

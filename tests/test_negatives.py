@@ -177,6 +177,7 @@ def test_the_spec_reaches_bm25():
     assert hard_negatives(world, NegativesSpec(b=1))["q-train"] == ["short", "long"]
 
 
+@pytest.mark.slow
 def test_hard_negatives_of_a_generated_world_by_a_plain_loop(world):
     found = hard_negatives(world, SPEC)
     assert list(found) == [question.id for question in world.questions]

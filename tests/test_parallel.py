@@ -237,6 +237,7 @@ def test_calls_can_share_their_processes(cache):
     assert len(used) <= 2
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_killed_run_end_too(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(

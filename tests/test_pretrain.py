@@ -23,6 +23,8 @@ from dprlens.training.pretrain import (
     read_on,
 )
 
+pytestmark = pytest.mark.slow
+
 SHAPE = EncoderSpec(layers=2, d_model=64, d_ff=128, heads=2, max_length=64)
 QUICK = PretrainSpec(shallow_layers=1, batch=8, threads=1, muon="float32")
 

@@ -25,6 +25,8 @@ from dprlens.probing import (
 from dprlens.setup import Setup
 from dprlens.world import SPLITS
 
+pytestmark = pytest.mark.slow
+
 PROBE = PAGE.probe
 
 

@@ -65,6 +65,7 @@ Path(sys.argv[1], f"{found['place'][0]}.json").write_text(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_group(tmp_path):
     (tmp_path / "member.py").write_text(MEMBER)
     lib = Path(processes.__file__).parents[2]

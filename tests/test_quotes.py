@@ -64,6 +64,7 @@ def test_counts_are_whole(number, text):
     assert html.unescape(shown(number)).replace("\u00a0", " ") == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_every_quote_in_the_book_finds_what_it_names(page):
     """At `small`, the profile that the book shows; so a number that was renamed does not turn into “not measured”."""

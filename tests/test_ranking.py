@@ -25,6 +25,8 @@ from dprlens.setup import Setup
 from dprlens.store import Store
 from dprlens.world import Passage
 
+pytestmark = pytest.mark.slow
+
 # in memory
 
 PASSAGES = [

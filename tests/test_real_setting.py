@@ -36,6 +36,8 @@ from dprlens.setup import Continuing, Setup, cloze_recall, continued, mined_nega
 from dprlens.tokens import vocabulary
 from dprlens.training.dpr import DPRSpec
 
+pytestmark = pytest.mark.slow
+
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 SEED = 1
 

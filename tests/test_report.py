@@ -124,6 +124,7 @@ def everything():
     return report.path.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes_in_the_file_and_in_what_is_shown(shown):
     first, half = everything(), len(shown)
     assert everything() == first
@@ -478,6 +479,7 @@ def test_plain_text_is_the_same_text_for_any_markdown():
 # --- figures ---
 
 
+@pytest.mark.slow
 def test_a_figure_is_closed_and_the_same_bytes_each_time():
     report = make()
     figure = line_figure()
@@ -490,6 +492,7 @@ def test_a_figure_is_closed_and_the_same_bytes_each_time():
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_a_figure_comes_as_a_png_too_and_its_bytes_are_the_same_each_time(shown):
     for _ in range(2):
         make().figure("dose", line_figure(), "F", "a line")
@@ -516,6 +519,7 @@ def test_the_outputs_are_valid_in_a_notebook(shown):
     nbformat.validate(notebook)
 
 
+@pytest.mark.slow
 def test_a_light_picture_is_the_same_picture_in_fewer_bytes():
     figure, axes = plt.subplots()
     axes.plot([0, 1], [0.123456, 2])
@@ -535,3 +539,42 @@ def test_a_light_picture_is_the_same_picture_in_fewer_bytes():
     ids = set(re.findall(r' id="([^"]*)"', light))
     assert set(re.findall(r"url\(#([^)]*)\)", light)) | set(re.findall(r'href="#([^"]*)"', light)) <= ids
     assert light == light_svg(figure)
+
+
+# --- sentences and exhibits as records ---
+
+
+def test_a_sentence_has_its_values_in_every_face(shown):
+    make().say("The {term}`gold passage <gold>` is found in {share} of the cases {cite:p}`key`.", share=share(3, 4))
+    ((data, _),) = shown
+    value = str(share(3, 4))
+    assert value in data["text/plain"]
+    assert f"The gold passage is found in {value} of the cases" in texts(data["text/html"])["text"]
+    assert plain(value) in data["text/markdown"]
+    assert "{term}`gold passage <gold>`" in data["text/markdown"]
+
+
+def test_values_of_a_sentence_are_text(shown):
+    make().say("It says: {canary}", canary=CANARY)
+    ((data, _),) = shown
+    assert texts(data["text/html"])["tags"] <= {"div", "p"}
+    assert FLAT in " ".join(texts(data["text/html"])["text"].split()) + " "
+
+
+@pytest.mark.parametrize("values", [{}, {"a": 1, "b": 2}])
+def test_a_sentence_names_all_its_values_and_no_others(refused, values):
+    with refused("name", "value"):
+        make().say("One is {a}.", **values)
+
+
+def test_exhibits_as_records_are_those_given_one_by_one(shown):
+    frame, numbers = pd.DataFrame({"a": [1]}), {"t.a": 1.0}
+    one, other = make(), make()
+    one.show(module.Table("t", frame, "A table", numbers), module.Drawing("f", line_figure(), "A figure", "a line"))
+    one.show(module.Absent("n", "Nothing", "no reason"))
+    first = [*shown]
+    shown.clear()
+    other.table("t", frame, "A table", numbers)
+    other.figure("f", line_figure(), "A figure", "a line")
+    other.nothing("n", "Nothing", "no reason")
+    assert shown == first

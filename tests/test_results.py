@@ -34,6 +34,7 @@ def test_results_hold_what_the_notebook_promises(notebook):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_results_were_made_in_the_world_that_the_code_makes_today(path):
     results = json.loads(path.read_text())

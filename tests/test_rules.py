@@ -118,6 +118,7 @@ def test_how_many_verdicts_may_be_false():
     assert false_verdicts(60) == pytest.approx(1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", simulation.CASES, ids=lambda case: case.name)
 def test_no_rule_says_something_where_there_is_nothing(case):
     """At the edge of truth each verdict comes in at most 5 % of the draws, give or take what 200 draws can tell."""

@@ -391,6 +391,7 @@ def run(path: Path, out: Path, limit: float = 60, **values) -> list[str]:
     return notices
 
 
+@pytest.mark.slow
 def test_two_runs_are_byte_equal_and_hold_widget_state_and_values(tmp_path):
     path = write(tmp_path / "notebooks" / "00.ipynb", WIDGET, 'print(repr(threshold), layers, flush=True); print("x")')
     outs = [tmp_path / "a" / "00.ipynb", tmp_path / "b" / "00.ipynb"]
@@ -411,6 +412,7 @@ def test_two_runs_are_byte_equal_and_hold_widget_state_and_values(tmp_path):
     assert [p.name for p in outs[0].parent.iterdir() if p.name != "00.ipynb"] == []
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_told_with_its_number_source_and_error(tmp_path):
     path = write(
         tmp_path / "notebooks" / "00.ipynb", "x = 1", 'a = [1, 2]\nraise ValueError("only " + str(a))', "y = 2"
@@ -427,6 +429,7 @@ def test_a_failing_cell_is_told_with_its_number_source_and_error(tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_what_hangs_is_stopped_and_tried_once_more(tmp_path, monkeypatch):
     path = write(tmp_path / "notebooks" / "00.ipynb", "import time\ntime.sleep(60)")
     first = execution._papermill
@@ -499,6 +502,7 @@ sys.exit(main(["book", "--profile", "tiny"]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 3])  # impatient people press it again, and `timeout` passes it on as well
 def test_ctrl_c_ends_everything_and_says_what_is_kept(times, tmp_path):
     ready = tmp_path / "ready"
@@ -526,6 +530,7 @@ def test_ctrl_c_ends_everything_and_says_what_is_kept(times, tmp_path):
 # the book, with a kernel and a renderer
 
 
+@pytest.mark.slow
 def test_a_book_from_nothing_then_nothing_to_do(repository, capsys, monkeypatch):
     book(repository, "tiny")
     said = capsys.readouterr().out
@@ -801,6 +806,7 @@ WORKS = 'cat book/index.md > "$new/_build/html/index.html"; echo chatter'
 COMPLAINS = 'echo "$source/book/index.md:3: WARNING: unknown target: nowhere"; echo chatter; exit 1'
 
 
+@pytest.mark.slow
 def test_a_site_is_swapped_in_when_finished_and_stays_when_the_next_fails(renderer, capfd):
     root, script = renderer
     notebooks = discover(root / "notebooks")
@@ -827,6 +833,7 @@ def test_a_site_is_swapped_in_when_finished_and_stays_when_the_next_fails(render
     assert capfd.readouterr().out == "", "the renderer's chatter belongs in the log"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["_toc.yml", "_config.yml", "constraints.txt", "book/index.md"])
 def test_every_input_of_the_site_makes_it_stale(renderer, changed):
     root, script = renderer

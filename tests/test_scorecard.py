@@ -47,6 +47,7 @@ def test_a_verdict_is_that_of_the_number(tmp_path, value, css, word):
     assert f"Strongest objection: {plain(CLAIM.objection)}" in said
 
 
+@pytest.mark.slow
 def test_what_is_on_record_speaks_where_it_can(tmp_path):
     here, full = results(tmp_path, "small", -0.5), results(tmp_path, "full", 0.5, n=200)
     assert "On record: *holds*" in block(scorecard_page([], here, full), "C.1")

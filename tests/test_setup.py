@@ -13,6 +13,8 @@ from dprlens.parallel import Missing, only_cached
 from dprlens.setup import Setup, Training, base_model, closed_world, cloze_recall, dpr, train_in_group
 from dprlens.training.dpr import Trained
 
+pytestmark = pytest.mark.slow
+
 WORLD = ClosedSpec(0, 6, 0, 0, relations=("river",), exposures=8, low_doses=())
 
 

@@ -25,6 +25,7 @@ def kept(tmp_path, name, **arguments):
     return Cache(tmp_path / "cache").get(name, 1, arguments, make).folder
 
 
+@pytest.mark.slow
 def test_models_of_the_pages_world_are_copied_and_others_are_not(tmp_path, package):
     world = Setup(TINY, 0).world
     base, late = kept(tmp_path, "base_model", seed=0), kept(tmp_path, "told_late", seed=0)
@@ -71,6 +72,7 @@ def test_what_is_in_the_package_is_whole_and_on_record():
             assert not name.endswith(".safetensors") or expected["sha256"] in said
 
 
+@pytest.mark.slow
 def test_the_default_book_finds_its_models_in_the_package(tmp_path, monkeypatch):
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
     monkeypatch.delenv("DPRLENS_FROM_NOTHING", raising=False)

@@ -200,6 +200,7 @@ def test_wordings_are_sound(question, answer):
     assert few[0] == statements(question, answer)[0]
 
 
+@pytest.mark.slow
 def test_questions_of_the_closed_world(world):
     pairs = [Pair(question.id, question.text, question.answers) for question in world.questions]
     made = written(pairs, seed=1, spec=WritingSpec(alternatives=2))
@@ -234,6 +235,7 @@ def test_words_of_the_wordings_as_answers(answer):
     assert statements("name a short word", "to") == ()
 
 
+@pytest.mark.slow
 def test_any_words_give_sound_wordings_or_none():
     rng = random.Random(4)
     words = ["who", "what", "when", "where", "which", "how", "many", "did", "was", "is", "the", "of", "in", "wick"]
@@ -516,6 +518,7 @@ def test_an_unknown_mode(tmp_path, refused):
         read(tmp_path / "s.jsonl", "lenient")
 
 
+@pytest.mark.slow
 def test_what_is_written_comes_back(tmp_path, world):
     odd = [Pair("ü—", "où est l’école ?", ("à “Wick” </script>",)), Pair("none", "where", ())]
     pairs = [Pair(question.id, question.text, question.answers) for question in world.questions]

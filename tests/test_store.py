@@ -273,6 +273,7 @@ def test_a_large_passage_among_small_ones(tmp_path):
     assert store[-1] == passages[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_was_read_does_not_stay_in_memory(tmp_path, monkeypatch):
     def mapped() -> int:

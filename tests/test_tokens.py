@@ -14,6 +14,7 @@ def few():
     return make_tokenizer(vocabulary(TEXTS))
 
 
+@pytest.mark.slow
 def test_every_word_of_the_world_is_one_piece(world, text, tokenizer):
     for shown in {*world.texts(), *(segment.text for segment in text)}:
         pieces = tokenizer.tokenize(shown)

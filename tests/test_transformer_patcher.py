@@ -188,6 +188,7 @@ def test_a_patch_joins_those_that_are_there(toy):
     assert all(torch.equal(one, other) for one, other in zip(nothing.joined(first), first, strict=True))
 
 
+@pytest.mark.slow
 def test_only_new_neurons_differ(toy, edited):
     before, after = toy.model.state_dict(), edited.model.state_dict()
     for name, weights in before.items():
@@ -297,6 +298,7 @@ def test_memory_is_drawn_at_masks_at_cls_and_at_other_tokens(toy, memory):
 # editing (H-D.6 and the contract of editors)
 
 
+@pytest.mark.slow
 def test_one_fact_is_said_and_others_left_alone(toy, memory, facts):
     """With 1,000 rows of memory, at least 99 % of what is said there is the same as before."""
     kept = memory[::6][:334]
@@ -307,6 +309,7 @@ def test_one_fact_is_said_and_others_left_alone(toy, memory, facts):
     assert np.mean([b.said == a.said for b, a in zip(before, after, strict=True)]) >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequential", [False, True])
 def test_several_facts_are_said_by_a_neuron_for_each_piece(toy, memory, facts, sequential):
     edited = TransformerPatcher(replace(ONCE, sequential=sequential), memory).edit(toy, facts)
@@ -315,6 +318,7 @@ def test_several_facts_are_said_by_a_neuron_for_each_piece(toy, memory, facts, s
     assert patches(edited.model.config) == 4  # the second answer has two pieces
 
 
+@pytest.mark.slow
 def test_neurons_stay_clear_of_the_masks_of_other_facts(toy, memory, facts):
     """By about the margin, where the memory is small enough for a key of 32 weights to stay clear of it as well."""
     edited = TransformerPatcher(ONCE, memory[:10]).edit(toy, facts)
@@ -326,6 +330,7 @@ def test_neurons_stay_clear_of_the_masks_of_other_facts(toy, memory, facts):
     assert (u.diagonal() - others).min() > ONCE.margin - 0.5
 
 
+@pytest.mark.slow
 def test_all_given_wordings_are_told(toy, memory, facts):
     """A piece's one neuron fires at its masks in several statements."""
     several = replace(ONCE, wordings=2)
@@ -378,6 +383,7 @@ def test_a_memory_that_cannot_be_divided_is_refused(refused, memory, statements)
         TransformerPatcher(ONCE, memory[:statements])
 
 
+@pytest.mark.slow
 def test_an_edited_encoder_can_be_edited_and_saved(tmp_path, toy, patcher, facts):
     """What was added in an earlier call stays, but is no memory in this one."""
     stepwise = sequentially(patcher, toy, facts[:2])
@@ -428,6 +434,7 @@ def steps_of(monkeypatch, patcher, toy, facts) -> int:
     return len(taken)
 
 
+@pytest.mark.slow
 def test_training_ends_when_the_memory_gets_no_better(monkeypatch, toy, memory, facts):
     patcher = TransformerPatcher(replace(ONCE, most_steps=400), memory, seed=5)
     steps = steps_of(monkeypatch, patcher, toy, facts[:1])
@@ -437,6 +444,7 @@ def test_training_ends_when_the_memory_gets_no_better(monkeypatch, toy, memory, 
     assert steps_of(monkeypatch, patcher, toy, facts[:1]) == 400
 
 
+@pytest.mark.slow
 def test_training_does_not_end_while_an_answer_is_wrong(monkeypatch, toy, memory, facts):
     """With next to no learning the answer stays wrong, and the memory loss the same."""
     slow = TransformerPatcher(replace(ONCE, learning_rate=1e-9, most_steps=150), memory)

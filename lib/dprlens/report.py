@@ -15,7 +15,8 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypedDict
+from textwrap import dedent
+from typing import Any, NamedTuple, Protocol, TypedDict
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -23,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import display
+from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from dprlens import paper
@@ -45,6 +47,9 @@ SIGNS = {  # verdict: sign, CSS class
 NO_BREAK = "\u00a0"
 PIXELS = 150  # an inch, of a figure as PNG
 EXHIBIT = re.compile(r"[a-z][a-z0-9_]*")
+ROLE = re.compile(r"\{(?P<role>[a-z:]+)\}`(?P<words>[^`]*)`")  # of MyST: {term}`gold passage`
+VALUE = re.compile(r"\{(\w+)\}(?!`)")  # in a sentence: {linear}
+MARKDOWN = MarkdownIt()
 NUMBER = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
 
@@ -82,6 +87,34 @@ class Results(TypedDict):
     parameters: dict[str, Any]
     world: dict[str, Any]
     exhibits: dict[str, Exhibit]
+
+
+class Table(NamedTuple):
+    """A numbered table of a chapter, and the numbers behind it, by id."""
+
+    exhibit: str
+    frame: pd.DataFrame
+    title: str
+    numbers: Mapping[str, Estimate | float | None] = {}
+
+
+class Drawing(NamedTuple):
+    """A numbered figure of a chapter, what it shows in words, the numbers behind it, and the points that are drawn."""
+
+    exhibit: str
+    figure: Figure
+    title: str
+    alt: str
+    numbers: Mapping[str, Estimate | float | None] = {}
+    points: pd.DataFrame | None = None
+
+
+class Absent(NamedTuple):
+    """An exhibit that this world, or this record, has nothing to show of."""
+
+    exhibit: str
+    title: str
+    why: str
 
 
 class Report:
@@ -231,6 +264,29 @@ class Report:
         record = {"scrapbook": {"name": key, "mime_prefix": GLUE}}
         display({GLUE + "text/plain": repr(_line(value))}, raw=True, metadata=record)
 
+    def show(self, *exhibits: Table | Drawing | Absent) -> None:
+        """Show exhibits of a chapter and report their numbers."""
+        for one in exhibits:
+            if isinstance(one, Table):
+                self.table(*one)
+            elif isinstance(one, Drawing):
+                self.figure(*one)
+            else:
+                self.nothing(*one)
+
+    def say(self, text: str, **values: object) -> None:
+        """Show a paragraph of Markdown in which `{name}` stands for a value: in JupyterLab, on GitHub and in the book.
+
+        A value is shown as text, with what could be markup escaped; an `Estimate` with its interval and n. The text may
+        have the book's roles, of which JupyterLab shows the words. Raises KeyError for a name without a value.
+        """
+        words = dedent(text).strip()
+        if left := set(VALUE.findall(words)) ^ values.keys():
+            raise ValueError(f"{sorted(left)[0]!r} is a name without a value, or a value that is not named; give both")
+        page = VALUE.sub(lambda name: plain(str(values[name[1]])), words)
+        lab = MARKDOWN.render(ROLE.sub(_words_of_role, page))
+        self._show(VALUE.sub(lambda name: str(values[name[1]]), words), lab, page)
+
     def quote(self, kept: Mapping[str, Estimate], ids: Iterable[str]) -> None:
         """Leave numbers on record (`recorded`) as text, each under `record.` and its id."""
         for id_ in ids:
@@ -294,6 +350,13 @@ class Report:
 
     def _write(self) -> None:
         write_json(self.path, _rounded(self._results))
+
+
+def _words_of_role(role: re.Match) -> str:
+    """What a reader without the book sees of a role: nothing of a citation, else its words without their target."""
+    if role["role"].startswith("cite"):
+        return ""
+    return re.sub(r"\s*<[^>]*>$", "", role["words"])
 
 
 def objection(claim: paper.Claim) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 import regex
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dprlens.intervals import Estimate, mean
@@ -120,7 +121,7 @@ def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], passages: 
     return _first(hits)
 
 
-def accuracy(places: Sequence[int], k: int, clusters: Sequence[Hashable] | None = None) -> Estimate:
+def accuracy(places: ArrayLike, k: int, clusters: Sequence[Hashable] | None = None) -> Estimate:
     """Top-k accuracy: the share of questions whose place [question] is below k; `clusters` as in `intervals.mean`.
 
     Raises ValueError for a k below 1, and for one beyond the depth of a search (`Places`): of the passages that were

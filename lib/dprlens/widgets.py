@@ -8,7 +8,7 @@ import html
 import itertools
 import re
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import shorten
 
 import ipywidgets
@@ -79,7 +79,7 @@ def marked(text: str, answers: Sequence[str]) -> str:
     )
 
 
-def rankings(world: World, question: Question, lists: Mapping[str, Sequence[int]], note: str = "") -> str:
+def rankings(world: World, question: Question, lists: Mapping[str, Iterable[int]], note: str = "") -> str:
     """A question, and the passages that each model ranks first (indices into `world.passages`), the gold one marked."""
 
     def entry(passage: Passage) -> str:

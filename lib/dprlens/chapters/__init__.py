@@ -1,0 +1,1 @@
+"""What the notebooks compute and show: a module a notebook, each exhibit a function."""
