@@ -708,10 +708,10 @@ def test_the_fields_of_a_task_are_arguments_as_if_each_were_given_alone(calls):
         return {"text": text}
 
     def together(learning: Learning, seed: int = 0) -> dict:
-        pytest.fail("it is there already")
+        pytest.fail(f"{learning} with {seed} is there already")
 
     def beside(reading: Reading, rate: float, seed: int = 0) -> dict:
-        pytest.fail("it is there already")
+        pytest.fail(f"{reading} with {rate} and {seed} is there already")
 
     before = named("learn", alone)
     assert before("a", 2, 0.1) == {"text": "a"}
@@ -747,7 +747,7 @@ def test_a_dataclass_that_is_no_task_is_one_argument(calls):
 def test_a_name_that_is_given_twice_is_refused(calls, given, name):
     @step(version=1)
     def learn(one: object, times: object, seed: object) -> dict:
-        calls.append(one)
+        calls.append((one, times, seed))
         return {}
 
     with pytest.raises(TypeError, match=f"'{name}' is given twice, by name and in a task") as caught:
