@@ -1,8 +1,10 @@
 """The cache against everything that happens to a cache: kills, races, damage, a full disk, bad arguments."""
 
+import functools
 import importlib.metadata
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,12 +16,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from dprlens import artifacts
 from dprlens.artifacts import (
     Basis,
     Cache,
     CacheError,
+    Task,
     canonical,
     default_root,
     digest,
@@ -671,6 +675,112 @@ def test_the_checkpoint_is_no_part_of_the_key(count, tmp_path):
     assert count.record(to=2)["seconds"] >= 0
     assert count.record(3) is None
     assert unfinished(tmp_path / "cache") == []
+
+
+# tasks
+
+
+@dataclass(frozen=True)
+class Reading(Task):
+    """What is read."""
+
+    text: str
+    times: int = 2
+
+
+@dataclass(frozen=True)
+class Learning(Task):
+    """What is learned from what is read."""
+
+    reading: Reading
+    rate: float
+
+
+def test_the_fields_of_a_task_are_arguments_as_if_each_were_given_alone(calls):
+    """Also those of a task in a task, and beside others: what was made before tasks were formed is found."""
+
+    def named(name, function):
+        function.__name__ = name
+        return step(version=1)(function)
+
+    def alone(text: str, times: int, rate: float, seed: int = 0) -> dict:
+        calls.append((text, times, rate, seed))
+        return {"text": text}
+
+    def together(learning: Learning, seed: int = 0) -> dict:
+        pytest.fail(f"{learning} with {seed} is there already")
+
+    def beside(reading: Reading, rate: float, seed: int = 0) -> dict:
+        pytest.fail(f"{reading} with {rate} and {seed} is there already")
+
+    before = named("learn", alone)
+    assert before("a", 2, 0.1) == {"text": "a"}
+    assert named("learn", together)(Learning(Reading("a"), 0.1)) == {"text": "a"}
+    assert named("learn", together)(learning=Learning(Reading("a"), 0.1), seed=0) == {"text": "a"}
+    assert named("learn", beside)(Reading("a", 2), 0.1) == {"text": "a"}
+    assert calls == [("a", 2, 0.1, 0)]
+    kept = named("learn", together)
+    assert kept.record(Learning(Reading("a"), 0.1))["arguments"] == {"text": "a", "times": 2, "rate": 0.1, "seed": 0}
+    for other in (Learning(Reading("b"), 0.1), Learning(Reading("a", 3), 0.1), Learning(Reading("a"), 0.2)):
+        assert kept.record(other) is None
+    assert kept.record(Learning(Reading("a"), 0.1), 1) is None
+
+
+def test_a_dataclass_that_is_no_task_is_one_argument(calls):
+    @step(version=1)
+    def layers(spec: Spec) -> dict:
+        calls.append(spec)
+        return {}
+
+    layers(Spec(2))
+    assert layers.record(Spec(2))["arguments"] == {"spec": {"type": "Spec", "layers": 2, "share": None}}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ((Reading("a"), Learning(Reading("b"), 0.1), 0), "text"),
+        ((Reading("a"), 1, 0.1), "times"),
+        ((Learning(Reading("b"), 0.1), 1, 0.1), "times"),
+    ],
+)
+def test_a_name_that_is_given_twice_is_refused(calls, given, name):
+    @step(version=1)
+    def learn(one: object, times: object, seed: object) -> dict:
+        calls.append((one, times, seed))
+        return {}
+
+    with pytest.raises(TypeError, match=f"'{name}' is given twice, by name and in a task") as caught:
+        learn(*given)
+    assert "\n" not in str(caught.value)
+    assert not calls
+
+
+@step(version=1)
+def outside(seed: int) -> dict:
+    """A step of a module, which another process can be given."""
+    return {"seed": seed}
+
+
+def test_a_step_is_sent_to_another_process_by_its_name():
+    assert pickle.loads(pickle.dumps(outside)) is outside
+    sent = pickle.loads(pickle.dumps(functools.partial(outside, 3)))
+    assert (sent.func, sent.args) == (outside, (3,))
+
+
+def test_a_step_computes_on_as_many_threads_as_it_says(calls):
+    @step(version=1, threads=2)
+    def on_two() -> dict:
+        return {"threads": torch.get_num_threads()}
+
+    @step(version=1)
+    def on_all() -> dict:
+        return {"threads": torch.get_num_threads()}
+
+    assert calls == []
+    before = torch.get_num_threads()
+    assert (on_two(), on_all()) == ({"threads": 2}, {"threads": before})
+    assert torch.get_num_threads() == before
 
 
 # files and events

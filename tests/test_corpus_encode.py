@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import dprlens
 from dprlens.corpus.encode import Encoded, Job, encode, make_plan, passages_digest, place
 from dprlens.corpus.plan import ShardSpec
 from dprlens.corpus.search import search
@@ -338,7 +339,8 @@ print("search", same)
 @pytest.mark.slow
 def test_killed_at_random_points_and_begun_again_it_makes_the_same_bytes(models, texts, tmp_path, job):
     command = [sys.executable, "-c", UNDER_FIRE, models, texts, tmp_path]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    folders = Path(__file__).parent, Path(dprlens.__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders)), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr
     told = dict(line.split(" ", 1) for line in ran.stdout.splitlines())

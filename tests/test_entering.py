@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_setup import one_by_one
 
 from dprlens import bound, entering, late
 from dprlens.closed import ClosedSpec, TextSpec
 from dprlens.closed.entry import AFTER, dealt, under_study
 from dprlens.encoder import EncoderSpec
+from dprlens.entering import Entering, LateTelling
 from dprlens.knowledge import cloze
 from dprlens.late import ARMS, NEVER, LateSpec
+from dprlens.parallel import only_cached
 from dprlens.profile import get_profile
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
@@ -25,9 +28,15 @@ CHOSEN = replace(
     encoder=EncoderSpec(layers=3, d_model=16, d_ff=16, heads=2, max_length=64),
     pretrain=PretrainSpec(shallow_layers=1, batch=8, muon="float32"),
     dpr=DPRSpec(epochs=1, batch=8, warm_up_steps=1, learning_rate=1e-2),
+    late=LateSpec(layers=2, size=1.0, points=(0.0, 0.5), deals=2, constant=1, arms=("plain", "opened")),
 )
-SPEC = LateSpec(layers=2, size=1.0, points=(0.0, 0.5), deals=2, constant=1, arms=("plain", "opened"))
+SPEC = CHOSEN.late
 SEED = 0
+
+
+def with_late(**knobs):
+    """The profile with other knobs of the chapter."""
+    return replace(CHOSEN, late=replace(SPEC, **knobs))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,28 +44,33 @@ def _one_after_the_other(tmp_path_factory):
     """A cache of our own, and no further processes, which take seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPRLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(entering.processes, "in_parallel", lambda step, calls, _=None: [step(*call) for call in calls])
+        patch.setattr(entering, "run", one_by_one)
         yield
 
 
 @pytest.fixture(scope="module")
-def world():
-    return entering.world_of(CHOSEN, SPEC, SEED)
+def setup():
+    return entering.setup_of(CHOSEN, SEED)
+
+
+@pytest.fixture(scope="module")
+def world(setup):
+    return setup.world
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return entering.by_entry(CHOSEN, SPEC, SEED)
+    return entering.by_entry(CHOSEN, SEED)
 
 
 @pytest.fixture(scope="module")
 def told():
-    return entering.by_telling(CHOSEN, SPEC, SEED)
+    return entering.by_telling(CHOSEN, SEED)
 
 
 def test_the_world_has_its_own_size_and_no_low_doses(world):
     assert {world.state(fact.id) for fact in world.facts} == {"known", "held out"}
-    assert len(entering.world_of(CHOSEN, replace(SPEC, size=2.0), SEED).facts) > 1.5 * len(world.facts)
+    assert len(entering.setup_of(with_late(size=2.0), SEED).world.facts) > 1.5 * len(world.facts)
 
 
 def test_each_deal_is_a_model_and_the_first_ones_also_have_constant_rates(rows):
@@ -83,7 +97,7 @@ def test_places_are_among_the_passages(rows, told, world):
 
 
 def test_worlds_are_counted_from_the_seed_of_the_page(rows):
-    both = entering.by_entry(CHOSEN, replace(SPEC, worlds=2), SEED)
+    both = entering.by_entry(with_late(worlds=2), SEED)
     assert {*both["seed"]} == {SEED, SEED + 1}
     same = both[both["seed"] == SEED].reset_index(drop=True)
     assert same.drop(columns="entry").equals(rows.drop(columns="entry").astype(same.drop(columns="entry").dtypes))
@@ -93,19 +107,16 @@ def weights(encoder):
     return {name: w.numpy() for name, w in encoder.model.state_dict().items()}
 
 
-def test_every_knob_of_the_order_makes_another_model(world):
-    other_calls = {
-        "rates": (SPEC, "constant", 0),
-        "turn": (SPEC, "falling", 1),
-        "points": (replace(SPEC, points=(0.0, 0.25)), "falling", 0),
-        "learning_rate": (replace(SPEC, learning_rate=1e-2), "falling", 0),
-        "rehearsal": (replace(SPEC, rehearsal=0.0), "falling", 0),
-    }
-    first = entering.entered(world, *entering.entering_of(CHOSEN, SPEC, "falling", 0, SEED))
+@pytest.mark.usefixtures("rows")
+def test_every_knob_of_the_order_makes_another_model(setup, world):
+    order = SPEC.points, SPEC.learning_rate, SPEC.rehearsal, True, 0, SEED
+    task = Entering(world, CHOSEN.text, setup.profile.encoder, setup.profile.pretrain, *order)
+    with only_cached():
+        first = entering.entered(task)  # as the chapter asks for it
     assert first.layers == SPEC.layers
-    for knob, (spec, rates, turn) in other_calls.items():
-        other = entering.entered(world, *entering.entering_of(CHOSEN, spec, rates, turn, SEED))
-        assert other.digest != first.digest, knob
+    others = {"falling": False, "turn": 1, "points": (0.0, 0.25), "learning_rate": 1e-2, "rehearsal": 0.0}
+    for knob, value in others.items():
+        assert entering.entered(replace(task, **{knob: value})).digest != first.digest, knob
 
 
 def test_arms_and_references_are_judged_on_questions_through_facts_under_study(told, world):
@@ -121,7 +132,7 @@ def test_arms_and_references_are_judged_on_questions_through_facts_under_study(t
 
 
 def test_only_the_parts_that_an_arm_names_are_changed():
-    models = entering.told_models(CHOSEN, replace(SPEC, arms=("plain", "second_block")), SEED)
+    models = entering.told_models(entering.setup_of(with_late(arms=("plain", "second_block")), SEED))
     before, all_, second = (weights(models[name]) for name in ("never", "plain", "second_block"))
     changed = {name for name in before if not np.array_equal(before[name], second[name])}
     assert changed
@@ -132,20 +143,21 @@ def test_only_the_parts_that_an_arm_names_are_changed():
     }
 
 
-def test_references_have_one_tokenizer_and_the_arms_learn_at_their_own_rate(world):
-    models = entering.told_models(CHOSEN, SPEC, SEED)
+def test_references_have_one_tokenizer_and_the_arms_learn_at_their_own_rate(setup, world):
+    models = entering.told_models(setup)
     assert models["never"].tokenizer.get_vocab().keys() == models["start"].tokenizer.get_vocab().keys()
     assert models["never"].digest != models["start"].digest
     assert torch.get_num_threads() == 1
-    call = models["never"], world, CHOSEN.text, ARMS["plain"].telling, replace(CHOSEN.pretrain, shallow_layers=2)
-    slow, fast = (entering.told_late(*call, rate, 1.0, (), False, SEED) for rate in (1e-5, 1e-2))
+    reading = CHOSEN.text, ARMS["plain"].telling, replace(CHOSEN.pretrain, shallow_layers=2)
+    task = LateTelling(models["never"], world, *reading, 1e-5, 1.0, (), False, SEED)
+    slow, fast = (entering.told_late(replace(task, learning_rate=rate)) for rate in (1e-5, 1e-2))
     start = models["never"].bert.embeddings.word_embeddings.weight
     moved = [(m.bert.embeddings.word_embeddings.weight - start).abs().max().item() for m in (slow, fast)]
     assert 0 < moved[0] < moved[1]
 
 
 def test_attribution_is_asked_for_each_fact_and_block(world):
-    rows = entering.by_block(CHOSEN, SPEC, SEED)
+    rows = entering.by_block(CHOSEN, SEED)
     facts = under_study(world)
     assert len(rows) == SPEC.deals * SPEC.layers * len(facts)
     assert {*rows["block"]} == {0, 1}
@@ -155,9 +167,9 @@ def test_attribution_is_asked_for_each_fact_and_block(world):
     assert dict(zip(second["fact"], second["entry"], strict=True)) == deal
 
 
-def test_patched_networks_are_the_one_at_one_end_and_the_other_at_the_other(world):
+def test_patched_networks_are_the_one_at_one_end_and_the_other_at_the_other(setup, world):
     """A network patched into itself is itself; with all blocks from another, only the head is left of it."""
-    models = entering.told_models(CHOSEN, SPEC, SEED)
+    models = entering.told_models(setup)
     into, other = models["never"], models["plain"]
     first = [fact.statements[0] for fact in under_study(world)]
     own = [answer.recalled for answer in cloze(other, first)]

@@ -5,14 +5,20 @@ import importlib
 import importlib.metadata
 import shutil
 import sys
+import typing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dprlens import editing, steps
+import dprlens
+from dprlens import editing, probing
+from dprlens.artifacts import Step, Task
+from dprlens.attributing import AttributionTask, Sampling, attributed, intervened, patched, silenced
 from dprlens.attribution import AttributionSpec
+from dprlens.causal import Making, findings
 from dprlens.closed import ClosedSpec, TextSpec
+from dprlens.editing import Edit, cloze_after
 from dprlens.editors import FinetuningSpec
 from dprlens.encoder import DualEncoder, EncoderSpec
 from dprlens.negatives import NegativesSpec
@@ -20,11 +26,16 @@ from dprlens.neurons import SampleSpec
 from dprlens.probe import ProbeSpec
 from dprlens.runner import guard, lock
 from dprlens.runner.guard import Code
+from dprlens.setup import base_model, closed_world
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 
 ROOT = Path(__file__).parents[1]
 LIB = ROOT / "lib"
+SEARCHES = "dprlens.retrieval:FlatIndex"  # the one place in memory where FAISS is called
+# they rank by an index that could search, too; what they run is looked at below, and their keys stay
+RANK_ONLY = {"intervened", "silenced", "patched"}
+AROUND = {"dprlens.parallel:refuse_to_make", "dprlens.parallel:threads"}  # what the cache calls around any step
 SHIPPED = {path.name.rpartition("-v")[0] for path in (LIB / "dprlens" / "shipped").glob("*-v*")}
 PRETRAIN = "dprlens/training/pretrain.py"
 
@@ -238,10 +249,8 @@ def test_no_step_reaches_the_cache_but_for_storage(code):
 SPEC = ClosedSpec(12, 8, 0, 0, relations=("born_in", "river"), exposures=4, low_doses=(), train=0.5, held_out=0.2)
 SHAPE = EncoderSpec(layers=2, d_model=16, d_ff=16, heads=2, max_length=64)
 NEGATIVES = NegativesSpec(per_question=2)
-ARM = (
-    *(SPEC, TextSpec(remarks=1), SHAPE, PretrainSpec(shallow_layers=1, batch=8), NEGATIVES),
-    *(DPRSpec(epochs=1, batch=8, warm_up_steps=1), 1),
-)
+READ = TextSpec(remarks=1), SHAPE, PretrainSpec(shallow_layers=1, batch=8)
+MAKING = Making(SPEC, *READ, NEGATIVES, DPRSpec(epochs=1, batch=8, warm_up_steps=1), 1)
 
 
 def any_negatives(world) -> dict:
@@ -251,11 +260,11 @@ def any_negatives(world) -> dict:
 
 
 def called(run) -> set[str]:
-    """The definitions of the package that a call runs, but for those of the cache."""
+    """The definitions of the package that a call runs, but for those of the cache and what it calls itself."""
     found = set()
 
     def note(frame, event, _):
-        if event == "call" and frame.f_code.co_filename.startswith(str(Path(steps.__file__).parent)):
+        if event == "call" and frame.f_code.co_filename.startswith(str(Path(dprlens.__file__).parent)):
             found.add((frame.f_globals["__name__"], frame.f_code.co_qualname.partition(".<locals>")[0]))
 
     sys.setprofile(note)
@@ -267,35 +276,74 @@ def called(run) -> set[str]:
         f"{module}:{name}"
         for module, name in found
         if "<" not in name and module.startswith("dprlens.") and module != guard.CACHE
-    }
+    } - AROUND
 
 
 @pytest.mark.slow
 def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
-    where = Path(steps.__file__).resolve().parent
+    where = Path(dprlens.__file__).resolve().parent
     assert where == LIB / "dprlens"
-    runs = {"findings": called(lambda: steps.findings(*ARM, told="false"))}
-    world = steps.closed_world(SPEC, 1)
-    base = steps.base_model(world, *ARM[1:4], 1)
+    runs = {"findings": called(lambda: findings(MAKING, told="false"))}
+    world = closed_world(SPEC, 1)
+    base = base_model(world, *READ, 1)
     dual = DualEncoder(base, base)
-    runs["features"] = called(lambda: steps.features(base, world))
-    seen = steps.features(base, world)
-    monkeypatch.setattr(steps, "mined_negatives", lambda world, _: any_negatives(world))
-    probing = seen, seen, world, NEGATIVES, ProbeSpec(most=2, l2=1.0), "linear", (2,), (1,), 1
-    runs["probed"] = called(lambda: steps.probed(*probing))
+    runs["features"] = called(lambda: probing.features(base, world))
+    seen = probing.features(base, world)
+    monkeypatch.setattr(probing, "mined_negatives", lambda world, _: any_negatives(world))
+    task = probing.ProbingTask(seen, seen, world, NEGATIVES, ProbeSpec(most=2, l2=1.0), 1)
+    runs["probed"] = called(lambda: probing.probed(task, "linear", (2,), (1,)))
     monkeypatch.undo()
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
-    sampled = SampleSpec(examples=4, candidates=3, hard=1)
-    attributing = dual, world, NEGATIVES, sampled, AttributionSpec(most_nodes=4), "query", 1.0, 1
-    runs["attributed"] = called(lambda: steps.attributed(*attributing))
-    runs["cloze_after"] = called(lambda: editing.cloze_after(base, world.facts[:2]))
+    sampling = Sampling(world, NEGATIVES, SampleSpec(examples=4, candidates=3, hard=1), 1)
+    asked = AttributionTask(dual, sampling, AttributionSpec(most_nodes=4), 1.0)
+    runs["attributed"] = called(lambda: attributed(asked, "query"))
+    runs["intervened"] = called(lambda: intervened(asked, (2,)))
+    runs["silenced"] = called(lambda: silenced(asked, (1,), "top"))
+    runs["patched"] = called(lambda: patched(dual, dual, sampling, "state"))
+    runs["cloze_after"] = called(lambda: cloze_after(base, world.facts[:2]))
     fact = next(fact for fact in world.facts if fact.alternatives and fact.statements)
     editor = "finetuning", replace(FinetuningSpec(), epochs=1), "random"
-    runs["edited"] = called(lambda: editing.edited(base, world, ARM[1], *editor, [fact], [], 1))
+    edit = Edit(base, world, READ[0], *editor, (fact,), (), 1)
+    runs["edited"] = called(lambda: editing.edited(edit))
     for step, ran in runs.items():
         assert len(ran) > 5
         assert ran <= code.steps[step].reaches, step
+    assert not [step for step in RANK_ONLY if any(one.startswith(SEARCHES) for one in runs[step])]
+
+
+def steps_of(code: Code) -> dict[str, Step]:
+    """The package's cached steps as they can be called, by name; one that chooses its precision as it was asked."""
+    found = {}
+    for module, _, name in (definition.partition(":") for definition in code.nodes):
+        if name in code.steps:
+            one = getattr(importlib.import_module(module), name)
+            one = getattr(one, "as_asked", one)
+            found |= {name: one} if isinstance(one, Step) else {}
+    assert found.keys() == code.steps.keys()
+    return found
+
+
+def test_a_step_has_five_arguments_at_most(code):
+    """A task is one; what a step has for itself, such as its checkpoint, is not given by who calls it."""
+    steps = steps_of(code)
+    assert len(steps) > 30
+    for name, one in steps.items():
+        assert len(one.signature.parameters.keys() - {"checkpoint"}) <= 5, name
+
+
+def test_the_fields_of_tasks_and_the_arguments_beside_them_have_different_names(code):
+    """Else a step could not be called: fields are spread into its key."""
+    for name, one in steps_of(code).items():
+        kinds = typing.get_type_hints(one.function)
+        names = [field for argument in one.signature.parameters for field in spread_names(argument, kinds[argument])]
+        assert len(names) == len(set(names)), name
+
+
+def spread_names(argument: str, kind: type) -> list[str]:
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        return [argument]
+    return [name for field, own in typing.get_type_hints(kind).items() for name in spread_names(field, own)]
 
 
 @pytest.mark.slow
@@ -303,11 +351,11 @@ def test_steps_name_the_libraries_and_the_device_that_they_depend_on(code):
     packages = {"bm25s": "bm25s", "faiss": "faiss-cpu", "scipy": "scipy", "sklearn": "scikit-learn"}
     assert all(importlib.metadata.version(package) for package in packages.values())
     assert code.steps.keys() >= SHIPPED
-    used = imported(code)
+    used, functions = imported(code), steps_of(code)
     for name, step in code.steps.items():
-        modules = (importlib.import_module(f"dprlens.{at}") for at in ("steps", "editing", "entering", "exploring"))
-        function = next(getattr(module, name) for module in modules if name in vars(module))
+        function = functions[name]
         reached = {packages[one] for reached in step.reaches for one in used.get(reached, ()) if one in packages}
+        reached -= {"faiss-cpu"} if name in RANK_ONLY else set()
         assert {*function.libraries} == (set() if name in SHIPPED else reached), name  # keys of what ships must stay
         assert function.on_device == ("dprlens.encoder:pick_device" in step.reaches), name
 

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from dprlens import artifacts, editing, entering, steps
-from dprlens.artifacts import LATER, digest, step
+from dprlens import artifacts
+from dprlens.artifacts import LATER, Task, digest, step
+from dprlens.causal import Making, findings
 from dprlens.closed import misinformed
+from dprlens.editing import Edit, edited
 from dprlens.editors import RehearsalSpec
+from dprlens.entering import Entering, LateTelling, entered, told_late
 from dprlens.profile import FULL, SMALL, TINY
+from dprlens.setup import base_model, closed_world
 from dprlens.training import muon
 from dprlens.training.muon import Muon, in_quick_precision, orthogonal
 from dprlens.training.pretrain import PretrainSpec
@@ -162,6 +166,40 @@ def test_what_needs_no_muon_or_asks_for_float32_is_made_as_asked(tmp_path, machi
     assert told(tmp_path) == []
 
 
+@dataclass(frozen=True)
+class Reading(Task):
+    """A task with a spec, in another task."""
+
+    spec: PretrainSpec
+    text: str
+
+
+@dataclass(frozen=True)
+class Learning(Task):
+    """A network to be made."""
+
+    reading: Reading
+    seed: int
+
+
+@in_quick_precision()
+@step(version=1)
+def learned(task: Learning) -> dict:
+    """Stands for a network that is asked for by a task."""
+    return {"muon": task.reading.spec.muon, "text": task.reading.text, "seed": task.seed}
+
+
+def test_a_spec_in_a_task_is_taken_in_the_quick_precision_and_the_rest_of_the_task_as_it_is(machine):
+    asked = Learning(Reading(PretrainSpec(), "text"), 3)
+    machine(False)
+    assert learned(asked) == {"muon": "float32", "text": "text", "seed": 3}
+    assert learned.record(asked)["arguments"]["spec"]["muon"] == "float32"
+    assert learned.as_asked.record(asked) is None
+    assert asked.reading.spec.muon == "bfloat16"
+    machine(True)
+    assert learned.record(asked) is None
+
+
 def test_without_a_runner_the_reader_is_told_once(machine, monkeypatch, capsys):
     machine(False)
     monkeypatch.delenv("DPRLENS_EVENTS")
@@ -178,28 +216,28 @@ def float32(cached, *call):
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_step_that_runs_muon_asks_the_machine(machine, monkeypatch, quick):
     machine(quick)
-    for one in (steps.base_model, entering.entered, entering.told_late, editing.edited):
+    for one in (base_model, entered, told_late, edited):
         monkeypatch.setattr(one.as_asked, "record", lambda *_: None)
     reading = SMALL.text, SMALL.encoder, SMALL.pretrain
-    assert float32(steps.base_model, "world", *reading, 0) is not quick
-    assert float32(entering.entered, "world", *reading, (0.0,), 1e-4, 1.0, True, 0, 0) is not quick
+    assert float32(base_model, "world", *reading, 0) is not quick
+    assert float32(entered, Entering("world", *reading, (0.0,), 1e-4, 1.0, True, 0, 0)) is not quick
     for rate in (None, 1e-4):
         needed = rate is None and not quick
         telling = "base", "world", SMALL.text, "telling", SMALL.pretrain, rate, 1.0, (), False, 0
-        assert float32(entering.told_late, *telling) is needed
+        assert float32(told_late, LateTelling(*telling)) is needed
         again = "base", "world", SMALL.text, "relearning", RehearsalSpec(learning_rate=rate), "", (), (), 0
-        assert float32(editing.edited, *again) is needed
+        assert float32(edited, Edit(*again)) is needed
 
 
 @pytest.mark.slow
 def test_the_causal_test_goes_by_its_base_model(machine, monkeypatch):
     """With the base on record as it was asked for, what is found with it has the key that it always had."""
     machine(False)
-    asked = TINY.world, TINY.text, TINY.encoder, SMALL.pretrain, TINY.negatives, TINY.dpr, 0
-    true = steps.closed_world(TINY.world, 0)
+    asked = Making(TINY.world, TINY.text, TINY.encoder, SMALL.pretrain, TINY.negatives, TINY.dpr, 0)
+    true = closed_world(TINY.world, 0)
     reads = {"true": true, "nothing": true, "false": misinformed(true, 0)}
     for told_, read in reads.items():
         for on_record in (True, False):
             kept = {digest(read): {}} if on_record else {}
-            monkeypatch.setattr(steps.base_model.as_asked, "record", lambda world, *_, at=kept: at.get(digest(world)))
-            assert float32(steps.findings, *asked, told_) is not on_record
+            monkeypatch.setattr(base_model.as_asked, "record", lambda world, *_, at=kept: at.get(digest(world)))
+            assert float32(findings, asked, told_) is not on_record
