@@ -17,6 +17,7 @@ SHARED = ("lab", "visits", "looks")  # what takes long to make
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what takes long to make run in one process of xdist, which makes it once."""
     for item in items:
