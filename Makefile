@@ -7,8 +7,12 @@ export DPRLENS_FROM_NOTHING := $(FROM_NOTHING)
 START := $(shell date +%s)
 stage = @echo "== $(1) (at $$(( $$(date +%s) - $(START) )) s)"
 
-# pytest on all cores, with one thread each
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
+# pytest on all cores, a process and a thread each
+PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
+LOG := _build/test-book.log
+PASSED := _build/units-passed _build/tiny-passed
+# some dozens of processes import the same modules: compile them once
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: book quick test record nightly rules stability real lint lab serve run bench scale ship clean
 
@@ -21,21 +25,30 @@ quick: lint
 	$(call stage,quick tests)
 	@$(PYTEST) --dist worksteal -m "not book and not real and not slow"
 
-# lint, unit tests, every notebook at tiny from an empty cache, the book, and the book in a browser
-# the unit tests need one core; so the book is made beside them, and what it says is shown after them
+# lint, unit tests, every notebook at tiny from an empty cache, the book, and the book in a browser; what the book says
+# is shown at the end (no shell stands between make and what it starts, so that a signal reaches all of it)
 test: lint
-	$(call stage,unit tests; beside them all notebooks at tiny from an empty cache and the book)
-	@rm -rf _build/test-cache _build/tiny && mkdir -p _build
-	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m dprlens book --profile tiny >_build/test-book.log 2>&1 & book=$$!; \
-		trap 'kill $$book; wait $$book; exit 130' INT TERM; \
-		$(BIN)/python -m pytest -m "not book and not real"; units=$$?; \
-		wait $$book; made=$$?; \
-		echo "== the notebooks and the book at tiny (at $$(( $$(date +%s) - $(START) )) s)"; cat _build/test-book.log; \
-		test $$units -eq 0 && test $$made -eq 0
-	@DPRLENS_CACHE=_build/test-cache $(BIN)/python -m dprlens baseline --profile tiny
-	$(call stage,the book in a browser)
-	@$(BIN)/python -m pytest -m book
+	$(call stage,unit tests; beside them all notebooks at tiny from an empty cache and the book in a browser)
+	@mkdir -p _build
+	@rm -f $(PASSED) $(LOG)
+	-@$(MAKE) --no-print-directory -k -j2 START=$(START) $(PASSED)
+	@cat $(LOG)
+	@ls $(PASSED) >/dev/null
 	$(call stage,all passed)
+
+_build/units-passed:
+	@$(PYTEST) --dist loadscope -m "not book and not real"
+	$(call stage,unit tests passed)
+	@touch $@
+
+_build/tiny-passed: export DPRLENS_CACHE := _build/test-cache
+_build/tiny-passed:
+	@rm -rf _build/test-cache _build/tiny
+	@exec $(BIN)/python -m dprlens book --profile tiny >>$(LOG) 2>&1
+	@exec $(BIN)/python -m dprlens baseline --profile tiny >>$(LOG) 2>&1
+	@echo "== the book in a browser (at $$(( $$(date +%s) - $(START) )) s)" >>$(LOG)
+	@exec $(PYTEST) --dist loadgroup -m book >>$(LOG) 2>&1
+	@touch $@
 
 # put the tiny book, from an empty cache, on record: what `make test` compares with
 record: .venv/installed
@@ -104,14 +117,14 @@ clean:
 	@rm -rf _build
 
 # the environment, made again when what it is made from changes: make PYTHON=python3.12 book
-# (modules are compiled on all cores; some packages hold templates that are no Python and do not compile)
+# (modules are compiled on all cores, but for the packages' own tests; some hold templates that are no Python)
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	$(call stage,installing (some minutes the first time))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --no-compile --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+	@$(BIN)/python -m compileall -qq -j 0 -x /tests/ .venv/lib || true
 	@touch $@
 
 # what tests and lint need besides

@@ -156,13 +156,13 @@ def test_serve_shows_the_book_on_this_machine_only(repository):
     command = [sys.executable, "-m", "dprlens", "serve", "--profile", "tiny", "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(LIB)}
     server = subprocess.Popen(command, cwd=repository, env=environment, text=True, stdout=-1, stderr=-1)
-    stop = threading.Timer(20, server.kill)
+    stop = threading.Timer(120, server.kill)
     stop.start()
     address = server.stdout.readline().split()[0]
     assert address.startswith("http://127.0.0.1:")
     assert urllib.request.urlopen(address).read() == b"the book"
     server.send_signal(signal.SIGINT)
-    _, said = server.communicate(timeout=10)
+    _, said = server.communicate(timeout=120)
     stop.cancel()
     assert server.returncode == 0
     assert "Traceback" not in said

@@ -11,7 +11,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -509,7 +508,10 @@ def test_a_table_comes_as_csv_too_as_it_is_shown(shown):
     assert rows == [[CANARY, "e"], [CANARY, "0.50 [0.09, 0.91], n = 2"], ['a "b", c', "–"]]
 
 
+@pytest.mark.slow
 def test_the_outputs_are_valid_in_a_notebook(shown):
+    import nbformat  # seconds, which no other test needs
+
     report = make()
     report.number("a.b", share(1, 2))
     report.table("a", pd.DataFrame({"x": [1]}), "T")

@@ -13,7 +13,17 @@ from browsing import FLAGS, Look, Visit, look, open_page
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = ("lab", "visits", "looks")  # what takes long to make
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what takes long to make run in one process of xdist, which makes it once."""
+    for item in items:
+        for name in SHARED:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from browsing import Look, Visit, open_page
 from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 pytestmark = pytest.mark.book
 
@@ -80,8 +81,9 @@ def test_each_selector_changes_what_is_seen(site: Path, explorable: list[str], d
                 selector.click()
                 options = selector.locator("option")
                 selector.select_option(index=(selector.evaluate("e => e.selectedIndex") + 1) % options.count())
-            tab.wait_for_timeout(400)
-            if tab.evaluate(SHOWN) == before:
+            try:
+                tab.wait_for_function(f"before => ({SHOWN})() !== before", arg=before, timeout=5_000)
+            except PlaywrightTimeout:
                 dead.append(f"{page}: {selector.get_attribute('aria-label') or selector.inner_text()[:60]}")
         tab.close()
     assert dead == []
