@@ -345,7 +345,7 @@ def test_a_probe_with_weights_for_each_slot_refuses_gold_passages_all_in_one(ref
 def objective(probe: Probe, X: ndarray, y: ndarray) -> tuple[Callable, int]:
     """The function that the probe minimises, and how many weights it takes."""
     parts, y = probe._prepared(X, y)
-    start = probe._start(*parts)
+    start = probe._start(parts)
     return probe._objective(parts, y, start), sum(weights.size for weights in start)
 
 
@@ -617,7 +617,7 @@ def test_curvatures_are_second_derivatives_at_zero(name):
     X, y = features_like_ours(60)
     probe = make_probe(name, ProbeSpec())
     parts, y = probe._prepared(X, y)
-    start = probe._start(*parts)
+    start = probe._start(parts)
     loss, curvature = probe._objective(parts, y, start), probe._curvature(parts, start) + probe._strength(start)
     for i in np.linspace(0, len(curvature) - 1, 9).astype(int):
         step = np.zeros(len(curvature))

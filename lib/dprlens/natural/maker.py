@@ -17,12 +17,13 @@ import numpy as np
 from dprlens.artifacts import digest, write_json
 from dprlens.natural.files import Context, OpenQuestion, Record, lines_of, open_questions, passages, records
 from dprlens.natural.findings import MODES, Finding, Findings
-from dprlens.ranges import COUNT, NOT_NEGATIVE, SHARE, check, one_of
+from dprlens.ranges import COUNT, NOT_NEGATIVE, SHARE, Range, check, one_of
 from dprlens.store import Passage, Store
 from dprlens.world import SPLITS, Fact, Question, Statement, World
 
 CORPORA = ("pool", "all")
 ASKING = re.compile(r"\b(who|whom|whose|what|which|when|where|why|how)\b")
+SOME = Range(COUNT.has, "leaves nothing; give 1 or more, or None for all there are")
 MADE = 1  # raise it when what is put into stores changes
 SAMPLED = 64, 1 << 16  # blocks of a file, spread evenly, and bytes of each, that tell it from another
 
@@ -57,7 +58,7 @@ class NaturalSpec:
     def __post_init__(self) -> None:
         check(self, one_of(MODES), "mode")
         check(self, one_of(CORPORA), "corpus")
-        check(self, COUNT, "train", "dev", "test", "train_rows", "dev_rows", "passages_rows")
+        check(self, SOME, "train", "dev", "test", "train_rows", "dev_rows", "passages_rows")
         check(self, NOT_NEGATIVE, "hard_negatives", "negatives", "sample")
         check(self, SHARE, "test_share")
 
