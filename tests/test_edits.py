@@ -7,7 +7,18 @@ import pandas as pd
 import pytest
 
 from dprlens import edits
-from dprlens.edits import Chosen, Outcome, ProtocolSpec, asking_less, choose, columns, contrast, eligible, told
+from dprlens.edits import (
+    AnswerLengths,
+    Chosen,
+    Outcome,
+    ProtocolSpec,
+    asking_less,
+    choose,
+    columns,
+    contrast,
+    eligible,
+    told,
+)
 from dprlens.intervals import difference, exact, gap, kappa, mcnemar, mean
 from dprlens.paper.claims import section4
 from dprlens.world import Fact, Statement
@@ -261,14 +272,14 @@ def test_facts_that_cannot_be_matched_are_refused(refused):
     table = [(f"f{i}", "lexical", 1.0, R, R, 0) for i in range(9)]
     lengths = {f"f{i}": 1 for i in range(9)}
     with refused("9 facts", "0 have answers as long"):
-        choose(rows(table), "removed", ProtocolSpec(choices=(2,)), 0, like={2: 5}, lengths=lengths)
+        choose(rows(table), "removed", ProtocolSpec(choices=(2,)), 0, AnswerLengths({2: 5}, lengths))
 
 
 def test_matched_facts_have_answers_as_long_in_the_same_shares():
     table = [(f"f{i:03}", "lexical", 1.0, R, R, 0) for i in range(90)]
     lengths = {f"f{i:03}": 1 + (i >= 60) for i in range(90)}  # 60 of one piece, 30 of two
     spec = ProtocolSpec(facts=20, choices=(2,))
-    chosen = choose(rows(table), "removed", spec, 0, like={1: 5, 2: 15}, lengths=lengths)
+    chosen = choose(rows(table), "removed", spec, 0, AnswerLengths({1: 5, 2: 15}, lengths))
     counts = Counter(lengths[fact] for fact in chosen.edited)
     assert abs(counts[2] / len(chosen.edited) - 0.75) < 0.1
     assert len(chosen.edited) == len(chosen.bystanders) <= 20
