@@ -337,7 +337,7 @@ def test_a_passage_without_an_id_is_in_a_pool_under_its_text(place):
     [
         ({"mode": "lenient"}, ("mode", "'lenient'", "strict, skip")),
         ({"corpus": "some"}, ("corpus", "'some'", "pool, all")),
-        ({"train": 0}, ("train = 0", "None")),
+        ({"train": 0}, ("train = 0", "1 or more")),
         ({"passages_rows": -1}, ("passages_rows = -1",)),
         ({"sample": -1}, ("sample = -1",)),
         ({"hard_negatives": -1}, ("hard_negatives = -1",)),
