@@ -84,6 +84,16 @@ class Results(NamedTuple):
     layers: Sequence[int]
     golds: np.ndarray  # [question]: the gold passage of each test question
 
+    @property
+    def last(self) -> int:
+        """The last layer."""
+        return max(self.layers)
+
+    @property
+    def ends(self) -> list[int]:
+        """Two passages and the most, as far as they are there: the numbers of passages that most tables show."""
+        return [n for n in self.choices if n in (2, max(self.choices))]
+
     def encoders(self, probe: str) -> list[str]:
         """Those that this probe was fitted on, in order, repeats as one."""
         return list(dict.fromkeys(without_number(encoder) for encoder, name in self.probed if name == probe))
@@ -281,6 +291,25 @@ def by_strength(probed: Mapping[Who, Probed], choices: Sequence[int], golds: np.
     }
 
 
+def by_draw(probed: Mapping[tuple[str, int], Probed], choices: Sequence[int]) -> dict[str, Estimate]:
+    """Accuracy at one layer over draws of slots and negatives, and that of the first encoder minus the second's.
+
+    `probed` goes by encoder pair and draw, every encoder pair with the same draws.
+    """
+    encoders = dict.fromkeys(who for who, _ in probed)
+    rates = {
+        who: np.array([one.correct[:, 0].mean(1) for (of, _), one in probed.items() if of == who]) for who in encoders
+    }
+    if len(rates) == 2:
+        first, second = rates.values()
+        rates["_minus_".join(rates)] = first - second
+    return {
+        f"spread.n{n}.{who}": over_runs(by_choice)
+        for who, drawn in rates.items()
+        for n, by_choice in zip(choices, drawn.T, strict=True)
+    }
+
+
 def matching(results: Results) -> dict[str, Estimate]:
     """What a meeting of question and passage adds (bilinear minus tied), and DPR against pre-trained BERT there."""
     encoders = results.encoders("bilinear")
@@ -339,6 +368,13 @@ def significance(results: Results, a: Who, b: Who) -> dict[tuple[int, int], floa
     cells = list(results.cells())
     p = [mcnemar(results.right(*a, *cell) > 0.5, results.right(*b, *cell) > 0.5) for cell in cells]
     return dict(zip(cells, map(float, holm(p)), strict=True))
+
+
+def significant_cells(results: Results) -> dict[str, int]:
+    """In how many cells DPR's accuracy differs from pre-trained BERT's (`significance`), by pair of DPR's towers."""
+    pairs = {b: ((a, "linear"), (b, "linear")) for a, b in CONTRASTS if a == "pretrained"}
+    there = {other: pair for other, pair in pairs.items() if all(results.has(*who) for who in pair)}
+    return {other: sum(p < 0.05 for p in significance(results, *pair).values()) for other, pair in there.items()}
 
 
 def without_number(name: str) -> str:
