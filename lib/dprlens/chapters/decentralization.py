@@ -15,7 +15,6 @@ from dprlens import attributing, decentralization, figures, intervals, knowledge
 from dprlens.attributing import AttributionTask, Judged
 from dprlens.attribution import SITES, Attribution, AttributionSpec
 from dprlens.decentralization import ACROSS, Sites, label
-from dprlens.encoder import DualEncoder
 from dprlens.intervals import Estimate
 from dprlens.interventions import KINDS
 from dprlens.neurons import ActivitySpec, Sample, SampleSpec
@@ -70,15 +69,10 @@ class Comparison:
 
     setup: Setup
     side: str
-    duals: Mapping[str, DualEncoder]  # by the model's name, as in the fields below
-    tasks: Mapping[str, AttributionTask]
-    attributions: Mapping[str, Attribution]
+    sample: Sample
+    tasks: Mapping[str, AttributionTask]  # by the model's name
+    attributions: Mapping[str, Attribution]  # likewise
     workers: ProcessPoolExecutor | None = None
-
-    @cached_property
-    def sample(self) -> Sample:
-        """The examples and their candidates."""
-        return attributing.sampling_of(self.setup).draw(self.side)
 
     @property
     def world(self) -> World:
@@ -111,9 +105,9 @@ def attribute(
     setup: Setup, side: str, workers: ProcessPoolExecutor | None = None, names: Sequence[str] | None = None
 ) -> Comparison:
     """Attribute the neurons of the named models, or of all (`attributing.compared_models`), on the profile's sample."""
-    duals = attributing.compared_models(setup, names)
-    tasks = attributing.attribution_tasks(setup, duals, side, workers)
-    return Comparison(setup, side, duals, tasks, attributing.attributions(tasks, side, workers), workers)
+    tasks = attributing.attribution_tasks(setup, attributing.compared_models(setup, names), side, workers)
+    found = attributing.attributions(tasks, side, workers)
+    return Comparison(setup, side, attributing.sampling_of(setup).draw(side), tasks, found, workers)
 
 
 def candidate_cards(world: World, sample: Sample, n: int = 2) -> widgets.HTML:
@@ -237,7 +231,7 @@ class Search(NamedTuple):
 def search(compared: Comparison) -> Search:
     """Search with pre-trained BERT and DPR among all passages."""
     world, depth = compared.world, min(DEPTH, len(compared.world.passages))
-    found = {name: rankings(compared.duals[name], world, depth) for name in PAIR}
+    found = {name: rankings(compared.tasks[name].dual, world, depth) for name in PAIR}
     answers = [question.answers for question in world.questions]
     right = {name: answer_places(ranking, answers, world.passages) == 0 for name, ranking in found.items()}
     return Search(found, pd.DataFrame(right))
@@ -284,13 +278,13 @@ def table2(active: Active, eight: Cases) -> Table:
                 for what, values in (("top1", right.loc[eight.questions, name]), ("strong", eight.strong[name]))
                 for q, value in enumerate(values, start=1)
             },
-            **on_topic(active.compared, eight.found),
-            **strength(active),
+            **topic_shares(active.compared, eight.found),
+            **strong_counts(active),
         },
     )
 
 
-def on_topic(compared: Comparison, found: Search) -> dict[str, Estimate]:
+def topic_shares(compared: Comparison, found: Search) -> dict[str, Estimate]:
     """Share of the first five passages that are on topic (`decentralization.on_topic`), by model and their difference.
 
     table2.bert.on_topic, table2.dpr.on_topic, table2.dpr_minus_bert.on_topic.
@@ -308,7 +302,7 @@ def on_topic(compared: Comparison, found: Search) -> dict[str, Estimate]:
     return shares | {"table2.dpr_minus_bert.on_topic": gained}
 
 
-def strength(active: Active) -> dict[str, Estimate]:
+def strong_counts(active: Active) -> dict[str, Estimate]:
     """`decentralization.strength` of the whole sample."""
     strong = {short: decentralization.both(active.sites[name]).sum((1, 2)) for name, short in SHORT.items()}
     return decentralization.strength("table2", strong, active.compared.clusters)
@@ -377,8 +371,8 @@ def attribute_few(compared: Comparison, variants: Mapping[str, Variant]) -> dict
 
 def attribute_masked(compared: Comparison) -> dict[str, dict[str, Attribution]]:
     """The variant S1: neurons attributed at the mask of a few known facts, with the old head on DPR's tower."""
-    before = compared.duals["pretrained"].query
-    encoders = {"pretrained": before, "dpr": knowledge.with_head(compared.duals["dpr"].query, before)}
+    before = compared.tasks["pretrained"].dual.query
+    encoders = {"pretrained": before, "dpr": knowledge.with_head(compared.tasks["dpr"].dual.query, before)}
     spec, n, seed = compared.setup.profile.attribution, compared.few.examples, compared.setup.seed
     calls = {
         name: partial(attributing.masked_answers, encoder, compared.world, spec, n, seed)
@@ -496,7 +490,8 @@ def variants(
     numbers: dict[str, Estimate | int] = {}
     rows = []
     for title, sites in ways.items():
-        name, few = f"variants.{_id(title)}", len(sites["dpr"]["output"])
+        name = "variants." + re.sub(r"\W+", "_", title).lower()
+        few = len(sites["dpr"]["output"])
         numbers |= decentralization.gains(name, sites, range(few) if title == MASKED else compared.clusters[:few])
         numbers |= {
             f"{name}.{model}.{site}.union": int(array.any(0).sum())
@@ -695,7 +690,9 @@ def patch(compared: Comparison) -> dict[tuple[str, str, str], Judged]:
     """Exchange activations between pre-trained BERT and DPR: {(into, from, what): judged [block, example]}."""
     sampling = attributing.sampling_of(compared.setup)
     calls = {
-        (into, other, what): partial(attributing.patched, compared.duals[into], compared.duals[other], sampling, what)
+        (into, other, what): partial(
+            attributing.patched, compared.tasks[into].dual, compared.tasks[other].dual, sampling, what
+        )
         for into, other in (PAIR[::-1], PAIR)
         for what in PATCHED
     }
@@ -776,7 +773,3 @@ def _task(compared: Comparison, name: str, variant: Variant) -> AttributionTask:
 def _estimate(numbers: Mapping[str, Estimate | int], id_: str) -> Estimate:
     number = numbers[id_]
     return number if isinstance(number, Estimate) else intervals.exact(number)
-
-
-def _id(title: str) -> str:
-    return re.sub(r"\W+", "_", title).lower()
