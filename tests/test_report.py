@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 
 from dprlens import report as module
 from dprlens.intervals import Estimate, exact, share
-from dprlens.report import GLUE, Report, judge_again, light_svg, plain, recorded, svg
+from dprlens.report import Report, judge_again, light_svg, plain, recorded, svg
 
 CANARY = (
     "<script>alert(1)</script> | $x^2$ *em* _u_ `code` {{ 7*7 }} {ref}`x` [l](javascript:alert(1)) "
@@ -43,8 +43,8 @@ def shown(monkeypatch, tmp_path):
     return outputs
 
 
-def make(exhibits=(), profile="small", **parameters):
-    return Report("00_world", profile=profile, seed=0, world=World(), parameters=parameters, exhibits=exhibits)
+def make(profile="small", **parameters):
+    return Report("00_world", profile=profile, seed=0, world=World(), parameters=parameters)
 
 
 def read(report):
@@ -113,7 +113,7 @@ def test_numbers_are_rounded_and_plain_whatever_their_type():
 
 
 def everything():
-    report = make(exhibits=("table1", "dose"), seed=0)
+    report = make(seed=0)
     report.number("table1.n2.untrained.layer0", share(500, 1000))
     report.table("table1", pd.DataFrame({"x": [0.5]}), "T")
     report.figure("dose", line_figure(), "F", "a line", {"dose.slope": Estimate(0.1, 0.05, 0.15, 9)})
@@ -215,15 +215,6 @@ def test_a_number_that_could_not_be_computed_is_left_out_and_its_claims_are_open
     report.number("bound.lexical_difference.top1", share(1, 2))  # nor is its name taken
 
 
-def test_a_promised_exhibit_that_is_missing_is_named():
-    report = make(exhibits=("recall", "dose"))
-    report.table("recall", pd.DataFrame({"x": [1]}), "T")
-    with pytest.raises(ValueError, match="Promised and not reported: dose"):
-        report.close()
-    report.figure("dose", line_figure(), "F", "a line")
-    report.close()
-
-
 # --- claims ---
 
 
@@ -249,7 +240,7 @@ def test_verdicts_are_shown_and_kept_with_their_reason(shown):
 def test_numbers_that_come_later_and_those_on_record_over_worlds_are_heard(shown, monkeypatch):
     kept = {"ratios.dpr_over_pretrained.sharing": Estimate(0.8, 0.7, 0.9, 5)}
     monkeypatch.setattr("dprlens.report.recorded", lambda _, profile: kept if profile == "full" else {})
-    report = make(exhibits=())
+    report = make()
     report.table("figure1", pd.DataFrame({"x": [1]}), "T")
     report.claims("figure1")
     (box,) = [data for data, _ in shown if "S3.4" in data.get("text/plain", "")]
@@ -445,25 +436,11 @@ def test_provenance_names_what_matters_and_nothing_that_changes(shown, monkeypat
     )
 
 
-def test_a_number_can_be_quoted_in_prose_and_shows_nothing_by_itself(shown):
+def test_a_number_that_nothing_shows_is_reported(shown):
     report = make()
     report.number("recall.known", share(95, 100))
-    report.number("recall.rate", share(95, 100), ".0%")
-    report.text("best", CANARY)
-    assert [metadata["scrapbook"]["name"] for _, metadata in shown] == ["recall.known", "recall.rate", "best"]
-    assert [list(data) for data, _ in shown] == [[GLUE + "text/plain"]] * 3
-    values = [data[GLUE + "text/plain"] for data, _ in shown]
-    assert values == ["'0.95 [0.89, 0.98], n = 100'", "'95% [89%, 98%], n = 100'", repr(FLAT)]
-    with pytest.raises(ValueError, match="'best' was given before"):
-        report.text("best", "again")
-
-
-def test_numbers_on_record_are_quoted_with_their_id(shown):
-    make().quote({"recall.known": share(95, 100), "other": share(1, 2)}, ["recall.known", "recall.new"])
-    assert [(metadata["scrapbook"]["name"], data[GLUE + "text/plain"]) for data, metadata in shown] == [
-        ("record.recall.known", "'0.95 [0.89, 0.98], n = 100'"),
-        ("record.recall.new", "'(not on record yet)'"),
-    ]
+    assert shown == []
+    assert "recall.known" in report.numbers
 
 
 def test_plain_text_is_the_same_text_for_any_markdown():

@@ -328,9 +328,16 @@ def test_a_good_source_breaks_no_rule(tmp_path):
     ],
 )
 def test_each_rule_is_told_with_its_cell(tmp_path, source, problem):
-    found = list(problems(write(tmp_path / "00.ipynb", source)))
+    found = list(problems(write(tmp_path / "00.ipynb", source, "1", "2")))
     assert len(found) == 1
     assert found[0].startswith(problem)
+
+
+def test_a_notebook_that_computes_instead_of_choosing_is_named(tmp_path):
+    long = write(tmp_path / "00.ipynb", *["x = 1\n" * 20, "f()", "f()"] * 10)
+    assert list(problems(long)) == ["it has 220 lines of code, more than 200: move the work into its chapter"]
+    wide = write(tmp_path / "00.ipynb", *["x = 1\n" * 7] * 3, cell("say(\n1)", "prose"))
+    assert list(problems(wide)) == ["half of its cells of code have more than 6 lines: move the work into its chapter"]
 
 
 def test_rules_for_the_metadata(tmp_path):
@@ -687,6 +694,13 @@ def test_promised_results_that_were_not_written_are_a_failure(light):
     behaviour["numbers"] = None  # the old file lies there, but this run writes none
     append(root / "constraints.txt", "#\n")
     with pytest.raises(RunFailed, match=r"00_world ran, but wrote no results to .*00_world\.json: it promises world"):
+        book(root, "tiny")
+
+
+def test_a_promised_exhibit_that_was_not_reported_is_a_failure(light):
+    root, _, _ = light
+    write(root / "notebooks" / "00_world.ipynb", STEP, RESULTS, exhibits=["world", "dose"])
+    with pytest.raises(RunFailed, match="00_world ran, but did not report dose: report each exhibit"):
         book(root, "tiny")
 
 

@@ -2,9 +2,9 @@
 
 Tables, figures and claims are shown by one output with two faces: HTML, which JupyterLab shows, and MyST Markdown, from
 which the book makes a numbered table or figure whose label is the exhibit's id (`nb_mime_priority_overrides` and
-`nb_render_markdown_format` in `_config.yml` choose it). `number` and `text` leave an invisible record for
-`{glue:text}` in the prose. All text is shown as text: whatever could be markup, in either face, is escaped. A table's
-output also holds its cells as CSV, a figure's a PNG: no page shows them, the renderer makes downloads of them.
+`nb_render_markdown_format` in `_config.yml` choose it). `say` shows a paragraph with numbers likewise. All text is
+shown as text: whatever could be markup, in either face, is escaped. A table's output also holds its cells as CSV, a
+figure's a PNG: no page shows them, the renderer makes downloads of them.
 """
 
 import base64
@@ -14,7 +14,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import dedent
 from typing import Any, NamedTuple, Protocol, TypedDict
 from xml.etree import ElementTree
@@ -31,7 +31,6 @@ from dprlens import paper
 from dprlens.artifacts import folder_for, write_json
 from dprlens.intervals import Estimate, exact
 
-GLUE = "application/papermill.record/"  # myst-nb takes outputs under this prefix off the page and keeps them by name
 SVG_SPACE = "http://www.w3.org/2000/svg"
 SVG: dict[Any, Any] = {
     "svg.hashsalt": "dprlens",
@@ -120,8 +119,7 @@ class Absent(NamedTuple):
 class Report:
     """The results of one notebook, written to `<root>/<profile>/<notebook>.json` after each call, whole or not at all.
 
-    `exhibits` are the ids that the notebook promises; `close` fails if one is missing. The root is `$DPRLENS_RESULTS`,
-    else `_build/results` of the repository, else of the current folder.
+    The root is `$DPRLENS_RESULTS`, else `_build/results` of the repository, else of the current folder.
     """
 
     def __init__(
@@ -132,12 +130,9 @@ class Report:
         seed: int,
         world: Summarized,
         parameters: Mapping[str, object],
-        exhibits: Sequence[str] = (),
     ):
         self.numbers: dict[str, Estimate] = {}
         self.path = folder_for("DPRLENS_RESULTS", "_build", "results") / profile / f"{notebook}.json"
-        self._promised = tuple(_checked(name, EXHIBIT) for name in exhibits)
-        self._texts: set[str] = set()
         self._judged: list[str] = []  # exhibits whose claims were shown
         self._results: Results = {
             "notebook": notebook,
@@ -149,13 +144,12 @@ class Report:
         }
         self._write()  # from now on no number of an earlier run is left
 
-    def number(self, name: str, value: Estimate | float, spec: str = "") -> None:
-        """Report one number; `{glue:text}` with its id shows it in the prose, formatted by `spec`.
+    def number(self, name: str, value: Estimate | float) -> None:
+        """Report one number that no table or figure shows.
 
         `name` is `<exhibit>.<…>`; a plain number is an exact count. Raises ValueError if it was reported before.
         """
         self._add(name.split(".")[0], {name: value})
-        self.text(name, format(self.numbers[name], spec))
         self._write()
 
     def table(
@@ -256,14 +250,6 @@ class Report:
         verdict = claim.verdict(kept, "full")
         return f"On record, over several worlds and networks: {verdict.verdict}. {verdict.why}"
 
-    def text(self, key: str, value: str) -> None:
-        """Leave `value` for `{glue:text}` under `key`; shows nothing. Raises ValueError for a key used before."""
-        if key in self._texts:
-            raise ValueError(f"The text {key!r} was given before: use each key once.")
-        self._texts.add(key)
-        record = {"scrapbook": {"name": key, "mime_prefix": GLUE}}
-        display({GLUE + "text/plain": repr(_line(value))}, raw=True, metadata=record)
-
     def show(self, *exhibits: Table | Drawing | Absent) -> None:
         """Show exhibits of a chapter and report their numbers."""
         for one in exhibits:
@@ -287,11 +273,6 @@ class Report:
         lab = MARKDOWN.render(ROLE.sub(_words_of_role, page))
         self._show(VALUE.sub(lambda name: str(values[name[1]]), words), lab, page)
 
-    def quote(self, kept: Mapping[str, Estimate], ids: Iterable[str]) -> None:
-        """Leave numbers on record (`recorded`) as text, each under `record.` and its id."""
-        for id_ in ids:
-            self.text(f"record.{id_}", str(kept.get(id_, "(not on record yet)")))
-
     def provenance(self) -> None:
         """Show what made this page's numbers: profile, seed, world and the versions of the libraries that matter."""
         results = self._results
@@ -301,13 +282,8 @@ class Report:
         self._show(line, f"<p><small>{html.escape(line)}</small></p>", f"*{plain(line)}*")
 
     def close(self) -> None:
-        """Raises ValueError if a promised exhibit was not reported."""
-        missing = [name for name in self._promised if name not in self._results["exhibits"]]
-        if missing:
-            raise ValueError(
-                f"Promised and not reported: {', '.join(missing)}; report each exhibit or do not promise it."
-            )
-        self._judge()  # once more: numbers over worlds come last
+        """Judge all claims once more: numbers over worlds come last."""
+        self._judge()
 
     def _exhibit(
         self, exhibit: str, kind: str, title: str, numbers: Mapping[str, Estimate | float | None] | None

@@ -20,7 +20,6 @@ from dprlens.neurons import Sample
 from dprlens.report import Drawing, Table
 from dprlens.world import World
 
-EXHIBITS = ("figure2", "passages", "passage_measures")
 MODELS = ("pretrained", "dpr", "shuffled")
 MINUS = "figure2.dpr_minus_pretrained"
 

@@ -25,21 +25,6 @@ from dprlens.retrieval import Ranking, answer_places
 from dprlens.setup import Setup
 from dprlens.world import World
 
-EXHIBITS = (
-    "figure1",
-    "gains",
-    "table2",
-    "completeness",
-    "measures",
-    "controls",
-    "variants",
-    "causal",
-    "pathways",
-    "survivors",
-    "outlasting",
-    "patching",
-    "ratios",
-)
 PAIR = ("pretrained", "dpr")
 TRIO = (*PAIR, "shuffled")
 DUELS = (("dpr", "pretrained"), ("dpr", "shuffled"), ("shuffled", "pretrained"))  # which of two outlasts the other

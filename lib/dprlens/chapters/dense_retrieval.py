@@ -21,7 +21,6 @@ from dprlens.setup import Setup, dpr
 from dprlens.training.dpr import Trained
 from dprlens.world import World
 
-EXHIBITS = ("training", "retrieval", "accuracy", "answer_string", "examples")
 KS = (1, 5, 20, 100)  # of top-k accuracy
 DEPTH = max(KS)
 SIGNS = {True: "right", False: "wrong"}

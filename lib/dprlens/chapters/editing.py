@@ -16,41 +16,6 @@ from dprlens.report import Absent, Drawing, Table, recorded
 from dprlens.setup import Setup
 
 NOTEBOOKS = {"added": "04_1_knowledge_addition", "removed": "04_2_knowledge_removal"}
-EXHIBITS = {  # by direction
-    "added": (
-        "table3",
-        "added_facts",
-        "added_cloze",
-        "added_tradeoff",
-        "added_moved",
-        "added_fact",
-        "added_n5",
-        "added_effects",
-        "added_found",
-        "added_forest",
-        "added_nulls",
-        "added_agreement",
-        "added_retrained",
-        "added_on_record",
-        "added_reread",
-    ),
-    "removed": (
-        "table4",
-        "removed_facts",
-        "removed_cloze",
-        "removed_moved",
-        "removed_fact",
-        "removed_n5",
-        "removed_effects",
-        "removed_found",
-        "removed_forest",
-        "removed_nulls",
-        "removed_agreement",
-        "removed_retrained",
-        "removed_on_record",
-        "removed_reread",
-    ),
-}
 EXAMPLES = 8  # facts that are followed through every arm
 CONTRASTS = {
     "probing_did": "DiD, probe",

@@ -15,21 +15,6 @@ from dprlens.setup import Setup, cloze_recall
 from dprlens.world import World
 
 Numbers = dict[str, Estimate | None]
-EXHIBITS = (
-    "bound",
-    "baseline",
-    "power",
-    "doses",
-    "seeds",
-    "counterfactual",
-    "taught",
-    "old_head",
-    "surface",
-    "world_size",
-    "size_effect",
-    "record",
-    "record_size",
-)
 NOTEBOOK = "B_1_knowledge_bound"
 KINDS = ("lexical", "knowledge_required")
 RANKED = 5  # passages on a card

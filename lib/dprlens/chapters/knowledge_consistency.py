@@ -19,22 +19,6 @@ from dprlens.report import Absent, Drawing, Table
 from dprlens.setup import Setup
 from dprlens.world import World
 
-EXHIBITS = (
-    "table1",
-    "curves",
-    "differences",
-    "spread",
-    "question",
-    "no_network",
-    "reversible",
-    "selectivity",
-    "code",
-    "learning",
-    "matching",
-    "replication",
-    "worlds",
-    "printed",
-)
 NOT_ASKED = "(not asked for)"
 NOT_RECORDED = "(not on record yet)"
 CONTROLLED = ("linear", "tied", "bilinear")  # probes for selectivity, online code and learning curves

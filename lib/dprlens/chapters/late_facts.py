@@ -14,19 +14,6 @@ from dprlens.profile import Profile
 from dprlens.report import Absent, Drawing, Table, recorded
 from dprlens.setup import Setup
 
-EXHIBITS = (
-    "thrice",
-    "entry",
-    "contrasts",
-    "rates",
-    "telling",
-    "missing",
-    "blocks",
-    "patched",
-    "late_on_record",
-    "entry_on_record",
-    "told_on_record",
-)
 NOTEBOOK = "B_2_late_facts"
 NOT_ON_RECORD = "This chapter is not on record for the profile full."
 EXAMPLES = 6  # questions of the first table

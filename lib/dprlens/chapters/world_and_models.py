@@ -12,7 +12,6 @@ from dprlens.report import Absent, Drawing, Table
 from dprlens.setup import Setup
 from dprlens.world import World
 
-EXHIBITS = ("world", "facts", "questions", "model", "recall", "relations", "dose", "described")
 SAMPLED = 10_000  # passages at most whose words are counted
 SHOWN = ("born_in", "river", "headquarters", "director")  # relations whose first subjects' articles are shown
 STATES = ("known", "low dose", "held out", "not recorded")  # of facts, as the table of recall has them

@@ -246,6 +246,11 @@ def _run(job: Job) -> str:
             raise RunFailed(
                 f"{job.notebook.name} ran, but wrote no results to {path}: it promises {', '.join(promised)}"
             )
+        if promised and (missing := set(promised) - json.loads(path.read_text())["exhibits"].keys()):
+            raise RunFailed(
+                f"{job.notebook.name} ran, but did not report {', '.join(sorted(missing))}: report each exhibit,"
+                " or take it out of the notebook's metadata"
+            )
     except RunFailed:
         if before is not None:
             path.write_text(before)

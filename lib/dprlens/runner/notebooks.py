@@ -17,12 +17,14 @@ import io
 import json
 import math
 import re
+import statistics
 import tokenize
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 LONGEST_CELL, LONGEST_FUNCTION = 25, 8  # lines
+LONGEST_NOTEBOOK, MEDIAN_CELL = 200, 6  # lines of code; parameters and sentences are not counted
 NEEDS_A_KERNEL = {"interact", "interact_manual", "interactive", "interactive_output", "Output"}  # these hang papermill
 RANGE = re.compile(r"\[([^\]]+)\] *")
 SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
@@ -306,6 +308,15 @@ def problems(path: Path) -> Iterator[str]:
                 yield f"cell {n} holds outputs: clear them"
             for problem in _code_problems(source(cell), live="live-only" in tags(cell)):
                 yield f"cell {n} {problem}"
+    lines = [
+        sum(bool(line.strip()) for line in source(cell).splitlines())
+        for cell in content["cells"]
+        if cell["cell_type"] == "code" and not {"parameters", "prose"} & {*tags(cell)}
+    ]
+    if sum(lines) > LONGEST_NOTEBOOK:
+        yield f"it has {sum(lines)} lines of code, more than {LONGEST_NOTEBOOK}: move the work into its chapter"
+    if lines and statistics.median(lines) > MEDIAN_CELL:
+        yield f"half of its cells of code have more than {MEDIAN_CELL} lines: move the work into its chapter"
 
 
 def _code_problems(text: str, live: bool) -> Iterator[str]:
