@@ -98,7 +98,7 @@ def test_on_another_processor_rounding_does_not_count(root, monkeypatch):
 @pytest.mark.parametrize(
     ("weights", "words", "said"),
     [
-        (1.02, "Ada\n", "base_model: weights 1.96% away from those on record in root mean square, more than 0.5%"),
+        (1.02, "Ada\n", "base_model: weights 2.00% away from those on record in root mean square, more than 0.5%"),
         (0.98, "Ada\n", "base_model: weights 2.00% away from those on record in root mean square, more than 0.5%"),
         (1.0, "Eve\n", "base_model: other bytes than on record"),
     ],
@@ -107,6 +107,14 @@ def test_on_another_processor_larger_changes_count(root, monkeypatch, weights, w
     other(monkeypatch)
     build(root, WEIGHTS * weights, words)
     assert [*baseline.compare(root, "tiny")] == [said]
+
+
+@pytest.mark.parametrize(("step", "counts"), [("probe_verdicts", False), ("probed", True)])
+def test_on_another_processor_models_that_become_the_same_do_not_count(step, counts):
+    one = {"n": 2, "bytes": "b", "plain": "", "weights": []}
+    said = [*baseline.compare_artifacts({step: one}, {step: one | {"n": 1}}, alike=False)]
+    assert said == [f"{step}: 1 artifacts, 2 on record"] * counts
+    assert len([*baseline.compare_artifacts({step: one}, {step: one | {"n": 1}}, alike=True)]) == 1
 
 
 @pytest.mark.parametrize(
