@@ -25,9 +25,9 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 from transformers.utils import logging
 
-from dprlens.attribution import Attribution, AttributionSpec, answer, attribute_at
-from dprlens.encoder import Encoder, new_model
-from dprlens.tokens import make_tokenizer, vocabulary
+from dprlens.bert.encoder import Encoder, new_model
+from dprlens.bert.vocabulary import make_tokenizer, vocabulary
+from dprlens.decentralization.attribution import Attribution, AttributionSpec, answer, attribute_at
 
 SEED = 0
 LAYERS, D_MODEL, D_FF, HEADS, VOCABULARY = 12, 128, 512, 2, 8192

@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from dprlens.probe import Matching, items, make_probe, matching
-from dprlens.probing import features
+from dprlens.consistency.probes import Matching, items, make_probe, matching
+from dprlens.consistency.steps import features
 from dprlens.profile import SMALL
 from dprlens.setup import Setup
 
@@ -53,7 +53,7 @@ class Done(NamedTuple):
 
 
 def load_layers() -> list[tuple[Matching, Matching]]:
-    """Train and test questions at every layer of the base model of `small`, as `probing.probed` puts them together.
+    """Train and test questions at every layer of the base model of `small`, as `steps.probed` puts them together.
 
     All of it is in the cache once the book was made; else the base model is trained first, which takes minutes.
     """

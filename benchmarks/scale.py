@@ -30,15 +30,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from dprlens.corpus.compressed import IVFPQSpec, build_ivfpq, search_ivfpq
-from dprlens.corpus.encode import Job, encode
-from dprlens.corpus.plan import ShardSpec
-from dprlens.corpus.search import search
-from dprlens.corpus.shards import Shards
-from dprlens.encoder import DualEncoder, Encoder, EncoderSpec, random_bert
-from dprlens.parallel import pool
-from dprlens.tokens import make_tokenizer, vocabulary
-from dprlens.world import Passage
+from dprlens.bert.encoder import DualEncoder, Encoder, EncoderSpec, random_bert
+from dprlens.bert.vocabulary import make_tokenizer, vocabulary
+from dprlens.cache.parallel import pool
+from dprlens.retrieval.corpus.compressed import IVFPQSpec, build_ivfpq, search_ivfpq
+from dprlens.retrieval.corpus.encode import Job, encode
+from dprlens.retrieval.corpus.plan import ShardSpec
+from dprlens.retrieval.corpus.search import search
+from dprlens.retrieval.corpus.shards import Shards
+from dprlens.world.records import Passage
 
 SHAPE = EncoderSpec(layers=2, d_model=128, d_ff=512, heads=2, max_length=128)
 SHARDS = ShardSpec(rows=4_096, block=1_024)

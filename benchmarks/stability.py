@@ -20,10 +20,10 @@ import numpy as np
 from numpy import ndarray
 from threadpoolctl import threadpool_info
 
-from dprlens.consistency import CONTRASTS
-from dprlens.encoder import untrained
-from dprlens.probe import Features, Items, items, make_probe, matching
-from dprlens.probing import features
+from dprlens.bert.encoder import untrained
+from dprlens.consistency.exhibits import CONTRASTS
+from dprlens.consistency.probes import Features, Items, items, make_probe, matching
+from dprlens.consistency.steps import features
 from dprlens.profile import PROFILES
 from dprlens.setup import Setup
 

@@ -34,13 +34,13 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
-from dprlens.closed import make_world
-from dprlens.encoder import DualEncoder, Encoder, random_bert
-from dprlens.negatives import hard_negatives
+from dprlens.bert.encoder import DualEncoder, Encoder, random_bert
+from dprlens.bert.vocabulary import make_tokenizer, vocabulary
 from dprlens.profile import SMALL
-from dprlens.tokens import make_tokenizer, vocabulary
+from dprlens.retrieval.negatives import hard_negatives
 from dprlens.training.dpr import Example, examples, nll, train_dpr
-from dprlens.world import World
+from dprlens.world.closed import make_world
+from dprlens.world.records import World
 
 SEED = 0
 SPEC = replace(SMALL.dpr, epochs=1, dropout=0.0)

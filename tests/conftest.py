@@ -10,11 +10,11 @@ import pytest
 import torch
 from small_setup import PAGE, SEED
 
-from dprlens.closed import ClosedSpec, TextSpec, make_world, segments
-from dprlens.edits import told
-from dprlens.encoder import Encoder, EncoderSpec, new_model, random_bert, untrained
+from dprlens.bert.encoder import Encoder, EncoderSpec, new_model, random_bert, untrained
+from dprlens.bert.vocabulary import make_tokenizer, vocabulary
+from dprlens.editing.protocol import told
 from dprlens.setup import Setup
-from dprlens.tokens import make_tokenizer, vocabulary
+from dprlens.world.closed import ClosedSpec, TextSpec, make_world, segments
 
 SPEC = ClosedSpec(
     people=24, cities=8, companies=8, films=10, exposures=40, low_doses=(2, 7), low_dose_share=0.1, train_held_out=0.4

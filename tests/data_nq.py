@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForPreTraining, DPRConfig, DPRContextEncoder, DPRQuestionEncoder
 
-from dprlens.closed import ClosedSpec, make_world
-from dprlens.negatives import NegativesSpec, hard_negatives
-from dprlens.tokens import vocabulary
-from dprlens.world import Passage, Question, World
+from dprlens.bert.vocabulary import vocabulary
+from dprlens.retrieval.negatives import NegativesSpec, hard_negatives
+from dprlens.world.closed import ClosedSpec, make_world
+from dprlens.world.records import Passage, Question, World
 
 SHAPE = {"hidden_size": 48, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 192}
 PIECES = 30_522  # of bert-base-uncased's vocabulary

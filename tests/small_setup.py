@@ -5,20 +5,20 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from dprlens.attribution import AttributionSpec
-from dprlens.bound import BoundSpec
-from dprlens.closed import ClosedSpec, TextSpec
-from dprlens.editors import EditorSpecs
-from dprlens.edits import ProtocolSpec
-from dprlens.encoder import DualEncoder, EncoderSpec
-from dprlens.late import LateSpec
-from dprlens.natural.models import ModelsSpec
-from dprlens.negatives import NegativesSpec
-from dprlens.neurons import ActivitySpec, SampleSpec
-from dprlens.probe import ProbeSpec, ProbingSpec
+from dprlens.bert.encoder import DualEncoder, EncoderSpec
+from dprlens.bert.pretrained import ModelsSpec
+from dprlens.consistency.probes import ProbeSpec, ProbingSpec
+from dprlens.decentralization.active_neurons import ActivitySpec, SampleSpec
+from dprlens.decentralization.attribution import AttributionSpec
+from dprlens.editing.editors import EditorSpecs
+from dprlens.editing.protocol import ProtocolSpec
+from dprlens.knowledge_bound.exhibits import BoundSpec
+from dprlens.late_facts.exhibits import LateSpec
 from dprlens.profile import Profile
+from dprlens.retrieval.negatives import NegativesSpec
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
+from dprlens.world.closed import ClosedSpec, TextSpec
 
 TEXT = TextSpec(remarks=1)
 SHAPE = EncoderSpec(layers=1, d_model=16, d_ff=16, heads=2, max_length=64)

@@ -11,12 +11,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from test_runner import make_repository, write
+from book.test_build import make_repository, write
 
 import dprlens
 from dprlens import cli, setup
+from dprlens.book.execution import RunFailed
 from dprlens.profile import PROFILES
-from dprlens.runner.execution import RunFailed
 
 LIB = Path(dprlens.__file__).parents[1]
 
@@ -194,7 +194,7 @@ def test_help_names_every_command(capsys):
 
 @pytest.mark.usefixtures("repository")
 def test_doctor_and_fetch_are_commands_of_their_own_modules(monkeypatch, capsys):
-    from dprlens.natural import doctor, fetch
+    from dprlens.real_setting import doctor, fetch
 
     seen = []
     monkeypatch.setattr(doctor, "main", lambda options: seen.append(options) or 1)

@@ -4,22 +4,22 @@ import dataclasses
 
 import pytest
 
-from dprlens.attribution import AttributionSpec
-from dprlens.bound import BoundSpec
-from dprlens.causal import TOLD
-from dprlens.closed import ClosedSpec, TextSpec, make_world
-from dprlens.editors import EditorSpecs
-from dprlens.edits import ProtocolSpec
-from dprlens.encoder import EncoderSpec
-from dprlens.late import LateSpec
-from dprlens.natural import NaturalSpec
-from dprlens.natural.models import ModelsSpec
-from dprlens.negatives import NegativesSpec
-from dprlens.neurons import ActivitySpec, SampleSpec
-from dprlens.probe import ProbeSpec, ProbingSpec
+from dprlens.bert.encoder import EncoderSpec
+from dprlens.bert.pretrained import ModelsSpec
+from dprlens.consistency.probes import ProbeSpec, ProbingSpec
+from dprlens.decentralization.active_neurons import ActivitySpec, SampleSpec
+from dprlens.decentralization.attribution import AttributionSpec
+from dprlens.editing.editors import EditorSpecs
+from dprlens.editing.protocol import ProtocolSpec
+from dprlens.knowledge_bound.exhibits import BoundSpec
+from dprlens.knowledge_bound.steps import TOLD
+from dprlens.late_facts.exhibits import LateSpec
 from dprlens.profile import PROFILES, SPECS, get_profile
+from dprlens.retrieval.negatives import NegativesSpec
 from dprlens.training.dpr import PAPER, DPRSpec
 from dprlens.training.pretrain import PretrainSpec
+from dprlens.world.closed import ClosedSpec, TextSpec, make_world
+from dprlens.world.natural import NaturalSpec
 
 
 def test_profiles_are_found_by_their_names(refused):

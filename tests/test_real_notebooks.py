@@ -15,8 +15,8 @@ import data_nq
 import pytest
 from trec import read_qrels, read_run
 
-from dprlens.closed import ClosedSpec, make_world
-from dprlens.runner.notebooks import discover
+from dprlens.book.notebooks import discover
+from dprlens.world.closed import ClosedSpec, make_world
 
 pytestmark = pytest.mark.real
 

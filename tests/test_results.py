@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dprlens.closed import make_world
-from dprlens.entering import setup_of
+from dprlens.book.notebooks import discover
+from dprlens.late_facts.steps import setup_of
 from dprlens.paper import CLAIMS, OWN_CLAIMS
 from dprlens.profile import PROFILES
-from dprlens.runner.notebooks import discover
+from dprlens.world.closed import make_world
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [notebook for notebook in discover(ROOT / "notebooks") if notebook.exhibits]

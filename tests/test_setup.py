@@ -7,11 +7,11 @@ import pytest
 from small_setup import DPR, LINKED, MICRO, NEGATIVES, SEED, SHAPE, TEXT, TRAIN
 
 from dprlens import setup as module
-from dprlens.closed import ClosedSpec, TextSpec
-from dprlens.encoder import DualEncoder
-from dprlens.parallel import Missing, only_cached
+from dprlens.bert.encoder import DualEncoder
+from dprlens.cache.parallel import Missing, only_cached
 from dprlens.setup import Setup, Training, base_model, closed_world, cloze_recall, dpr, train_in_group
 from dprlens.training.dpr import Trained
+from dprlens.world.closed import ClosedSpec, TextSpec
 
 pytestmark = pytest.mark.slow
 

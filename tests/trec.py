@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from dprlens.corpus.trec import Judgement
+from dprlens.retrieval.trec import Judgement
 
 
 class Line(NamedTuple):

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dprlens.runner import baseline, book, lock, notebooks, render
-from dprlens.runner.execution import RunFailed
+from dprlens.book import baseline, build, lock, notebooks, render
+from dprlens.book.execution import RunFailed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,7 +71,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
         "fetch": command(_fetch, "download files and models of the real setting; nothing else ever does"),
     }
     if asked in real:  # they say themselves what they take, and import much that other commands do without
-        importlib.import_module(f"dprlens.natural.{asked}").add_arguments(real[asked])
+        importlib.import_module(f"dprlens.world.natural.{asked}").add_arguments(real[asked])
     command(_check, "check the notebooks' sources against the rules of the book")
     steps = command(_steps, "check that no cached step's code changed behind its version, or record that none did")
     steps.add_argument("--write", action="store_true", help="record new steps and raised versions in lib/steps.lock")
@@ -90,13 +90,13 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
 
 
 def _book(root: Path, options: argparse.Namespace) -> None:
-    book.book(root, options.profile)
+    build.book(root, options.profile)
 
 
 def _run(root: Path, options: argparse.Namespace) -> None:
     notebook = notebooks.find(options.notebook, notebooks.discover(root / "notebooks"))
     texts = {} if options.profile is None else {"profile": options.profile}
-    book.run_one(root, notebook, {**texts, **dict(options.parameter)}, options.out)
+    build.run_one(root, notebook, {**texts, **dict(options.parameter)}, options.out)
 
 
 def _train(_: Path, options: argparse.Namespace) -> None:
@@ -117,17 +117,18 @@ def _fetch(_: Path, options: argparse.Namespace) -> int:
 def _real(name: str, options: argparse.Namespace) -> int:
     notebooks.check_profile(options.profile)
     try:
-        return importlib.import_module(f"dprlens.natural.{name}").main(options)
+        return importlib.import_module(f"dprlens.world.natural.{name}").main(options)
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
 
 
 def _encode(_: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
-    from dprlens import profile, ranking, setup
+    from dprlens import profile, setup
+    from dprlens.retrieval import index
 
     try:
-        done = ranking.encode_in_group(setup.Setup(profile.get_profile(options.profile), options.seed))
+        done = index.encode_in_group(setup.Setup(profile.get_profile(options.profile), options.seed))
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
     print(f"{done.made} of {len(done.shards)} shards were made, {done.missing} are still to be made by other processes")
@@ -135,11 +136,12 @@ def _encode(_: Path, options: argparse.Namespace) -> None:
 
 def _trec(root: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
-    from dprlens import profile, ranking, setup
+    from dprlens import profile, setup
+    from dprlens.retrieval import index
 
     folder = options.out or root / "_build" / options.profile / "trec"
     try:
-        ranking.write_trec(setup.Setup(profile.get_profile(options.profile), options.seed), folder)
+        index.write_trec(setup.Setup(profile.get_profile(options.profile), options.seed), folder)
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
     print(f"wrote {folder / 'dpr.run'} and {folder / 'gold.qrels'}")
@@ -148,7 +150,7 @@ def _trec(root: Path, options: argparse.Namespace) -> None:
 def _ship(root: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
     from dprlens import profile
-    from dprlens.runner import shipping
+    from dprlens.book import shipping
 
     for folder in shipping.ship(root, profile.get_profile(options.profile), options.seed):
         print(folder)
@@ -161,7 +163,8 @@ def _render(root: Path, options: argparse.Namespace) -> None:
 
 
 def _readme(root: Path, _: argparse.Namespace) -> None:
-    from dprlens.runner import readme, scorecard  # they bring matplotlib along
+    from dprlens.book import readme
+    from dprlens.book.pages import scorecard  # they bring matplotlib along
 
     small, full = (scorecard.read_results(root / "results", name) for name in ("small", "full"))
     file = root / "README.md"
@@ -188,8 +191,8 @@ def _steps(root: Path, options: argparse.Namespace) -> int:
 
 
 def _judge(root: Path, options: argparse.Namespace) -> None:
-    from dprlens.artifacts import write_json
-    from dprlens.report import judge_again
+    from dprlens.cache.artifacts import write_json
+    from dprlens.report.report import judge_again
 
     for file in sorted((root / "results" / options.profile).glob("*.json")):
         write_json(file, judge_again(json.loads(file.read_text("utf-8"))))

@@ -18,21 +18,21 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dprlens.artifacts import folder_for
-from dprlens.attribution import AttributionSpec
-from dprlens.bound import BoundSpec
-from dprlens.closed import ClosedSpec, TextSpec
-from dprlens.editors import EditorSpecs, FinetuningSpec, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
-from dprlens.edits import ProtocolSpec
-from dprlens.encoder import EncoderSpec
-from dprlens.late import ARMS, LateSpec
-from dprlens.natural import NaturalSpec
-from dprlens.natural.models import ModelsSpec
-from dprlens.negatives import NegativesSpec
-from dprlens.neurons import ActivitySpec, SampleSpec
-from dprlens.probe import ProbeSpec, ProbingSpec
+from dprlens.bert.encoder import EncoderSpec
+from dprlens.bert.pretrained import ModelsSpec
+from dprlens.cache.artifacts import folder_for
+from dprlens.consistency.probes import ProbeSpec, ProbingSpec
+from dprlens.decentralization.active_neurons import ActivitySpec, SampleSpec
+from dprlens.decentralization.attribution import AttributionSpec
+from dprlens.editing.editors import EditorSpecs, FinetuningSpec, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
+from dprlens.editing.protocol import ProtocolSpec
+from dprlens.knowledge_bound.exhibits import BoundSpec
+from dprlens.late_facts.exhibits import ARMS, LateSpec
+from dprlens.retrieval.negatives import NegativesSpec
 from dprlens.training.dpr import PAPER, DPRSpec
 from dprlens.training.pretrain import PretrainSpec
+from dprlens.world.closed import ClosedSpec, TextSpec
+from dprlens.world.natural import NaturalSpec
 
 
 @dataclass(frozen=True)

@@ -11,24 +11,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from dprlens import knowledge, natural
-from dprlens.artifacts import Task, step
-from dprlens.closed import ClosedSpec, TextSpec, make_world, reading, segments
-from dprlens.encoder import DualEncoder, Encoder, EncoderSpec
-from dprlens.natural import Natural, NaturalSpec
-from dprlens.natural.models import load_encoder
-from dprlens.natural.statements import Written
-from dprlens.natural.statements import read as statements_of
-from dprlens.natural.writer import Pair, written
-from dprlens.negatives import NegativesSpec, hard_negatives
-from dprlens.probe import probed_part
+from dprlens.bert import cloze
+from dprlens.bert.encoder import DualEncoder, Encoder, EncoderSpec
+from dprlens.bert.pretrained import load_encoder
+from dprlens.bert.vocabulary import make_tokenizer, vocabulary
+from dprlens.cache.artifacts import Task, step
+from dprlens.consistency.probes import probed_part
 from dprlens.profile import Profile
-from dprlens.tokens import make_tokenizer, vocabulary
+from dprlens.retrieval.negatives import NegativesSpec, hard_negatives
 from dprlens.training import processes
 from dprlens.training.dpr import DPRSpec, Trained, examples, shuffled_pairs, train_dpr
 from dprlens.training.muon import in_quick_precision
 from dprlens.training.pretrain import PretrainSpec, continue_pretraining, pretrain
-from dprlens.world import World
+from dprlens.world import natural
+from dprlens.world.closed import ClosedSpec, TextSpec, make_world, reading, segments
+from dprlens.world.natural import Natural, NaturalSpec
+from dprlens.world.records import World
+from dprlens.world.statements.records import Written
+from dprlens.world.statements.records import read as statements_of
+from dprlens.world.statements.writer import Pair, written
 
 
 @step(version=1, on_device=False)
@@ -63,8 +64,8 @@ def statements(world: World, file: str | None, seed: int) -> Written:
 
 @step(version=1)
 def cloze_recall(encoder: Encoder, world: World) -> pd.DataFrame:
-    """`knowledge.recall` of every fact of the world."""
-    return knowledge.recall(encoder, world)
+    """`cloze.recall` of every fact of the world."""
+    return cloze.recall(encoder, world)
 
 
 @step(version=1, libraries=("bm25s",), on_device=False)

@@ -3,11 +3,11 @@
 import numpy as np
 from small_setup import MICRO
 
-from dprlens.attributing import AttributionTask, Sampling
-from dprlens.attribution import Attribution
+from dprlens.bert.encoder import DualEncoder
 from dprlens.chapters.decentralization import Comparison
-from dprlens.encoder import DualEncoder
-from dprlens.neurons import Sample
+from dprlens.decentralization.active_neurons import Sample
+from dprlens.decentralization.attribution import Attribution
+from dprlens.decentralization.steps import AttributionTask, Sampling
 from dprlens.setup import Setup
 
 EXAMPLES, BLOCKS, D_FF, D_MODEL = 8, 2, 4, 2

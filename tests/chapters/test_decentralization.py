@@ -9,15 +9,15 @@ import pytest
 from small_setup import one_by_one
 
 from chapters.neuron_comparisons import EXAMPLES, SAME, SPREAD, attribution, comparison
-from dprlens import attributing, decentralization
-from dprlens.attributing import Judged
-from dprlens.attribution import FIDELITY
 from dprlens.chapters import decentralization as chapter
 from dprlens.chapters.decentralization import Active, Cases, Criterion, Search, Silencing, Variant
+from dprlens.decentralization import exhibits, steps
+from dprlens.decentralization.active_neurons import ActivitySpec
+from dprlens.decentralization.attribution import FIDELITY
+from dprlens.decentralization.pathways import Search as Silent
+from dprlens.decentralization.steps import Judged
 from dprlens.intervals import Estimate, exact, share
-from dprlens.neurons import ActivitySpec
-from dprlens.pathways import Search as Silent
-from dprlens.retrieval import Ranking
+from dprlens.retrieval.exact_search import Ranking
 
 NOW = Criterion(0.5)
 HALF = Estimate(0.5, 0.25, 0.75, 8)
@@ -113,7 +113,7 @@ def test_gains_show_both_models_and_report_those_of_dpr(active):
 
 def test_eight_questions_are_two_of_each_case(active, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
-    monkeypatch.setattr(attributing, "attributed", lambda task, side, only: SPREAD)  # noqa: ARG005
+    monkeypatch.setattr(steps, "attributed", lambda task, side, only: SPREAD)  # noqa: ARG005
     found = two_finders(active.compared)
     eight = chapter.cases(active, found)
     right = [tuple(found.right.loc[i]) for i in eight.questions]
@@ -161,7 +161,7 @@ def test_pages_of_questions_begin_with_one_that_only_dpr_finds(active):
 
 def test_a_variant_changes_one_thing(compared, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
-    monkeypatch.setattr(attributing, "attributed", lambda task, side, score: (task, side, score))
+    monkeypatch.setattr(steps, "attributed", lambda task, side, score: (task, side, score))
     changes = {"dot": Variant("dot"), "left": Variant(spec=FIDELITY), "cold": Variant(temperature=9.0)}
     found = chapter.attribute_few(compared, changes)
     assert [(title, *models) for title, models in found.items()] == [(title, *chapter.PAIR) for title in changes]
@@ -175,7 +175,7 @@ def test_a_variant_changes_one_thing(compared, monkeypatch):
 def test_the_mask_is_attributed_with_the_old_head(compared, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
     monkeypatch.setattr(chapter.knowledge, "with_head", lambda tower, old: f"{tower} with the head of {old}")
-    monkeypatch.setattr(attributing, "masked_answers", lambda *arguments: arguments)
+    monkeypatch.setattr(steps, "masked_answers", lambda *arguments: arguments)
     found = chapter.attribute_masked(compared)[chapter.MASKED]
     assert found["pretrained"][0] == "pretrained query"
     assert found["dpr"][0] == "dpr query with the head of pretrained query"
@@ -212,7 +212,7 @@ def test_concentration_is_measured_by_site_and_without_outliers(compared):
 
 def test_controls_have_a_row_a_model(active):
     table = chapter.controls(active)
-    assert list(table.frame["model"]) == [decentralization.label(name) for name in active.sites]
+    assert list(table.frame["model"]) == [exhibits.label(name) for name in active.sites]
     assert list(table.frame["temperature"]) == ["1.00", "2.00", "3.00", "4.00", "5.00"]
     assert list(table.frame.columns[2:]) == [
         "intermediate, any", "intermediate, one", "output, any", "output, one", "sharing"
@@ -277,7 +277,7 @@ def silenced():
 
 def test_neurons_are_silenced_by_doubling(compared, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
-    monkeypatch.setattr(attributing, "silenced", lambda task, silent, order: (task.temperature, silent[-1], order))
+    monkeypatch.setattr(steps, "silenced", lambda task, silent, order: (task.temperature, silent[-1], order))
     made = chapter.silence(compared)
     assert made.judged["dpr", "random"] == (2, 12, "random")
     assert list(made.search.silent) == [1, 2, 4, 8, 12]
@@ -339,7 +339,7 @@ def test_outlasting_in_words_says_what_is_not_decided():
 
 def test_patching_goes_both_ways(compared, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
-    monkeypatch.setattr(attributing, "patched", lambda into, other, sampling, what: (into, other, what))  # noqa: ARG005
+    monkeypatch.setattr(steps, "patched", lambda into, other, sampling, what: (into, other, what))  # noqa: ARG005
     calls = chapter.patch(compared)
     assert calls["dpr", "pretrained", "cls"] == (compared.tasks["dpr"].dual, compared.tasks["pretrained"].dual, "cls")
     place = np.array([[0] * 8, [50] * 8])
@@ -373,6 +373,6 @@ def test_ratios_of_several_worlds_are_reported():
     worlds = [{"pretrained": SAME, "dpr": SPREAD}] * 2
     table = chapter.ratios(worlds, ActivitySpec(threshold=0.5, thresholds=(0.2,)), {})
     assert table.title == "Ratios of models over worlds"
-    assert set(table.frame["in"]) <= {what.replace(".", ", ") for what in decentralization.ACROSS}
+    assert set(table.frame["in"]) <= {what.replace(".", ", ") for what in exhibits.ACROSS}
     assert table.numbers["ratios.dpr_over_pretrained.intermediate.union"].value == pytest.approx(4)
     assert table.numbers["ratios.t0_2.dpr_over_pretrained.intermediate.union"].value == pytest.approx(4)

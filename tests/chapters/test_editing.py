@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 
 from dprlens.chapters import editing as chapter
-from dprlens.editing import Experiment, FactFollowed, Plan
-from dprlens.edits import DIRECTIONS, Chosen, Outcome
+from dprlens.editing.protocol import DIRECTIONS, Chosen, Outcome
+from dprlens.editing.steps import Experiment, FactFollowed, Plan
 from dprlens.intervals import Estimate, exact
 from dprlens.profile import get_profile
-from dprlens.report import Absent, Table
-from dprlens.store import Passage
-from dprlens.world import Fact, Question, Statement
+from dprlens.report.report import Absent, Table
+from dprlens.world.passages import Passage
+from dprlens.world.records import Fact, Question, Statement
 
 YES, NO = Estimate(0.97, 0.95, 0.99, 9), Estimate(0.5, 0.4, 0.6, 9)
 EACH = pytest.mark.parametrize("direction", DIRECTIONS)

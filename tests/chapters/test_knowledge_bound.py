@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dprlens import bound
 from dprlens.chapters import knowledge_bound as chapter
-from dprlens.closed import Segment
 from dprlens.intervals import Estimate, share
+from dprlens.knowledge_bound import exhibits
+from dprlens.world.closed import Segment
 
 K = 2
 HALF = Estimate(0.5, 0.4, 0.6, 9)
@@ -100,7 +100,7 @@ def test_the_main_table_holds_all_numbers_of_its_exhibit(contrasts):
     assert numbers["bound.lexical.held_out.top2"].value == 1
     assert numbers["bound.lexical.held_out.cooccurrence_max.top1"].value == 0
     assert numbers["bound.cooccurrence_max.lexical_difference.top2"].value == 1
-    assert numbers["bound.dose.slope"] == bound.dose_slope(causal_test().links, K)
+    assert numbers["bound.dose.slope"] == exhibits.dose_slope(causal_test().links, K)
     assert numbers["bound.composed.known"].value == 0.75
     assert numbers["bound.composed.held_out"] == share(0, 2)
     assert "bound.knowledge_required.low_dose.dpr.top2" not in numbers

@@ -7,13 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from dprlens import consistency
 from dprlens.chapters import knowledge_consistency as chapter
-from dprlens.consistency import Results
-from dprlens.controls import Selectivity
+from dprlens.consistency import exhibits
+from dprlens.consistency.controls import Selectivity
+from dprlens.consistency.exhibits import Results
+from dprlens.consistency.probes import Items, Probed, ProbeSpec
 from dprlens.intervals import Estimate, over_runs
-from dprlens.probe import Items, Probed, ProbeSpec
-from dprlens.report import Absent
+from dprlens.report.report import Absent
 
 PROBE = ProbeSpec(l2=0.5)
 GOLDS = np.array([7, 7, 3, 5])  # the first two questions have the same gold passage
@@ -153,7 +153,7 @@ def test_a_question_of_each_kind_is_shown_with_its_choices():
 
 def test_table_1_and_its_curves_show_the_same_numbers():
     results = page(pretrained__linear=probed("xx..", "x..."), dpr_query__linear=probed("xxx.", "x..."))
-    numbers = consistency.table1(results)
+    numbers = exhibits.table1(results)
     table = chapter.table1(results, numbers)
     assert table.numbers is numbers
     assert table.frame.set_index("N")["BERT"].tolist() == ["0.50 (0.84)", "0.25 (0.61)"]
@@ -165,16 +165,16 @@ def test_table_1_and_its_curves_show_the_same_numbers():
 
 def test_every_probe_has_a_picture_for_each_number_of_passages():
     results = page(pretrained__tied=probed("xx..", "x..."))
-    pages = chapter.pages_by_probe(results, consistency.table1(results))
+    pages = chapter.pages_by_probe(results, exhibits.table1(results))
     assert [*pages] == [("one scorer for all slots, no question", f"N = {n}") for n in (2, 5)]
     assert "pre-trained BERT 0.25 at layer 12. chance: 0.20." in pages[[*pages][1]]
 
 
 def test_leads_stand_beside_the_number_of_cells_in_which_they_are_significant():
     results = page(pretrained__linear=probed("xxx.", "x..."), dpr_query__linear=probed("x...", "x..."))
-    significant = consistency.significant_cells(results)
+    significant = exhibits.significant_cells(results)
     assert significant == {"dpr_query": 0}  # of four questions nothing can be said
-    table = chapter.differences(results, consistency.table1(results), significant)
+    table = chapter.differences(results, exhibits.table1(results), significant)
     assert table.title == "Accuracy of pre-trained BERT minus that of DPR, layer 12; n = 4"
     assert [cell.split()[0] for cell in table.frame["minus DPR, query tower"]] == ["0.50", "0.00"]
     assert table.numbers == {"differences.dpr_query.significant_cells": 0}
@@ -186,7 +186,7 @@ def test_a_lead_in_many_questions_is_a_significant_cell():
     right, wrong = (np.full((1, 1, 40), value) for value in (True, False))
     made = {who: Probed(a, a, np.ones((1, 1))) for who, a in (("pretrained", right), ("dpr_paired", wrong))}
     results = Results({(who, "linear"): one for who, one in made.items()}, [2], [12], np.arange(40))
-    assert consistency.significant_cells(results) == {"dpr_paired": 1}
+    assert exhibits.significant_cells(results) == {"dpr_paired": 1}
 
 
 def test_draws_are_a_mean_over_seeds_and_penalties_a_difference_over_questions():
@@ -215,7 +215,7 @@ def test_without_draws_the_spread_is_empty():
 
 
 def test_one_encoder_alone_has_no_difference_over_draws():
-    found = consistency.by_draw(
+    found = exhibits.by_draw(
         {("dpr_query", 0): probed("x...", "...."), ("dpr_query", 1): probed("xx..", "....")}, [2, 5]
     )
     assert found == {"spread.n2.dpr_query": over_runs([0.25, 0.5]), "spread.n5.dpr_query": over_runs([0.0, 0.0])}
@@ -240,7 +240,7 @@ def test_relatives_of_the_probe_leave_out_what_is_not_there():
         random0__bilinear=probed("xxxx", train=0.5),
         random1__bilinear=probed("xxxx", train=0.75),
     )
-    table = chapter.question(results, consistency.table1(results))
+    table = chapter.question(results, exhibits.table1(results))
     assert table.numbers == {"question.n2.pretrained.linear.train": 0.875, "question.n2.random.bilinear.train": 0.625}
     rows = table.frame.set_index("features").astype(object)
     assert rows.loc["pre-trained BERT", ["on train", "linear", "other question", "no question"]].tolist() == [
@@ -343,7 +343,7 @@ def test_matching_has_a_panel_a_probe_and_leads_are_of_seen_and_unseen_questions
     )
     unseen = page(pretrained__bilinear=probed("xx.."), dpr_paired__bilinear=probed("xxx."))
     gains = chapter.matching_gains(seen, unseen)
-    drawing = chapter.matching(seen, consistency.table1(seen), gains)
+    drawing = chapter.matching(seen, exhibits.table1(seen), gains)
     titles = [axes.get_title(loc="left") for axes in drawing.figure.axes]
     plt.close(drawing.figure)
     assert titles == ["bilinear, N = 2", "dot product, nothing trained, N = 2"]

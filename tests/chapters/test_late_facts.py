@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dprlens import late
 from dprlens.chapters import late_facts as chapter
-from dprlens.closed.entry import AFTER, under_study
 from dprlens.intervals import Estimate
-from dprlens.late import NEVER, LateSpec
-from dprlens.report import Absent
+from dprlens.late_facts import exhibits
+from dprlens.late_facts.exhibits import NEVER, LateSpec
+from dprlens.report.report import Absent
+from dprlens.world.closed.entry import AFTER, under_study
 
 K = 20
 HERE = {"study": "late", "size": 0.5, "form": 0.5, "seed": 0, "model": 0, "state": "known"}
@@ -115,7 +115,7 @@ def test_rates_that_fall_and_rates_that_stay():
     assert table.numbers["rates.constant.after.top20"].value == 1
     assert table.numbers["rates.falling.after.top20"].value == 0.5
     # within pre-training: from 1 at the start through 1/2 halfway, and never told (at -1) 0
-    within = late.contrasts(by_entry().query("entry < 1"), K)["slope.top20"]
+    within = exhibits.contrasts(by_entry().query("entry < 1"), K)["slope.top20"]
     assert table.numbers["rates.falling.slope_within.top20"] == within
     assert within.value == pytest.approx(-1)
 

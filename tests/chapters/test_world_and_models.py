@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from dprlens.chapters import world_and_models as chapter
-from dprlens.closed import Segment
 from dprlens.intervals import Estimate, gap, mean
-from dprlens.report import Absent
-from dprlens.store import Passage
-from dprlens.world import Exposure, Fact, Question, Statement, World
+from dprlens.report.report import Absent
+from dprlens.world.closed import Segment
+from dprlens.world.passages import Passage
+from dprlens.world.records import Exposure, Fact, Question, Statement, World
 
 ANY = Estimate(0.25, 0.125, 0.375, 4)
 

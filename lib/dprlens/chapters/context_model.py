@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from dprlens import decentralization
 from dprlens.chapters.decentralization import (
     Active,
     Comparison,
@@ -14,11 +13,12 @@ from dprlens.chapters.decentralization import (
     measure_rows,
     strips,
 )
-from dprlens.decentralization import label
+from dprlens.decentralization import exhibits
+from dprlens.decentralization.active_neurons import Sample
+from dprlens.decentralization.exhibits import label
 from dprlens.intervals import Estimate
-from dprlens.neurons import Sample
-from dprlens.report import Drawing, Table
-from dprlens.world import World
+from dprlens.report.report import Drawing, Table
+from dprlens.world.records import World
 
 MODELS = ("pretrained", "dpr", "shuffled")
 MINUS = "figure2.dpr_minus_pretrained"
@@ -41,7 +41,7 @@ def figure2(active: Active) -> Drawing:
 def gains(active: Active) -> Table:
     """Active neurons for any passage and for one, minus those of pre-trained BERT: DPR, and DPR on shuffled pairs."""
     compared = active.compared
-    numbers = decentralization.gains("passages", active.sites, compared.clusters)
+    numbers = exhibits.gains("passages", active.sites, compared.clusters)
     return Table(
         "passages",
         pd.DataFrame(
@@ -89,5 +89,5 @@ def differences_in_words(numbers: Mapping[str, Estimate]) -> dict[str, str]:
         "participation": "passage_measures.dpr_minus_pretrained.all.participation",
         "sharing": f"{MINUS}.sharing",
     }
-    blocks = decentralization.blocks_in_words(numbers, MINUS + ".block{}.intermediate.union")
+    blocks = exhibits.blocks_in_words(numbers, MINUS + ".block{}.intermediate.union")
     return {"blocks": blocks, **{word: str(numbers[id_]) for word, id_ in ids.items()}}

@@ -11,19 +11,22 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from dprlens import attributing, decentralization, figures, intervals, knowledge, neurons, pathways, widgets
-from dprlens.attributing import AttributionTask, Judged
-from dprlens.attribution import SITES, Attribution, AttributionSpec
-from dprlens.decentralization import ACROSS, Sites, label
+from dprlens import intervals
+from dprlens.bert import cloze
+from dprlens.cache.parallel import run
+from dprlens.decentralization import active_neurons, exhibits, pathways, steps
+from dprlens.decentralization.active_neurons import ActivitySpec, Sample, SampleSpec
+from dprlens.decentralization.attribution import SITES, Attribution, AttributionSpec
+from dprlens.decentralization.exhibits import ACROSS, Sites, label
+from dprlens.decentralization.interventions import KINDS
+from dprlens.decentralization.steps import AttributionTask, Judged
 from dprlens.intervals import Estimate
-from dprlens.interventions import KINDS
-from dprlens.neurons import ActivitySpec, Sample, SampleSpec
-from dprlens.parallel import run
-from dprlens.ranking import rankings
-from dprlens.report import Drawing, Table
-from dprlens.retrieval import Ranking, answer_places
+from dprlens.report import figures, widgets
+from dprlens.report.report import Drawing, Table
+from dprlens.retrieval.exact_search import Ranking, answer_places
+from dprlens.retrieval.index import rankings
 from dprlens.setup import Setup
-from dprlens.world import World
+from dprlens.world.records import World
 
 PAIR = ("pretrained", "dpr")
 TRIO = (*PAIR, "shuffled")
@@ -104,10 +107,10 @@ class Comparison:
 def attribute(
     setup: Setup, side: str, workers: ProcessPoolExecutor | None = None, names: Sequence[str] | None = None
 ) -> Comparison:
-    """Attribute the neurons of the named models, or of all (`attributing.compared_models`), on the profile's sample."""
-    tasks = attributing.attribution_tasks(setup, attributing.compared_models(setup, names), side, workers)
-    found = attributing.attributions(tasks, side, workers)
-    return Comparison(setup, side, attributing.sampling_of(setup).draw(side), tasks, found, workers)
+    """Attribute the neurons of the named models, or of all (`steps.compared_models`), on the profile's sample."""
+    tasks = steps.attribution_tasks(setup, steps.compared_models(setup, names), side, workers)
+    found = steps.attributions(tasks, side, workers)
+    return Comparison(setup, side, steps.sampling_of(setup).draw(side), tasks, found, workers)
 
 
 def candidate_cards(world: World, sample: Sample, n: int = 2) -> widgets.HTML:
@@ -151,8 +154,8 @@ class Active:
 
     @cached_property
     def gains(self) -> dict[str, Estimate]:
-        """`decentralization.gains` of all models, with "gains" in front."""
-        return decentralization.gains("gains", self.sites, self.compared.clusters)
+        """`exhibits.gains` of all models, with "gains" in front."""
+        return exhibits.gains("gains", self.sites, self.compared.clusters)
 
 
 def strips(exhibit: str, active: Active, title: str) -> Drawing:
@@ -167,8 +170,8 @@ def strips(exhibit: str, active: Active, title: str) -> Drawing:
         alt=f"Strips of neurons by block, coloured by the share of {examples} in which each is active, for the "
         "intermediate and the output layer of both models.",
         numbers={
-            **decentralization.counts(exhibit, pair, clusters),
-            **decentralization.paired(exhibit, pair, clusters),
+            **exhibits.counts(exhibit, pair, clusters),
+            **exhibits.paired(exhibit, pair, clusters),
         },
     )
 
@@ -251,7 +254,7 @@ def cases(active: Active, found: Search) -> Cases:
     tested = found.right[[question.split == "test" for question in compared.world.questions]]
     tested = tested.sample(frac=1, random_state=compared.setup.seed)
     eight = [int(i) for i in tested.groupby([*PAIR]).head(2).sort_values([*PAIR]).index]
-    calls = {name: partial(attributing.attributed, compared.tasks[name], "query", only=eight) for name in PAIR}
+    calls = {name: partial(steps.attributed, compared.tasks[name], "query", only=eight) for name in PAIR}
     return Cases(found, eight, _strong(run(calls, compared.workers), active.criterion))
 
 
@@ -285,14 +288,14 @@ def table2(active: Active, eight: Cases) -> Table:
 
 
 def topic_shares(compared: Comparison, found: Search) -> dict[str, Estimate]:
-    """Share of the first five passages that are on topic (`decentralization.on_topic`), by model and their difference.
+    """Share of the first five passages that are on topic (`exhibits.on_topic`), by model and their difference.
 
     table2.bert.on_topic, table2.dpr.on_topic, table2.dpr_minus_bert.on_topic.
     """
     world = compared.world
     topics = {
         short: [
-            decentralization.on_topic(world, world.questions[q], found.rankings[name].passages[q, :SHOWN].tolist())
+            exhibits.on_topic(world, world.questions[q], found.rankings[name].passages[q, :SHOWN].tolist())
             for q in compared.sample.examples
         ]
         for name, short in SHORT.items()
@@ -303,9 +306,9 @@ def topic_shares(compared: Comparison, found: Search) -> dict[str, Estimate]:
 
 
 def strong_counts(active: Active) -> dict[str, Estimate]:
-    """`decentralization.strength` of the whole sample."""
-    strong = {short: decentralization.both(active.sites[name]).sum((1, 2)) for name, short in SHORT.items()}
-    return decentralization.strength("table2", strong, active.compared.clusters)
+    """`exhibits.strength` of the whole sample."""
+    strong = {short: exhibits.both(active.sites[name]).sum((1, 2)) for name, short in SHORT.items()}
+    return exhibits.strength("table2", strong, active.compared.clusters)
 
 
 def table2_in_words(numbers: Mapping[str, Estimate]) -> dict[str, str]:
@@ -336,10 +339,10 @@ def question_pages(active: Active, found: Search, most: int = 10) -> dict[str, s
     world, examples = active.compared.world, active.compared.sample.examples.tolist()
     ranked = [found.rankings[name].passages[:, :SHOWN] for name in PAIR]
     pages = {}
-    for i in decentralization.followed(world, examples, most, *ranked):
+    for i in exhibits.followed(world, examples, most, *ranked):
         question = world.questions[examples[i]]
         rows = {
-            label(name): neurons.strongest(active.compared.attributions[name], i, active.criterion.threshold)
+            label(name): active_neurons.strongest(active.compared.attributions[name], i, active.criterion.threshold)
             for name in PAIR
         }
         cards = widgets.rankings(world, question, _first(found, examples[i]))
@@ -361,7 +364,7 @@ class Variant(NamedTuple):
 def attribute_few(compared: Comparison, variants: Mapping[str, Variant]) -> dict[str, dict[str, Attribution]]:
     """Attribute the neurons of pre-trained BERT and DPR anew on a few questions: {variant: {model: attributions}}."""
     calls = {
-        (title, name): partial(attributing.attributed, _task(compared, name, variant), "query", variant.score)
+        (title, name): partial(steps.attributed, _task(compared, name, variant), "query", variant.score)
         for title, variant in variants.items()
         for name in PAIR
     }
@@ -372,10 +375,10 @@ def attribute_few(compared: Comparison, variants: Mapping[str, Variant]) -> dict
 def attribute_masked(compared: Comparison) -> dict[str, dict[str, Attribution]]:
     """The variant S1: neurons attributed at the mask of a few known facts, with the old head on DPR's tower."""
     before = compared.tasks["pretrained"].dual.query
-    encoders = {"pretrained": before, "dpr": knowledge.with_head(compared.tasks["dpr"].dual.query, before)}
+    encoders = {"pretrained": before, "dpr": cloze.with_head(compared.tasks["dpr"].dual.query, before)}
     spec, n, seed = compared.setup.profile.attribution, compared.few.examples, compared.setup.seed
     calls = {
-        name: partial(attributing.masked_answers, encoder, compared.world, spec, n, seed)
+        name: partial(steps.masked_answers, encoder, compared.world, spec, n, seed)
         for name, encoder in encoders.items()
     }
     return {MASKED: run(calls, compared.workers)}
@@ -413,13 +416,13 @@ def completeness(compared: Comparison, others: Mapping[str, Mapping[str, Attribu
 def outliers(compared: Comparison) -> list[int]:
     """The neurons with the greatest attributions on average over the questions of both models."""
     both = np.concatenate([compared.attributions[name].scores for name in PAIR])
-    return neurons.outliers(both, compared.setup.profile.activity.outliers)
+    return active_neurons.outliers(both, compared.setup.profile.activity.outliers)
 
 
 def concentration(compared: Comparison, exhibit: str, without: Sequence[int] = ()) -> dict[str, Estimate]:
-    """`decentralization.concentration` of pre-trained BERT and DPR."""
+    """`exhibits.concentration` of pre-trained BERT and DPR."""
     pair = {name: compared.attributions[name] for name in PAIR}
-    return decentralization.concentration(exhibit, pair, compared.clusters, without)
+    return exhibits.concentration(exhibit, pair, compared.clusters, without)
 
 
 def measure_rows(measures: Mapping[str, Estimate], exhibit: str, site: str) -> list[dict[str, str | float]]:
@@ -430,7 +433,7 @@ def measure_rows(measures: Mapping[str, Estimate], exhibit: str, site: str) -> l
             "BERT": measures[f"{exhibit}.pretrained.{site}.{measure}"].value,
             "DPR minus BERT": measures[f"{exhibit}.dpr_minus_pretrained.{site}.{measure}"].brief,
         }
-        for measure in neurons.MEASURES
+        for measure in active_neurons.MEASURES
     ]
 
 
@@ -453,10 +456,10 @@ def measures(compared: Comparison, without: Sequence[int]) -> Table:
 def controls(active: Active) -> Table:
     """Active neurons in all models, the controls among them: for any question and for one."""
     compared, sites = active.compared, active.sites
-    numbers = decentralization.totals("controls", sites, compared.clusters)
+    numbers = exhibits.totals("controls", sites, compared.clusters)
     numbers |= {id_.replace("gains.", "controls."): e for id_, e in active.gains.items()}
     numbers |= {
-        f"controls.dpr_minus_{name}.{site}.union": neurons.union_gain(
+        f"controls.dpr_minus_{name}.{site}.union": active_neurons.union_gain(
             sites["dpr"][site], sites[name][site], compared.clusters
         )
         for name in ("shuffled", "continued")
@@ -492,7 +495,7 @@ def variants(
     for title, sites in ways.items():
         name = "variants." + re.sub(r"\W+", "_", title).lower()
         few = len(sites["dpr"]["output"])
-        numbers |= decentralization.gains(name, sites, range(few) if title == MASKED else compared.clusters[:few])
+        numbers |= exhibits.gains(name, sites, range(few) if title == MASKED else compared.clusters[:few])
         numbers |= {
             f"{name}.{model}.{site}.union": int(array.any(0).sum())
             for model, of in sites.items()
@@ -512,9 +515,9 @@ def variants(
 
 
 def intervene(compared: Comparison) -> dict[str, Judged]:
-    """Silence and double neurons of pre-trained BERT and DPR: `attributing.intervened` by model."""
+    """Silence and double neurons of pre-trained BERT and DPR: `steps.intervened` by model."""
     changed = compared.setup.profile.activity.changed
-    calls = {name: partial(attributing.intervened, compared.tasks[name], changed) for name in PAIR}
+    calls = {name: partial(steps.intervened, compared.tasks[name], changed) for name in PAIR}
     return run(calls, compared.workers)
 
 
@@ -524,13 +527,13 @@ def causal(compared: Comparison, judged: Mapping[str, Judged]) -> Drawing:
     numbers: dict[str, Estimate] = {}
     for name, one in judged.items():
         scale = compared.tasks[name].temperature
-        numbers |= decentralization.changed(f"causal.{name}", one.margin, one.place, ks, TOP, scale, compared.clusters)
+        numbers |= exhibits.changed(f"causal.{name}", one.margin, one.place, ks, TOP, scale, compared.clusters)
     panels = {
         f"{label(name)}, {action}": {
             kind: {i: numbers[f"causal.{name}.{action}.{kind}.k{k}.margin"] for i, k in enumerate(ks)} for kind in KINDS
         }
         for name in judged
-        for action in decentralization.ACTIONS
+        for action in exhibits.ACTIONS
     }
     return Drawing(
         "causal",
@@ -585,7 +588,7 @@ def silence(compared: Comparison) -> Silencing:
     kinds = [compared.world.questions[q].kind for q in compared.sample.examples]
     searched = pathways.Search(pathways.doubling(compared.neurons), kinds, compared.clusters)
     calls = {
-        (name, order): partial(attributing.silenced, compared.tasks[name], searched.silent, order)
+        (name, order): partial(steps.silenced, compared.tasks[name], searched.silent, order)
         for name in TRIO
         for order in pathways.ORDERS
     }
@@ -688,10 +691,10 @@ def decided_in_words(numbers: Mapping[str, Estimate], id_: str) -> str:
 
 def patch(compared: Comparison) -> dict[tuple[str, str, str], Judged]:
     """Exchange activations between pre-trained BERT and DPR: {(into, from, what): judged [block, example]}."""
-    sampling = attributing.sampling_of(compared.setup)
+    sampling = steps.sampling_of(compared.setup)
     calls = {
         (into, other, what): partial(
-            attributing.patched, compared.tasks[into].dual, compared.tasks[other].dual, sampling, what
+            steps.patched, compared.tasks[into].dual, compared.tasks[other].dual, sampling, what
         )
         for into, other in (PAIR[::-1], PAIR)
         for what in PATCHED
@@ -726,9 +729,9 @@ def patching(
 
 
 def ratios(worlds: Sequence[Mapping[str, Attribution]], activity: ActivitySpec, kept: Mapping[str, Estimate]) -> Table:
-    """Ratios of models over worlds (`decentralization.across`), else those on record."""
-    numbers = decentralization.across("ratios", worlds, activity.threshold)
-    numbers |= decentralization.across_thresholds("ratios", worlds, activity.thresholds)
+    """Ratios of models over worlds (`exhibits.across`), else those on record."""
+    numbers = exhibits.across("ratios", worlds, activity.threshold)
+    numbers |= exhibits.across_thresholds("ratios", worlds, activity.thresholds)
     parts = {id_: id_.split(".", 2) for id_ in numbers or kept if id_.startswith("ratios.")}
     rows = [
         (*map(label, models.split("_over_")), what.replace(".", ", "), (numbers or kept)[id_])
@@ -744,7 +747,7 @@ def ratios(worlds: Sequence[Mapping[str, Attribution]], activity: ActivitySpec, 
 
 
 def recorded_in_words(kept: Mapping[str, Estimate], what: str) -> str:
-    """DPR over pre-trained BERT over the worlds on record: one of `decentralization.ACROSS`."""
+    """DPR over pre-trained BERT over the worlds on record: one of `exhibits.ACROSS`."""
     return str(kept.get(f"ratios.dpr_over_pretrained.{what}", NOT_RECORDED))
 
 

@@ -9,17 +9,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dprlens import figures, knowledge, retrieval, widgets
-from dprlens.encoder import DualEncoder, untrained
+from dprlens.bert import cloze
+from dprlens.bert.encoder import DualEncoder, untrained
+from dprlens.cache.parallel import run
 from dprlens.intervals import Estimate, mean
-from dprlens.negatives import BM25
-from dprlens.parallel import run
-from dprlens.ranking import compare_with_published, rankings
-from dprlens.report import Drawing, Table
-from dprlens.retrieval import Ranking
+from dprlens.report import figures, widgets
+from dprlens.report.report import Drawing, Table
+from dprlens.retrieval import exact_search
+from dprlens.retrieval.exact_search import Ranking
+from dprlens.retrieval.index import compare_with_published, rankings
+from dprlens.retrieval.negatives import BM25
 from dprlens.setup import Setup, dpr
 from dprlens.training.dpr import Trained
-from dprlens.world import World
+from dprlens.world.records import World
 
 KS = (1, 5, 20, 100)  # of top-k accuracy
 DEPTH = max(KS)
@@ -61,8 +63,8 @@ class Search(NamedTuple):
 
     setup: Setup
     rankings: Mapping[str, Ranking]  # of the first `DEPTH` passages, by the model's name
-    ranks: Mapping[str, retrieval.Places]  # [question]: of the gold passage
-    tested: pd.DataFrame  # test questions whose deciding fact DPR training never asks for (`knowledge.asked`)
+    ranks: Mapping[str, exact_search.Places]  # [question]: of the gold passage
+    tested: pd.DataFrame  # test questions whose deciding fact DPR training never asks for (`cloze.asked`)
 
     @property
     def world(self) -> World:
@@ -83,7 +85,7 @@ class Search(NamedTuple):
     def accuracies(self, model: str, k: int) -> dict[Group, Estimate]:
         """Top-k accuracy of a model in each group; facts are clusters."""
         return {
-            group: retrieval.accuracy(self.ranks[model][rows.index], k, list(rows["fact"]))
+            group: exact_search.accuracy(self.ranks[model][rows.index], k, list(rows["fact"]))
             for group, rows in self.groups.items()
         }
 
@@ -96,9 +98,9 @@ def search(setup: Setup, trained: Mapping[str, Trained]) -> Search:
     found = {name: rankings(dual, world, depth) for name, dual in duals.items()}
     found["BM25"] = BM25(world.passages, setup.profile.negatives).search([q.text for q in world.questions], depth)
     gold = [world.place(question.gold) for question in world.questions]
-    asked = knowledge.asked(world)
+    asked = cloze.asked(world)
     tested = asked[(asked["split"] == "test") & ~asked["in_training"] & (asked["state"] != "low dose")]
-    return Search(setup, found, {name: retrieval.gold_places(one, gold) for name, one in found.items()}, tested)
+    return Search(setup, found, {name: exact_search.gold_places(one, gold) for name, one in found.items()}, tested)
 
 
 def accuracy_table(found: Search, top_k: int) -> Table:
@@ -144,20 +146,20 @@ def accuracy_by_k(found: Search) -> Drawing:
 
 def answer_table(found: Search, dual: DualEncoder, top_k: int) -> Table:
     """DPR by two measures: is the gold passage among the first, or any with an answer (Karpukhin et al. 2020)?"""
-    by_words = retrieval.answer_places(
+    by_words = exact_search.answer_places(
         found.rankings["DPR"], [question.answers for question in found.world.questions], found.world.passages
     )
     rows: list[tuple[str, Estimate | None, Estimate]] = []
     numbers = {}
     gold = found.accuracies("DPR", top_k)
     for group, of in found.groups.items():
-        words = retrieval.accuracy(by_words[of.index], top_k, list(of["fact"]))
+        words = exact_search.accuracy(by_words[of.index], top_k, list(of["fact"]))
         rows.append((label(group), gold[group], words))
         for measure, e in (("gold", gold[group]), ("words", words)):
             numbers[f"answer_string.{measure}.{_key(group)}.top{top_k}"] = e
     for name, at in compare_with_published(found.setup, dual).items():
         for k in found.ks:
-            share = retrieval.accuracy(at, k)
+            share = exact_search.accuracy(at, k)
             numbers[f"answer_string.nq_test.{name.replace(' ', '_').lower()}.top{k}"] = share
             rows.append((f"nq-test, {name}, first {k}", None, share))
     return Table(

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from dprlens import editing, edits, effects, figures, widgets
-from dprlens.editing import Experiment, FactFollowed
-from dprlens.edits import Outcome
+from dprlens.editing import exhibits, protocol, steps
+from dprlens.editing.protocol import Outcome
+from dprlens.editing.steps import Experiment, FactFollowed
 from dprlens.intervals import Estimate
 from dprlens.profile import Profile
-from dprlens.report import Absent, Drawing, Table, recorded
+from dprlens.report import figures, widgets
+from dprlens.report.report import Absent, Drawing, Table, recorded
 from dprlens.setup import Setup
 
 NOTEBOOKS = {"added": "04_1_knowledge_addition", "removed": "04_2_knowledge_removal"}
@@ -55,7 +56,7 @@ class Arms(NamedTuple):
 
     experiments: Sequence[Experiment]  # this page's world first
     outcome: Outcome  # of all worlds together
-    recall: Mapping[str, Estimate]  # share of statements completed, by arm and group (`effects.success`)
+    recall: Mapping[str, Estimate]  # share of statements completed, by arm and group (`exhibits.success`)
 
     @property
     def page(self) -> Experiment:
@@ -95,7 +96,7 @@ class Arms(NamedTuple):
     @property
     def judged(self) -> list[str]:
         """The arms on which claims are judged: the edit took and reaches [CLS]."""
-        return effects.that_took(self.exhibit("cloze"), self.recall, self.outcome)
+        return exhibits.that_took(self.exhibit("cloze"), self.recall, self.outcome)
 
     def exhibit(self, name: str) -> str:
         """The id of an exhibit of this direction: "added_cloze"."""
@@ -104,10 +105,10 @@ class Arms(NamedTuple):
 
 def run_arms(setup: Setup, direction: str, workers: ProcessPoolExecutor | None = None) -> Arms:
     """Edit, probe, train DPR and search in every arm and world; complete statements with every edited model."""
-    experiments = editing.experiments(setup, direction, workers)
-    completed = edits.stacked(editing.said(one, workers) for one in experiments)
-    outcome = edits.together([one.outcome for one in experiments])
-    return Arms(experiments, outcome, effects.success(f"{direction}_cloze", completed))
+    experiments = steps.experiments(setup, direction, workers)
+    completed = protocol.stacked(steps.said(one, workers) for one in experiments)
+    outcome = protocol.together([one.outcome for one in experiments])
+    return Arms(experiments, outcome, exhibits.success(f"{direction}_cloze", completed))
 
 
 class Effects(NamedTuple):
@@ -123,7 +124,7 @@ def measure_effects(arms: Arms) -> Effects:
     """Measure what the edits did to probe, DPR and search, with intervals; facts are clusters."""
     exhibit, outcome, n = arms.exhibit("effects"), arms.outcome, arms.n
     through_links = {
-        choices: effects.numbers(exhibit, outcome, choices, kind="knowledge_required")
+        choices: exhibits.numbers(exhibit, outcome, choices, kind="knowledge_required")
         for choices in {n, arms.n_of_search}
     }
     search = {
@@ -131,21 +132,21 @@ def measure_effects(arms: Arms) -> Effects:
         for id_, value in through_links[arms.n_of_search].items()
         if id_.rpartition(".")[2] in RETRIEVAL
     }
-    table = effects.TABLES[arms.direction]
-    return Effects(arms, effects.numbers(table, outcome, n), through_links[n], search)
+    table = exhibits.TABLES[arms.direction]
+    return Effects(arms, exhibits.numbers(table, outcome, n), through_links[n], search)
 
 
 def selection_table(arms: Arms) -> Table:
     """Eligible facts and questions among N passages: how many are edited, how many are bystanders."""
     exhibit = arms.exhibit("facts")
-    counts, frame = effects.selection(exhibit, arms.outcome, arms.profile.protocol.choices)
+    counts, frame = exhibits.selection(exhibit, arms.outcome, arms.profile.protocol.choices)
     return Table(exhibit, frame, f"Eligible facts and questions, {arms.titles.halves}", counts)
 
 
 def follow_facts(arms: Arms, fact: str | None = None) -> dict[str, FactFollowed]:
     """Follow facts of this page's world through every arm, by id: one fact, or the first that were edited."""
-    ids = [fact] if fact else editing.examples(arms.page, arms.n, EXAMPLES)
-    return {id_: editing.followed(arms.page, id_, arms.n) for id_ in ids}
+    ids = [fact] if fact else steps.examples(arms.page, arms.n, EXAMPLES)
+    return {id_: steps.followed(arms.page, id_, arms.n) for id_ in ids}
 
 
 def statement_card(arms: Arms, followed: Mapping[str, FactFollowed]) -> Styler:
@@ -166,7 +167,7 @@ def fact_table(arms: Arms, followed: Mapping[str, FactFollowed]) -> Table:
     exhibit, (id_, one) = arms.exhibit("fact"), _first(followed)
     return Table(
         exhibit,
-        effects.through_every_arm(one.arms),
+        exhibits.through_every_arm(one.arms),
         f"One fact through every arm: {_name(arms, id_)}",
         {f"{exhibit}.{arm}.place": rank for arm, rank in zip(one.arms["arm"], one.arms["place"], strict=True)},
     )
@@ -176,11 +177,11 @@ def fact_pages(arms: Arms, followed: Mapping[str, FactFollowed]) -> dict[widgets
     """Pages for an explorer, by fact and arm: each arm beside the unedited model."""
     pages: dict[widgets.Key, str] = {}
     for id_, one in followed.items():
-        rows = effects.through_every_arm(one.arms).set_index(one.arms["arm"])
+        rows = exhibits.through_every_arm(one.arms).set_index(one.arms["arm"])
         gold = arms.page.setup.world.passage[one.question.gold]
         for arm in rows.index.drop("nothing"):
             both = rows.loc[["nothing", arm]]
-            pages[_name(arms, id_), effects.label(arm)] = widgets.edited(one.told, one.blank, one.question, gold, both)
+            pages[_name(arms, id_), exhibits.label(arm)] = widgets.edited(one.told, one.blank, one.question, gold, both)
     return pages
 
 
@@ -188,7 +189,7 @@ def cloze_table(arms: Arms) -> Table:
     """Share of statements completed by each arm's model, by wording and group of facts."""
     return Table(
         arms.exhibit("cloze"),
-        effects.chosen_columns(arms.exhibit("cloze"), arms.recall, arms.outcome, effects.WORDINGS),
+        exhibits.chosen_columns(arms.exhibit("cloze"), arms.recall, arms.outcome, exhibits.WORDINGS),
         "Share of statements completed as told, or as they were true (95 % interval, facts drawn whole)",
         arms.recall,
     )
@@ -197,10 +198,10 @@ def cloze_table(arms: Arms) -> Table:
 def rounds_table(arms: Arms, workers: ProcessPoolExecutor | None = None) -> Table:
     """Share of statements completed after MALMEN and MEND told all facts once, twice, four times."""
     exhibit = arms.exhibit("tradeoff")
-    recall = effects.success(exhibit, edits.stacked(editing.traded(one, workers) for one in arms.experiments))
+    recall = exhibits.success(exhibit, protocol.stacked(steps.traded(one, workers) for one in arms.experiments))
     return Table(
         exhibit,
-        effects.traded(recall, exhibit),
+        exhibits.traded(recall, exhibit),
         "Telling the facts several times: what is won, and what is lost",
         recall,
     )
@@ -209,7 +210,7 @@ def rounds_table(arms: Arms, workers: ProcessPoolExecutor | None = None) -> Tabl
 def displacement_table(arms: Arms) -> Table:
     """How far each edit moved [CLS] of the last layer, as a share of its length, by what is read."""
     exhibit = arms.exhibit("moved")
-    distances = effects.moved(exhibit, edits.stacked(editing.moved(one) for one in arms.experiments))
+    distances = exhibits.moved(exhibit, protocol.stacked(steps.moved(one) for one in arms.experiments))
     titles = {
         "edited": f"questions, {arms.titles.edited}",
         "gold": "their passages",
@@ -218,7 +219,7 @@ def displacement_table(arms: Arms) -> Table:
     }
     return Table(
         exhibit,
-        effects.chosen_columns(exhibit, distances, arms.outcome, titles),
+        exhibits.chosen_columns(exhibit, distances, arms.outcome, titles),
         "How far the last layer's [CLS] moved, as a share of its length",
         distances,
     )
@@ -226,15 +227,15 @@ def displacement_table(arms: Arms) -> Table:
 
 def reach(arms: Arms) -> dict[str, Estimate]:
     """How far each edit moved [CLS] of all test questions, by id: below a hundredth, no claim is judged on it."""
-    return effects.reach(arms.exhibit("reach"), arms.outcome)
+    return exhibits.reach(arms.exhibit("reach"), arms.outcome)
 
 
 def paper_table(measured: Effects) -> Table:
     """Table 3 or 4: shares of edited facts' questions, counts off target; the paper's rows below its editors'."""
-    arms, exhibit = measured.arms, effects.TABLES[measured.arms.direction]
+    arms, exhibit = measured.arms, exhibits.TABLES[measured.arms.direction]
     return Table(
         exhibit,
-        _with_took(arms, effects.printed(exhibit, measured.of_all, arms.outcome)),
+        _with_took(arms, exhibits.printed(exhibit, measured.of_all, arms.outcome)),
         f"Facts {arms.direction} (N = {arms.n}; off-target counts over {len(arms.outcome.before)} test questions)",
         measured.of_all,
     )
@@ -245,7 +246,7 @@ def effects_table(measured: Effects) -> Table:
     arms, exhibit = measured.arms, measured.arms.exhibit("effects")
     return Table(
         exhibit,
-        _with_took(arms, effects.chosen_columns(exhibit, measured.of_links, arms.outcome, CONTRASTS)),
+        _with_took(arms, exhibits.chosen_columns(exhibit, measured.of_links, arms.outcome, CONTRASTS)),
         f"{arms.titles.contrast}, change against no edit, questions that need the fact as a link (N = {arms.n})",
         measured.of_links,
     )
@@ -254,11 +255,11 @@ def effects_table(measured: Effects) -> Table:
 def more_passages_table(arms: Arms) -> Table:
     """Table 3 or 4 and the differences in differences with the most passages to choose from, all questions."""
     exhibit = arms.exhibit("n5")
-    numbers = effects.numbers(exhibit, arms.outcome, arms.most)
+    numbers = exhibits.numbers(exhibit, arms.outcome, arms.most)
     titles = {f"probing_{arms.direction}": "probe", f"dpr_{arms.direction}": "DPR"} | CONTRASTS
     return Table(
         exhibit,
-        effects.chosen_columns(exhibit, numbers, arms.outcome, titles),
+        exhibits.chosen_columns(exhibit, numbers, arms.outcome, titles),
         f"The same choice among N = {arms.most} passages, all questions",
         numbers,
     )
@@ -269,8 +270,8 @@ def search_table(measured: Effects) -> Table:
     arms, exhibit = measured.arms, measured.arms.exhibit("found")
     return Table(
         exhibit,
-        _with_took(arms, effects.chosen_columns(exhibit, measured.of_search, arms.outcome, RETRIEVAL)),
-        f"Passage among the first {edits.TOP}, questions through a link (eligible at N = {arms.n_of_search})",
+        _with_took(arms, exhibits.chosen_columns(exhibit, measured.of_search, arms.outcome, RETRIEVAL)),
+        f"Passage among the first {protocol.TOP}, questions through a link (eligible at N = {arms.n_of_search})",
         measured.of_search,
     )
 
@@ -279,8 +280,10 @@ def forest(measured: Effects) -> Drawing:
     """Differences in differences after DPR training, a row an arm: choice among n passages, and search among all."""
     arms = measured.arms
     panels = {
-        f"choosing among {arms.n} passages": effects.by_arm(measured.of_links, arms.exhibit("effects"), "dpr_did"),
-        f"passage among the first {edits.TOP}": effects.by_arm(measured.of_search, arms.exhibit("found"), "found_did"),
+        f"choosing among {arms.n} passages": exhibits.by_arm(measured.of_links, arms.exhibit("effects"), "dpr_did"),
+        f"passage among the first {protocol.TOP}": exhibits.by_arm(
+            measured.of_search, arms.exhibit("found"), "found_did"
+        ),
     }
     return Drawing(
         arms.exhibit("forest"),
@@ -295,8 +298,8 @@ def forest(measured: Effects) -> Drawing:
 
 def nulls_table(arms: Arms) -> Table:
     """Each editor and baseline minus each null arm, on the same questions: difference, and McNemar's p."""
-    exhibit, editors = arms.exhibit("nulls"), [*editing.PAPER, *arms.profile.protocol.baselines]
-    numbers, frame = effects.against_nulls(exhibit, arms.outcome, editors, arms.n)
+    exhibit, editors = arms.exhibit("nulls"), [*steps.PAPER, *arms.profile.protocol.baselines]
+    numbers, frame = exhibits.against_nulls(exhibit, arms.outcome, editors, arms.n)
     questions = f"{arms.titles.edited} facts' questions that {arms.titles.success}"
     return Table(exhibit, frame, f"Editors minus null arms, share of {questions} (N = {arms.n})", numbers)
 
@@ -304,7 +307,7 @@ def nulls_table(arms: Arms) -> Table:
 def agreement_table(arms: Arms) -> Table:
     """Cohen's kappa of MALMEN and MEND, and of each with every other arm, over edited facts' questions."""
     exhibit = arms.exhibit("agreement")
-    kappas, frame = effects.agreements(exhibit, arms.outcome, arms.n)
+    kappas, frame = exhibits.agreements(exhibit, arms.outcome, arms.n)
     questions = f"{arms.titles.facts}' questions (N = {arms.n})"
     return Table(exhibit, frame, f"Do arms succeed on the same questions? Cohen's kappa on {questions}", kappas)
 
@@ -312,7 +315,7 @@ def agreement_table(arms: Arms) -> Table:
 def retrained_probe_table(arms: Arms) -> Table:
     """The probe's columns with a probe fitted to each edited model, in place of the frozen one."""
     exhibit = arms.exhibit("retrained")
-    numbers = effects.numbers(exhibit, arms.outcome, arms.n, probe="retrained")
+    numbers = exhibits.numbers(exhibit, arms.outcome, arms.n, probe="retrained")
     titles = {
         f"probing_{arms.direction}": "probe",
         "probing_effect": "effect",
@@ -320,7 +323,7 @@ def retrained_probe_table(arms: Arms) -> Table:
     }
     return Table(
         exhibit,
-        effects.chosen_columns(exhibit, numbers, arms.outcome, titles),
+        exhibits.chosen_columns(exhibit, numbers, arms.outcome, titles),
         f"With a probe fitted to the edited model (N = {arms.n})",
         numbers,
     )
@@ -329,22 +332,22 @@ def retrained_probe_table(arms: Arms) -> Table:
 def record_table(direction: str) -> Table | Absent:
     """Recall, differences in differences and search of every arm, on record for the profile full."""
     exhibit, title = f"{direction}_on_record", "Three worlds and networks, on record"
-    numbers, frame = effects.on_record(recorded(NOTEBOOKS[direction], "full"), direction)
+    numbers, frame = exhibits.on_record(recorded(NOTEBOOKS[direction], "full"), direction)
     if not numbers:
         return Absent(exhibit, title, "This chapter is not on record for the profile full.")
     return Table(exhibit, frame, title, numbers)
 
 
 def record_in_words(direction: str) -> dict[str, str]:
-    """Parts of sentences about the record for full: took, churn, top (`effects.recorded_in_words`)."""
-    numbers, _ = effects.on_record(recorded(NOTEBOOKS[direction], "full"), direction)
-    return effects.recorded_in_words(numbers, direction)
+    """Parts of sentences about the record for full: took, churn, top (`exhibits.recorded_in_words`)."""
+    numbers, _ = exhibits.on_record(recorded(NOTEBOOKS[direction], "full"), direction)
+    return exhibits.recorded_in_words(numbers, direction)
 
 
 def rereading_table(direction: str) -> Table:
     """What the paper's Table 3 or 4 supports by its printed numbers alone."""
-    exhibit, table = f"{direction}_reread", effects.TABLES[direction]
-    holds, frame = effects.reread(exhibit, table)
+    exhibit, table = f"{direction}_reread", exhibits.TABLES[direction]
+    holds, frame = exhibits.reread(exhibit, table)
     return Table(exhibit, frame, f"What {table.replace('table', 'Table ')} of the paper supports by itself", holds)
 
 
@@ -373,27 +376,27 @@ def in_words(measured: Effects) -> Words:
     """Write a chapter's results as parts of sentences."""
     arms, of_all, direction = measured.arms, measured.of_all, measured.arms.direction
     cloze, choice, search = (arms.exhibit(name) for name in ("cloze", "effects", "found"))
-    table, probing = effects.TABLES[direction], f"probing_{direction}"
-    editors = {*editing.PAPER, *arms.profile.protocol.baselines}
+    table, probing = exhibits.TABLES[direction], f"probing_{direction}"
+    editors = {*steps.PAPER, *arms.profile.protocol.baselines}
     nulls = [arm for arm in arms.outcome.after if arm not in editors and arm != "nothing"]
-    acting = [arm for arm in editing.PAPER if f"{table}.{arm}.{probing}" in of_all]
+    acting = [arm for arm in steps.PAPER if f"{table}.{arm}.{probing}" in of_all]
     return Words(
-        worlds=effects.in_worlds(len(arms.experiments)),
-        used=effects.how_told(arms.page.plan.told),
-        judged=effects.in_words(arms.recall, cloze, "told", arms.judged),
-        set_aside=effects.set_aside(cloze, arms.recall, arms.outcome),
-        told=effects.in_words(arms.recall, cloze, "told", editing.PAPER),
-        unread=effects.in_words(arms.recall, cloze, "unread", editing.PAPER),
-        kept=effects.in_words(arms.recall, cloze, "kept", editing.PAPER),
-        probe=effects.in_words(of_all, table, probing, acting),
-        probe_of_nulls=effects.in_words(of_all, table, probing, nulls),
-        probe_effect=effects.apart_from_zero(measured.of_links, choice, "probing_did", arms.judged),
-        dpr=effects.apart_from_zero(measured.of_links, choice, "dpr_did", arms.judged),
-        dpr_values=effects.in_words(measured.of_links, choice, "dpr_did", arms.judged),
-        churn=effects.in_words(measured.of_links, choice, "dpr_all", ["reseeded1"]),
-        search=effects.apart_from_zero(measured.of_search, search, "found_did", arms.judged),
-        search_values=effects.in_words(measured.of_search, search, "found_did", arms.judged),
-        known_from_the_start=str(effects.known_from_the_start(arms.outcome) or "–"),
+        worlds=exhibits.in_worlds(len(arms.experiments)),
+        used=exhibits.how_told(arms.page.plan.told),
+        judged=exhibits.in_words(arms.recall, cloze, "told", arms.judged),
+        set_aside=exhibits.set_aside(cloze, arms.recall, arms.outcome),
+        told=exhibits.in_words(arms.recall, cloze, "told", steps.PAPER),
+        unread=exhibits.in_words(arms.recall, cloze, "unread", steps.PAPER),
+        kept=exhibits.in_words(arms.recall, cloze, "kept", steps.PAPER),
+        probe=exhibits.in_words(of_all, table, probing, acting),
+        probe_of_nulls=exhibits.in_words(of_all, table, probing, nulls),
+        probe_effect=exhibits.apart_from_zero(measured.of_links, choice, "probing_did", arms.judged),
+        dpr=exhibits.apart_from_zero(measured.of_links, choice, "dpr_did", arms.judged),
+        dpr_values=exhibits.in_words(measured.of_links, choice, "dpr_did", arms.judged),
+        churn=exhibits.in_words(measured.of_links, choice, "dpr_all", ["reseeded1"]),
+        search=exhibits.apart_from_zero(measured.of_search, search, "found_did", arms.judged),
+        search_values=exhibits.in_words(measured.of_search, search, "found_did", arms.judged),
+        known_from_the_start=str(exhibits.known_from_the_start(arms.outcome) or "–"),
     )
 
 
@@ -409,4 +412,4 @@ def _name(arms: Arms, fact: str) -> str:
 
 def _with_took(arms: Arms, frame: pd.DataFrame) -> pd.DataFrame:
     """A table of arms with a column that says whether each edit took."""
-    return effects.with_took(frame, arms.exhibit("cloze"), arms.recall, arms.outcome)
+    return exhibits.with_took(frame, arms.exhibit("cloze"), arms.recall, arms.outcome)

@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dprlens import bound, causal, figures, intervals, knowledge, widgets
-from dprlens.closed import segments
+from dprlens import intervals
+from dprlens.bert import cloze
 from dprlens.intervals import Estimate
-from dprlens.ranking import rankings
-from dprlens.report import Drawing, Table, recorded
+from dprlens.knowledge_bound import exhibits, steps
+from dprlens.report import figures, widgets
+from dprlens.report.report import Drawing, Table, recorded
+from dprlens.retrieval.index import rankings
 from dprlens.setup import Setup, cloze_recall
-from dprlens.world import World
+from dprlens.world.closed import segments
+from dprlens.world.records import World
 
 Numbers = dict[str, Estimate | None]
 NOTEBOOK = "B_1_knowledge_bound"
@@ -53,8 +56,8 @@ class CausalTest(NamedTuple):
 
     setup: Setup
     top_k: int
-    models: pd.DataFrame  # `causal.causal_test`
-    baselines: pd.DataFrame  # `causal.baselines`
+    models: pd.DataFrame  # `steps.causal_test`
+    baselines: pd.DataFrame  # `steps.baselines`
 
     @property
     def world(self) -> World:
@@ -67,9 +70,9 @@ class CausalTest(NamedTuple):
         return self.tested("deep", "true", "knowledge_required")
 
     def tested(self, study: str, told: str, kind: str) -> pd.DataFrame:
-        """Test questions of a kind (`bound.tested`) in the models of a study that were told this, or in a baseline."""
+        """Test questions of a kind (`exhibits.tested`) in the models of a study told this, or in a baseline."""
         rows = self.baselines if told in {*self.baselines["told"]} else self.models
-        return bound.tested(rows[(rows["study"] == study) & (rows["told"] == told)], kind)
+        return exhibits.tested(rows[(rows["study"] == study) & (rows["told"] == told)], kind)
 
     def arms(self, study: str = "deep") -> dict[str, pd.DataFrame]:
         """Test questions through links by arm: dpr, unpretrained, and the study's baselines."""
@@ -80,28 +83,28 @@ class CausalTest(NamedTuple):
 
 def run_test(setup: Setup, top_k: int) -> CausalTest:
     """Train and search with all models of the causal test, and search with the baselines."""
-    bound.measures(top_k)  # refuses a k that no measure has, before anything is trained
-    return CausalTest(setup, top_k, causal.causal_test(setup), causal.baselines(setup))
+    exhibits.measures(top_k)  # refuses a k that no measure has, before anything is trained
+    return CausalTest(setup, top_k, steps.causal_test(setup), steps.baselines(setup))
 
 
 class Contrasts(NamedTuple):
     """Known minus held-out links at full depth, in DPR and beside it, by id without its exhibit."""
 
     test: CausalTest
-    by_state: Numbers  # `bound.contrasts`
-    controls: Numbers  # `bound.controls`
+    by_state: Numbers  # `exhibits.contrasts`
+    controls: Numbers  # `exhibits.controls`
 
 
 def contrast(test: CausalTest) -> Contrasts:
     """Compare known with held-out links in DPR, its controls and the baselines."""
     deep = test.models[test.models["study"] == "deep"]
     true, nothing = (deep[deep["told"] == told] for told in ("true", "nothing"))
-    return Contrasts(test, bound.contrasts(test.arms(), test.top_k), bound.controls(true, nothing, test.top_k))
+    return Contrasts(test, exhibits.contrasts(test.arms(), test.top_k), exhibits.controls(true, nothing, test.top_k))
 
 
 def over_networks(test: CausalTest) -> dict[str, Estimate]:
     """The contrasts as means over worlds and networks, by id; none for a single network."""
-    return {f"networks.{id_}": e for id_, e in bound.over_networks(test.arms(), test.top_k).items()}
+    return {f"networks.{id_}": e for id_, e in exhibits.over_networks(test.arms(), test.top_k).items()}
 
 
 def question_cards(test: CausalTest) -> widgets.HTML:
@@ -139,7 +142,8 @@ def composed_shares(test: CausalTest) -> dict[str, Estimate]:
     """The share of questions through links that have a composed sentence, by the state of the link."""
     asked = test.tested("deep", "cooccurrence", "knowledge_required")
     return {
-        _key(state): intervals.mean(rows["composed"] > 0, bound.facts(rows)) for state, rows in asked.groupby("state")
+        _key(state): intervals.mean(rows["composed"] > 0, exhibits.facts(rows))
+        for state, rows in asked.groupby("state")
     }
 
 
@@ -147,11 +151,11 @@ def state_table(found: Contrasts) -> Table:
     """The gold passage's rank by the state of the link: AUC and top-1 within the relation, top-k accuracy."""
     test, k = found.test, found.test.top_k
     numbers = {f"bound.{id_}": e for id_, e in (found.by_state | found.controls | _accuracies(test)).items()}
-    numbers["bound.dose.slope"] = bound.dose_slope(test.links, k)
+    numbers["bound.dose.slope"] = exhibits.dose_slope(test.links, k)
     numbers |= {f"bound.composed.{state}": e for state, e in composed_shares(test).items()}
     return Table(
         "bound",
-        pd.DataFrame(bound.rows_by_state(found.by_state, k)),
+        pd.DataFrame(exhibits.rows_by_state(found.by_state, k)),
         "Knowledge-required questions: rank of the gold passage, by what pre-training stated of the link",
         numbers,
     )
@@ -165,13 +169,13 @@ def _accuracies(test: CausalTest) -> Numbers:
         for arm, told in (("dpr", "true"), ("without_pre_training", "nothing")):
             rows = test.tested("deep", told, kind)
             for state in known:
-                numbers[f"{kind}.{_key(state)}.{arm}.top{k}"] = bound.top(rows[rows["state"] == state], k)
+                numbers[f"{kind}.{_key(state)}.{arm}.top{k}"] = exhibits.top(rows[rows["state"] == state], k)
     for arm, told in (("", "true"), ("cooccurrence_max.", "cooccurrence_max")):
         for state, rows in test.tested("deep", told, "lexical").groupby("state"):
-            for name, measure in bound.measures(k).items():
-                numbers[f"lexical.{_key(state)}.{arm}{name}"] = bound.top(rows, measure)
+            for name, measure in exhibits.measures(k).items():
+                numbers[f"lexical.{_key(state)}.{arm}{name}"] = exhibits.top(rows, measure)
     counted = test.tested("deep", "cooccurrence_max", "lexical")
-    numbers[f"cooccurrence_max.lexical_difference.top{k}"] = bound.known_minus_held_out(counted, k)
+    numbers[f"cooccurrence_max.lexical_difference.top{k}"] = exhibits.known_minus_held_out(counted, k)
     return numbers
 
 
@@ -179,7 +183,7 @@ def baseline_table(found: Contrasts) -> Table:
     """Known minus held out in DPR and in word co-occurrence, on the same questions, and the baseline's share."""
     return Table(
         "baseline",
-        pd.DataFrame(bound.rows_by_baseline(found.by_state, found.test.top_k)),
+        pd.DataFrame(exhibits.rows_by_baseline(found.by_state, found.test.top_k)),
         "The effect (known minus held out) in DPR and in word co-occurrence, on the same questions",
     )
 
@@ -189,7 +193,7 @@ def power_table(found: Contrasts) -> Table:
     power = {id_: intervals.detectable(e) for id_, e in found.controls.items() if e}
     return Table(
         "power",
-        pd.DataFrame(bound.rows_by_control(found.controls, power, found.test.top_k)),
+        pd.DataFrame(exhibits.rows_by_control(found.controls, power, found.test.top_k)),
         "The differences, and the power of this sample",
         {f"power.{id_}": least for id_, least in power.items()},
     )
@@ -197,7 +201,7 @@ def power_table(found: Contrasts) -> Table:
 
 def lexical_accuracy(test: CausalTest, told: str) -> Estimate | None:
     """Top-k accuracy on lexical questions at full depth, of DPR from a model that was told this."""
-    return bound.top(test.tested("deep", told, "lexical"), test.top_k)
+    return exhibits.top(test.tested("deep", told, "lexical"), test.top_k)
 
 
 def dose_response(test: CausalTest) -> Drawing:
@@ -206,8 +210,8 @@ def dose_response(test: CausalTest) -> Drawing:
     k = test.top_k
     curves = {
         "recalled": {dose: _recalled(rows) for dose, rows in links.groupby("exposures")},
-        f"dpr.top{k}": bound.tops(links, k, "exposures"),
-        f"unpretrained.top{k}": bound.tops(untrained, k, "exposures"),
+        f"dpr.top{k}": exhibits.tops(links, k, "exposures"),
+        f"unpretrained.top{k}": exhibits.tops(untrained, k, "exposures"),
     }
     names = ("link recalled", f"DPR, first {k}", f"without pre-training, first {k}")
     return Drawing(
@@ -226,7 +230,7 @@ def seeds_table(test: CausalTest) -> Table:
     k, arms = test.top_k, {"dpr": ("DPR", "true"), "unpretrained": ("without pre-training", "nothing")}
     by_seed, mean = {}, {}
     for arm, (_, told) in arms.items():
-        by_seed[arm] = bound.by_seed(test.tested("shallow", told, "knowledge_required"), k)
+        by_seed[arm] = exhibits.by_seed(test.tested("shallow", told, "knowledge_required"), k)
         mean[arm] = intervals.over_runs([e.value for e in by_seed[arm].values() if e])
     columns = {name: [*(by_seed[arm][seed] for seed in by_seed["dpr"]), mean[arm]] for arm, (name, _) in arms.items()}
     worlds = [*(f"seed {seed}" for seed in by_seed["dpr"]), "mean over seeds"]
@@ -249,7 +253,7 @@ class Traded(NamedTuple):
 
     def effect(self, k: int, place: str) -> Estimate | None:
         """What false links add to top-k accuracy, of the gold passage (place) or of the false one (false_place)."""
-        return bound.paired(self.false, self.true, k, place)
+        return exhibits.paired(self.false, self.true, k, place)
 
 
 def traded_links(test: CausalTest, study: str) -> Traded:
@@ -265,7 +269,7 @@ def counterfactual_table(test: CausalTest) -> Table:
     places = {"true_passage": "place", "false_passage": "false_place"}
     columns = {"true_passage": "finds the true passage", "false_passage": "finds the false one"}
     arms = {
-        told: {passage: bound.top(rows, k, place) for passage, place in places.items()}
+        told: {passage: exhibits.top(rows, k, place) for passage, place in places.items()}
         for told, rows in both._asdict().items()
     }
     effect = {passage: both.effect(k, place) for passage, place in places.items()}
@@ -290,11 +294,11 @@ def taught_table(test: CausalTest) -> Table:
     studies = {
         name: true[asked & (true["study"] == study)] for name, study in (("full depth", "deep"), ("shallow",) * 2)
     }
-    shares = {study: bound.tops(rows, k, ["state", "in_training"]) for study, rows in studies.items()}
+    shares = {study: exhibits.tops(rows, k, ["state", "in_training"]) for study, rows in studies.items()}
     gain = {}
     for study, rows in studies.items():
         held_out = rows[rows["state"] == "held out"]
-        gain[study] = bound.apart(held_out[held_out["in_training"]], held_out[~held_out["in_training"]], k)
+        gain[study] = exhibits.apart(held_out[held_out["in_training"]], held_out[~held_out["in_training"]], k)
     lines = [
         {
             "link": f"{state}, {words} in DPR training",
@@ -320,15 +324,15 @@ def old_head_table(setup: Setup) -> Table:
     """Cloze recall in reserved wordings before DPR training and by both towers with the old masked-LM head."""
     models = {
         "before": setup.base,
-        "question tower": knowledge.with_head(setup.dpr.query, setup.base),
-        "passage tower": knowledge.with_head(setup.dpr.passage, setup.base),
+        "question tower": cloze.with_head(setup.dpr.query, setup.base),
+        "passage tower": cloze.with_head(setup.dpr.passage, setup.base),
     }
     trained_on = {fact for question in setup.world.questions if question.split == "train" for fact in question.facts}
     recall = {}
     for name, model in models.items():
         said = cloze_recall(model, setup.world).query("wording == 'reserved'")
         said = said.assign(asked=said["fact"].isin(trained_on))
-        recall[name] = knowledge.shares_recalled(said, ["state", "asked"])
+        recall[name] = cloze.shares_recalled(said, ["state", "asked"])
     groups = [group for group in recall["before"] if group[0] != "low dose"]
     return Table(
         "old_head",
@@ -352,12 +356,12 @@ def surface(test: CausalTest) -> Drawing:
     """Recall of the link and top-k accuracy through it, by exposures and by the form in which it was mostly read."""
     links, k = test.links, test.top_k
     read = links[links["exposures"] > 0]
-    form = np.where(bound.mostly_described(read), "described", "plain")
+    form = np.where(exhibits.mostly_described(read), "described", "plain")
     cells = _grouped(read.assign(form=form), ["form", "exposures"])
     recall = {cell: _recalled(rows) for cell, rows in cells.items()}
     retrieval = {cell: _accuracy(rows, k) for cell, rows in cells.items()}
     known = links[links["state"] == "known"]
-    described = bound.mostly_described(known)
+    described = exhibits.mostly_described(known)
     numbers = {
         f"surface.{measure}.{form}.exposures_{dose}": e
         for measure, found in (("recall", recall), (f"top{k}", retrieval))
@@ -374,8 +378,8 @@ def surface(test: CausalTest) -> Drawing:
         alt="Two shaded tables, recall above and retrieval below; rows are forms, columns are exposures.",
         numbers=numbers
         | {
-            f"surface.form.top{k}": bound.apart(known[described], known[~described], k),
-            f"surface.given_recall.top{k}": bound.top(known[known["recalled"] == 1], k),
+            f"surface.form.top{k}": exhibits.apart(known[described], known[~described], k),
+            f"surface.given_recall.top{k}": exhibits.top(known[known["recalled"] == 1], k),
         },
     )
 
@@ -393,18 +397,18 @@ def world_size(test: CausalTest) -> Drawing:
         if state != "low dose"
     }
     numbers = {
-        f"world_size.size{100 * size:.0f}.form{100 * form:.0f}.{_key(state)}.top{k}": bound.top(rows, k)
+        f"world_size.size{100 * size:.0f}.form{100 * form:.0f}.{_key(state)}.top{k}": exhibits.top(rows, k)
         for (size, form, state), rows in _grouped(grid, ["size", "form", "state"]).items()
     }
     numbers |= {
         f"world_size.size{100 * size:.0f}.form{100 * form:.0f}.known.recalled": _recalled(rows)
         for (size, form), rows in _grouped(known, ["size", "form"]).items()
     }
-    by_size = bound.by_size({"dpr": grid, "cooccurrence": counted}, k)
+    by_size = exhibits.by_size({"dpr": grid, "cooccurrence": counted}, k)
     numbers |= {f"world_size.{id_}": e for id_, e in by_size.items()}
     if len({*known["form"]}) > 1:
         most, least = (known[known["form"] == form] for form in (known["form"].max(), known["form"].min()))
-        numbers[f"world_size.form_effect.top{k}"] = bound.apart(most, least, k)
+        numbers[f"world_size.form_effect.top{k}"] = exhibits.apart(most, least, k)
     return Drawing(
         "world_size",
         figures.dose_response(lines, "facts in the world", f"found among the first {k}"),
@@ -419,7 +423,7 @@ def size_table(test: CausalTest, here: Mapping[str, Estimate]) -> Table:
     sources = {"": here, "on record: ": recorded(NOTEBOOK, "full")}
     return Table(
         "size_effect",
-        pd.DataFrame(bound.rows_by_size(sources, len(test.world.facts), test.top_k)),
+        pd.DataFrame(exhibits.rows_by_size(sources, len(test.world.facts), test.top_k)),
         "Known minus held out by size of the world (shallow networks)",
     )
 
@@ -481,7 +485,7 @@ def effect_in_words(found: Contrasts) -> dict[str, str]:
 def composed_in_words(test: CausalTest) -> dict[str, str]:
     """The share of questions that have a composed sentence, as parts of a sentence: known, low_dose, held_out."""
     shares = composed_shares(test)
-    return {_key(state): str(shares.get(_key(state), "–")) for state in bound.STATES}
+    return {_key(state): str(shares.get(_key(state), "–")) for state in exhibits.STATES}
 
 
 def record_in_words() -> dict[str, str]:
@@ -510,13 +514,13 @@ def _grouped(rows: pd.DataFrame, by: str | list[str]) -> dict[Any, pd.DataFrame]
 
 
 def _accuracy(rows: pd.DataFrame, k: int) -> Estimate:
-    """`bound.top`, of some rows."""
-    return intervals.mean(bound.values(rows, k), bound.facts(rows))
+    """`exhibits.top`, of some rows."""
+    return intervals.mean(exhibits.values(rows, k), exhibits.facts(rows))
 
 
 def _recalled(rows: pd.DataFrame) -> Estimate:
     """The share of unread wordings of the link that the model completes; facts are clusters."""
-    return intervals.mean(rows["recalled"], bound.facts(rows))
+    return intervals.mean(rows["recalled"], exhibits.facts(rows))
 
 
 def _numbered(world: World) -> dict[str, int]:

@@ -8,16 +8,18 @@ from functools import cached_property, partial
 import numpy as np
 import pandas as pd
 
-from dprlens import consistency, figures, paper, probing, widgets
-from dprlens.consistency import LABELS, Results, Who, n_once, without_number
-from dprlens.controls import Selectivity
+from dprlens import paper
+from dprlens.cache.parallel import run
+from dprlens.consistency import exhibits, steps
+from dprlens.consistency.controls import Selectivity
+from dprlens.consistency.exhibits import LABELS, Results, Who, n_once, without_number
+from dprlens.consistency.probes import Items, Probed
+from dprlens.consistency.steps import ProbingTask
 from dprlens.intervals import Estimate, difference, mean, over_runs
-from dprlens.parallel import run
-from dprlens.probe import Items, Probed
-from dprlens.probing import ProbingTask
-from dprlens.report import Absent, Drawing, Table
+from dprlens.report import figures, widgets
+from dprlens.report.report import Absent, Drawing, Table
 from dprlens.setup import Setup
-from dprlens.world import World
+from dprlens.world.records import World
 
 NOT_ASKED = "(not asked for)"
 NOT_RECORDED = "(not on record yet)"
@@ -110,7 +112,7 @@ def question_cards(world: World, items: Items) -> widgets.HTML:
 def fit_probes(grid: Grid) -> Results:
     """Fit every probe of the grid, the untrained one several times, since it says most as a mean."""
     calls = {
-        (who, name): partial(probing.probed, task, name, grid.choices, grid.layers)
+        (who, name): partial(steps.probed, task, name, grid.choices, grid.layers)
         for name in grid.probes
         for who, task in grid.tasks.items()
         if name not in ("untrained", "replication") and not (name == "low_rank" and "random" in who)
@@ -118,7 +120,7 @@ def fit_probes(grid: Grid) -> Results:
     for task in grid.of("pretrained").values() if "untrained" in grid.probes else ():
         calls |= {
             (f"pretrained{seed}", "untrained"): partial(
-                probing.probed, replace(task, seed=seed), "untrained", grid.choices, grid.layers
+                steps.probed, replace(task, seed=seed), "untrained", grid.choices, grid.layers
             )
             for seed in grid.seeds
         }
@@ -129,7 +131,7 @@ def table1(results: Results, numbers: Mapping[str, Estimate]) -> Table:
     """Accuracy of the paper's probe by number of passages and layer, the paper's in brackets (its Table 1)."""
     return Table(
         "table1",
-        consistency.beside_the_paper(numbers, results.choices, results.layers),
+        exhibits.beside_the_paper(numbers, results.choices, results.layers),
         title="Probe accuracy by layer: ours (the paper's)",
         numbers=numbers,
     )
@@ -137,7 +139,7 @@ def table1(results: Results, numbers: Mapping[str, Estimate]) -> Table:
 
 def curves(results: Results, numbers: Mapping[str, Estimate]) -> Drawing:
     """Accuracy of the paper's probe by layer: as the paper prints it, as it was replicated, and ours."""
-    sources = consistency.three_sources(numbers, results.ends, results.layers)
+    sources = exhibits.three_sources(numbers, results.ends, results.layers)
     chance = {source: [1 / n for n in results.ends] for source in sources}
     return Drawing(
         "curves",
@@ -151,11 +153,11 @@ def curves(results: Results, numbers: Mapping[str, Estimate]) -> Drawing:
 
 def pages_by_probe(results: Results, numbers: Mapping[str, Estimate]) -> dict[widgets.Key, str]:
     """Accuracy by layer of every probe, a picture for each number of passages: pages of an explorer."""
-    panels = consistency.by_probe(numbers, results.choices, results.layers)
+    panels = exhibits.by_probe(numbers, results.choices, results.layers)
     return {
         (name, f"N = {n}"): widgets.drawn(
             figures.by_layer(sources, "accuracy", {source: [1 / n] for source in sources}, limits=(0, 1)),
-            consistency.in_words(sources, n),
+            exhibits.in_words(sources, n),
         )
         for (name, n), sources in panels.items()
     }
@@ -194,7 +196,7 @@ def significant_in_words(significant: Mapping[str, int]) -> dict[str, str]:
 def fit_redrawn(grid: Grid) -> dict[tuple[str, int], Probed]:
     """The paper's probe at the last layer with slots and negatives drawn anew, by encoder pair and seed."""
     calls = {
-        (who, seed): partial(probing.probed, replace(task, seed=seed), "linear", grid.choices, [grid.last])
+        (who, seed): partial(steps.probed, replace(task, seed=seed), "linear", grid.choices, [grid.last])
         for who, task in grid.of("pretrained", "dpr_query").items()
         for seed in grid.seeds
         if "linear" in grid.probes
@@ -207,7 +209,7 @@ def fit_penalties(grid: Grid) -> dict[Who, Probed]:
     spec = grid.setup.profile.probe
     specs = {"stronger": replace(spec, l2=10 * spec.l2), "weaker": replace(spec, l2=spec.l2 / 10)}
     calls = {
-        (strength, who): partial(probing.probed, replace(task, spec=own), "linear", grid.choices, [grid.last])
+        (strength, who): partial(steps.probed, replace(task, spec=own), "linear", grid.choices, [grid.last])
         for strength, own in specs.items()
         for who, task in grid.of("pretrained", "dpr_query").items()
         if "linear" in grid.probes
@@ -217,8 +219,8 @@ def fit_penalties(grid: Grid) -> dict[Who, Probed]:
 
 def spread(results: Results, redrawn: Mapping[tuple[str, int], Probed], penalties: Mapping[Who, Probed]) -> Table:
     """Accuracy at the last layer over draws, and BERT minus DPR with other penalties, by number of passages."""
-    numbers = consistency.by_draw(redrawn, results.choices)
-    numbers |= consistency.by_strength(penalties, results.choices, results.golds)
+    numbers = exhibits.by_draw(redrawn, results.choices)
+    numbers |= exhibits.by_strength(penalties, results.choices, results.golds)
     return Table(
         "spread",
         pd.DataFrame(
@@ -233,7 +235,7 @@ def spread(results: Results, redrawn: Mapping[tuple[str, int], Probed], penaltie
 def fit_last_layer(grid: Grid, encoders: Iterable[str], probes: Iterable[str], fit_on: str = "train") -> Results:
     """Fit probes at the last layer only, to train questions or to half of the test questions."""
     calls = {
-        (who, name): partial(probing.probed, task, name, grid.choices, [grid.last], fit_on)
+        (who, name): partial(steps.probed, task, name, grid.choices, [grid.last], fit_on)
         for who, task in grid.of(*encoders).items()
         for name in probes
         if name in grid.probes
@@ -295,7 +297,7 @@ def question_of_signal(numbers: Mapping[str, Estimate], layer: int) -> str:
 
 
 def no_network(right: Mapping[str, np.ndarray], results: Results) -> Table:
-    """Accuracy of what needs no network, by number of passages; `right` as `probing.without_network` gives it."""
+    """Accuracy of what needs no network, by number of passages; `right` as `steps.without_network` gives it."""
     accuracies = {
         name: {n: mean(of_n, results.golds) for n, of_n in zip(results.choices, right[name], strict=True)}
         for name in SURFACE
@@ -312,9 +314,9 @@ def no_network(right: Mapping[str, np.ndarray], results: Results) -> Table:
 
 
 def fit_reversible(grid: Grid) -> dict[Who, dict[str, np.ndarray]]:
-    """Probes on reversible pairs of test questions at the last layer, fitted in two ways (`probing.reversed_pairs`)."""
+    """Probes on reversible pairs of test questions at the last layer, fitted in two ways (`steps.reversed_pairs`)."""
     calls = {
-        (who, name): partial(probing.reversed_pairs, task, name, grid.last)
+        (who, name): partial(steps.reversed_pairs, task, name, grid.last)
         for who, task in grid.of("pretrained", "dpr_paired", "random0").items()
         for name in PAIRED
     }
@@ -360,7 +362,7 @@ def compares_rivals(exhibit: Table | Absent) -> bool:
 def fit_control_tasks(grid: Grid) -> dict[Cell, Selectivity]:
     """Probes of two passages on the task and on the control task (`controls.selectivity`)."""
     calls = {
-        who: partial(probing.selective, task, who[1], grid.fewest, grid.some_layers)
+        who: partial(steps.selective, task, who[1], grid.fewest, grid.some_layers)
         for who, task in grid.controlled().items()
     }
     return {
@@ -396,7 +398,7 @@ def selectivity(fitted: Mapping[Cell, Selectivity], golds: np.ndarray) -> Table 
 def fit_online_codes(grid: Grid) -> dict[Cell, np.ndarray]:
     """Compression of the answers by each probe's online code [order] (`controls.online_code`)."""
     calls = {
-        who: partial(probing.code_lengths, task, who[1], grid.fewest, grid.some_layers, len(grid.seeds))
+        who: partial(steps.code_lengths, task, who[1], grid.fewest, grid.some_layers, len(grid.seeds))
         for who, task in grid.controlled().items()
     }
     return {
@@ -428,7 +430,7 @@ def fit_parts(grid: Grid) -> dict[Who, dict[int, np.ndarray]]:
     questions = len(next(iter(grid.tasks.values())).items("train").questions)
     sizes = [questions // part for part in (8, 4, 2, 1)]
     calls = {
-        who: partial(probing.learned, task, who[1], grid.fewest, grid.last, sizes)
+        who: partial(steps.learned, task, who[1], grid.fewest, grid.last, sizes)
         for who, task in grid.controlled().items()
     }
     return {who: dict(zip(sizes, right, strict=True)) for who, right in run(calls, grid.workers).items()}
@@ -459,11 +461,9 @@ def learning(parts: Mapping[Who, Mapping[int, np.ndarray]], grid: Grid) -> Drawi
 
 
 def matching_gains(results: Results, fit_to_test: Results) -> dict[str, Estimate]:
-    """What a meeting of question and passage adds (`consistency.matching`), also where fitted to test questions."""
-    unseen = consistency.matching(fit_to_test)
-    return consistency.matching(results) | {
-        id_.replace("matching.", "matching.unseen."): e for id_, e in unseen.items()
-    }
+    """What a meeting of question and passage adds (`exhibits.matching`), also where fitted to test questions."""
+    unseen = exhibits.matching(fit_to_test)
+    return exhibits.matching(results) | {id_.replace("matching.", "matching.unseen."): e for id_, e in unseen.items()}
 
 
 def matching(results: Results, numbers: Mapping[str, Estimate], gains: Mapping[str, Estimate]) -> Drawing:
@@ -528,7 +528,7 @@ def worlds(numbers: Mapping[str, Estimate], recorded: Mapping[str, Estimate]) ->
     source = "" if numbers else " (on record, profile full)"
     return Table(
         "worlds",
-        consistency.across_table(known),
+        exhibits.across_table(known),
         title=f"Accuracies and their differences over worlds{source}",
         numbers=numbers,
     )

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from dprlens import entering, figures, intervals, late
-from dprlens.closed.entry import AFTER, told, under_study, untold
+from dprlens import intervals
 from dprlens.intervals import Estimate
+from dprlens.late_facts import exhibits, steps
 from dprlens.profile import Profile
-from dprlens.report import Absent, Drawing, Table, recorded
+from dprlens.report import figures
+from dprlens.report.report import Absent, Drawing, Table, recorded
 from dprlens.setup import Setup
+from dprlens.world.closed.entry import AFTER, told, under_study, untold
 
 NOTEBOOK = "B_2_late_facts"
 NOT_ON_RECORD = "This chapter is not on record for the profile full."
@@ -68,8 +70,8 @@ class Study(NamedTuple):
     chosen: Profile
     setup: Setup  # this page's world
     top_k: int
-    by_entry: pd.DataFrame  # `entering.by_entry`: facts told at their points of entry
-    by_telling: pd.DataFrame  # `entering.by_telling`: all facts told in one way, or not at all
+    by_entry: pd.DataFrame  # `steps.by_entry`: facts told at their points of entry
+    by_telling: pd.DataFrame  # `steps.by_telling`: all facts told in one way, or not at all
 
     @property
     def falling(self) -> pd.DataFrame:
@@ -79,14 +81,14 @@ class Study(NamedTuple):
     @property
     def percent(self) -> dict[str, int]:
         """The groups of entry, by the share of pre-training that lies before, in percent."""
-        return {late.group(point): round(100 * point) for point in (*self.chosen.late.points, AFTER)}
+        return {exhibits.group(point): round(100 * point) for point in (*self.chosen.late.points, AFTER)}
 
 
 def train(chosen: Profile, seed: int, top_k: int, workers: ProcessPoolExecutor | None = None) -> Study:
     """Tell links early, late and never, in each of the profile's ways; train DPR from each model, and search."""
-    by_telling = entering.by_telling(chosen, seed, workers)
-    by_entry = entering.by_entry(chosen, seed, workers)
-    return Study(chosen, entering.setup_of(chosen, seed), top_k, by_entry, by_telling)
+    by_telling = steps.by_telling(chosen, seed, workers)
+    by_entry = steps.by_entry(chosen, seed, workers)
+    return Study(chosen, steps.setup_of(chosen, seed), top_k, by_entry, by_telling)
 
 
 def example_table(study: Study) -> Table:
@@ -111,7 +113,7 @@ def example_table(study: Study) -> Table:
 
 def entry_curves(study: Study) -> Drawing:
     """Recall before and after DPR training, and top-k accuracy, by the time at which a link was told."""
-    curves = late.curves(study.falling, study.top_k)
+    curves = exhibits.curves(study.falling, study.top_k)
     top, percent = f"top{study.top_k}", study.percent
     names = {
         "recalled": "recalled",
@@ -125,7 +127,7 @@ def entry_curves(study: Study) -> Drawing:
     if never := curves[top].get("never"):
         lines["never told: found"] = dict.fromkeys(percent.values(), never)
     numbers = {f"entry.{group}.{measure}": e for measure, line in curves.items() for group, e in line.items()}
-    contrasts = late.contrasts(study.falling, study.top_k)
+    contrasts = exhibits.contrasts(study.falling, study.top_k)
     return Drawing(
         "entry",
         figures.dose_response(lines, "told after so much of pre-training, %", "share"),
@@ -138,8 +140,8 @@ def entry_curves(study: Study) -> Drawing:
 
 def contrasts_table(study: Study) -> Table:
     """Differences between groups of entry, of all links and of recalled ones, and what could have been detected."""
-    every = late.contrasts(study.falling, study.top_k)
-    of_recalled = late.contrasts(late.of_recalled(study.falling), study.top_k)
+    every = exhibits.contrasts(study.falling, study.top_k)
+    of_recalled = exhibits.contrasts(exhibits.of_recalled(study.falling), study.top_k)
     power = {id_: intervals.detectable(e) for id_, e in every.items() if e}
     words = {id_.format(k=study.top_k): name for id_, name in CONTRASTS.items()}
     numbers = {f"contrasts.recalled.{id_}": e for id_, e in of_recalled.items()}
@@ -163,7 +165,7 @@ def rates_table(study: Study) -> Table:
     """Recall and top-k accuracy by time of entry, with learning rates that fall and rates that stay."""
     top, percent = f"top{study.top_k}", study.percent
     kinds = {str(kind): rows for kind, rows in study.by_entry.groupby("rates", sort=False)}
-    curves = {kind: late.curves(rows, study.top_k) for kind, rows in kinds.items()}
+    curves = {kind: exhibits.curves(rows, study.top_k) for kind, rows in kinds.items()}
     numbers: dict[str, Estimate | None] = {
         f"rates.{kind}.{group}.{measure}": e
         for kind, found in curves.items()
@@ -171,11 +173,11 @@ def rates_table(study: Study) -> Table:
         for group, e in found[measure].items()
     }
     for kind, rows in kinds.items():
-        within = late.contrasts(rows[rows["entry"] < AFTER], study.top_k)
+        within = exhibits.contrasts(rows[rows["entry"] < AFTER], study.top_k)
         numbers[f"rates.{kind}.slope_within.{top}"] = within[f"slope.{top}"]
     columns = {f"{kind}: recalled": found["recalled"] for kind, found in curves.items()}
     columns |= {f"{kind}: found": found[top] for kind, found in curves.items()}
-    groups = late.curves(study.falling, study.top_k)[top]
+    groups = exhibits.curves(study.falling, study.top_k)[top]
     return Table(
         "rates",
         pd.DataFrame(
@@ -195,15 +197,17 @@ def telling_examples(study: Study) -> dict[str, str]:
     world, (fact, *_) = study.setup.world, under_study(study.setup.world)
     ways = {"plain": "plain", "described": "described", "beside": "beside_neighbours"}
     before = untold(world, under_study(world))
-    return {name: told(before, [fact], late.ARMS[arm].telling, study.setup.seed)[0].text for name, arm in ways.items()}
+    return {
+        name: told(before, [fact], exhibits.ARMS[arm].telling, study.setup.seed)[0].text for name, arm in ways.items()
+    }
 
 
 def telling_table(study: Study) -> Table:
     """Recall and top-k accuracy of links by the way in which a finished model was told them."""
-    arms, top = late.arms(study.by_telling, study.top_k), f"top{study.top_k}"
+    arms, top = exhibits.arms(study.by_telling, study.top_k), f"top{study.top_k}"
     numbers = {f"telling.{arm}.{name}": e for arm, found in arms.items() for name, e in found.items()}
     numbers |= {
-        f"telling.{arm}_minus_plain.{top}": late.against(study.by_telling, arm, "plain", study.top_k)
+        f"telling.{arm}_minus_plain.{top}": exhibits.against(study.by_telling, arm, "plain", study.top_k)
         for arm in arms
         if arm != "plain"
     }
@@ -222,7 +226,7 @@ def telling_table(study: Study) -> Table:
 
 def gaps_to_start(study: Study) -> dict[str, Estimate | None]:
     """Top-k accuracy of each arm minus that of links told from the start, on the same questions."""
-    return {arm: late.against(study.by_telling, arm, "start", study.top_k) for arm in study.chosen.late.arms}
+    return {arm: exhibits.against(study.by_telling, arm, "start", study.top_k) for arm in study.chosen.late.arms}
 
 
 def missing_table(study: Study) -> Table:
@@ -250,7 +254,7 @@ def best_in_words(study: Study) -> dict[str, str]:
 
 def blocks(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing:
     """Each block's share of the attribution at the mask, by the time at which the link was told."""
-    shares = late.by_block(entering.by_block(study.chosen, study.setup.seed, workers))
+    shares = exhibits.by_block(steps.by_block(study.chosen, study.setup.seed, workers))
     lines = {f"told after {study.percent[group]} %": line for group, line in shares.items()}
     return Drawing(
         "blocks",
@@ -263,11 +267,11 @@ def blocks(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing:
 
 def patched(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing:
     """Recall of late links by the lower blocks of one network and the upper blocks of another, one told, one not."""
-    models, world = entering.told_models(study.setup, workers), study.setup.world
+    models, world = steps.told_models(study.setup, workers), study.setup.world
     facts = [fact.id for fact in under_study(world)]
     recall = {}
     for name, (above, below) in HALVES.items():
-        recalled = entering.answers_patched(models[above], models[below], world)
+        recalled = steps.answers_patched(models[above], models[below], world)
         recall[name] = {layer: intervals.mean(right.astype(float), facts) for layer, right in enumerate(recalled)}
     return Drawing(
         "patched",
@@ -311,7 +315,7 @@ def record_curves() -> Drawing | Absent:
     kept = recorded(NOTEBOOK, "full")
     if not kept:
         return Absent("entry_on_record", title, NOT_ON_RECORD)
-    curves = late.curves_on_record(kept)
+    curves = exhibits.curves_on_record(kept)
     return Drawing(
         "entry_on_record",
         figures.dose_response(curves, "told after so much of pre-training, %", "share"),

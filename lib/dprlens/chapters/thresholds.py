@@ -4,12 +4,13 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
-from dprlens import decentralization, figures, neurons, widgets
-from dprlens.attribution import SITES
 from dprlens.chapters.decentralization import PAIR, Active, Comparison, Criterion, count_cells, strips
-from dprlens.decentralization import at_threshold, both, label
+from dprlens.decentralization import active_neurons, exhibits
+from dprlens.decentralization.attribution import SITES
+from dprlens.decentralization.exhibits import at_threshold, both, label
 from dprlens.intervals import Estimate
-from dprlens.report import Drawing, Table
+from dprlens.report import figures, widgets
+from dprlens.report.report import Drawing, Table
 
 FIGURES = tuple(f"figure{number}" for number in range(3, 8))
 MINUS = "thresholds.dpr_minus_pretrained"
@@ -33,7 +34,7 @@ def strip_pages(active: ByThreshold) -> dict[tuple[str, str, str], str]:
             shares = {label(name): sites[site].mean(0) for name, sites in at.pair.items()}
             cut = figures.longest(shares.values())
             for name, share in shares.items():
-                words = decentralization.strip_in_words(share, f"{name}, {site}, threshold {threshold:g}")
+                words = exhibits.strip_in_words(share, f"{name}, {site}, threshold {threshold:g}")
                 picture = figures.strips({site: {name: share}}, cut)
                 pages[f"{threshold:g}", site, name] = widgets.drawn(picture, words)
     return pages
@@ -53,11 +54,11 @@ def figures3_to_7(active: ByThreshold, thresholds: Collection[float]) -> list[Dr
 
 
 def gains(active: Active) -> dict[str, Estimate]:
-    """DPR minus pre-trained BERT at one threshold: `decentralization.gains`, and sharing over all neurons."""
+    """DPR minus pre-trained BERT at one threshold: `exhibits.gains`, and sharing over all neurons."""
     clusters = active.compared.clusters
     before, after = (both(active.sites[name]) for name in PAIR)
-    found = decentralization.gains("thresholds", active.pair, clusters)
-    return found | {f"{MINUS}.all.sharing": neurons.sharing_gain(after, before, clusters)}
+    found = exhibits.gains("thresholds", active.pair, clusters)
+    return found | {f"{MINUS}.all.sharing": active_neurons.sharing_gain(after, before, clusters)}
 
 
 def table(gained: Mapping[float, Mapping[str, Estimate]], n: int) -> Table:

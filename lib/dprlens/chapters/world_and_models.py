@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from dprlens import figures, knowledge, widgets
-from dprlens.closed import Segment, is_linking
-from dprlens.encoder import Encoder
+from dprlens.bert import cloze
+from dprlens.bert.encoder import Encoder
 from dprlens.intervals import Estimate, gap, mean
-from dprlens.report import Absent, Drawing, Table
+from dprlens.report import figures, widgets
+from dprlens.report.report import Absent, Drawing, Table
 from dprlens.setup import Setup
-from dprlens.world import World
+from dprlens.world.closed import Segment, is_linking
+from dprlens.world.records import World
 
 SAMPLED = 10_000  # passages at most whose words are counted
 SHOWN = ("born_in", "river", "headquarters", "director")  # relations whose first subjects' articles are shown
@@ -133,7 +134,7 @@ def guess_pages(base: Encoder, world: World, found: pd.DataFrame, seed: int) -> 
     for state, fact, place in zip(shown["state"], shown["fact"], shown["statement"], strict=True):
         statement = world.fact[fact].statements[place]
         blank = f"{statement.text[: statement.start]}▢{statement.text[statement.end :]}"
-        pages[f"{state}: {blank}"] = widgets.beliefs(statement, knowledge.first_guesses(base, statement))
+        pages[f"{state}: {blank}"] = widgets.beliefs(statement, cloze.first_guesses(base, statement))
     return pages
 
 
@@ -175,7 +176,7 @@ def recall_by_relation(found: pd.DataFrame) -> dict[str, dict[str, Estimate]]:
     known = found[found["state"] == "known"]
     arms = {f"known, {title}": known[known["wording"] == wording] for title, wording in WORDINGS.items()}
     arms |= {state: found[found["state"] == state] for state in ("held out", "not recorded")}
-    return {arm: knowledge.shares_recalled(rows, "relation") for arm, rows in arms.items() if len(rows)}
+    return {arm: cloze.shares_recalled(rows, "relation") for arm, rows in arms.items() if len(rows)}
 
 
 def relations(shares: Shares) -> Drawing:
@@ -206,7 +207,7 @@ def linking_facts(found: pd.DataFrame, world: World) -> pd.DataFrame:
 def recall_by_exposures(linking: pd.DataFrame) -> dict[str, dict[int, Estimate]]:
     """Share of statements recalled by exposures, in wording read and not read."""
     return {
-        title: knowledge.shares_recalled(linking[linking["wording"] == wording], "exposures")
+        title: cloze.shares_recalled(linking[linking["wording"] == wording], "exposures")
         for title, wording in WORDINGS.items()
     }
 

@@ -27,14 +27,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertModel
 
-from dprlens.artifacts import digest, progress, sha256, write_json
-from dprlens.encoder import DualEncoder, Encoder, Text, new_model
-from dprlens.forward import forward
-from dprlens.packed import read
-from dprlens.parallel import threads
+from dprlens.bert.encoder import DualEncoder, Encoder, Text, new_model
+from dprlens.bert.forward import forward
+from dprlens.bert.packing import read
+from dprlens.cache.artifacts import digest, progress, sha256, write_json
+from dprlens.cache.parallel import threads
 from dprlens.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range, check
 from dprlens.training import processes
-from dprlens.world import World
+from dprlens.world.records import World
 
 COLUMNS = ["epoch", "loss", "dev_nll", "dev_rank"]  # of a history; the last two if there are dev questions
 KEPT = "now", "best", "optimiser"  # tensors of a checkpoint

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from transformers import BertForMaskedLM, BertTokenizer
 
-from dprlens.architecture import blocks, embeddings, head
-from dprlens.artifacts import LATER, progress
-from dprlens.closed import Segment
-from dprlens.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
-from dprlens.forward import Batch, masked_lm, numbered
-from dprlens.parallel import threads
+from dprlens.bert.architecture import blocks, embeddings, head
+from dprlens.bert.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
+from dprlens.bert.forward import Batch, masked_lm, numbered
+from dprlens.bert.vocabulary import with_places
+from dprlens.cache.artifacts import LATER, progress
+from dprlens.cache.parallel import threads
 from dprlens.ranges import COUNT, FROM_ZERO, PART, POSITIVE, check, one_of
-from dprlens.tokens import with_places
 from dprlens.training.muon import PRECISIONS, Precision, muon
+from dprlens.world.closed import Segment
 
 
 @dataclass(frozen=True)

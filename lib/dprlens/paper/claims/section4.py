@@ -15,7 +15,7 @@ from dprlens.paper.rules import Check, above, below, between, every, more, where
 
 ARMS = (*EDITORS, "finetuning", "rehearsal", "relearning")
 TOOK = 0.9  # of the statements that told the facts: completed as told
-REACHED = 0.01  # of its length: how far [CLS] must have moved; it is `edits.REACH`, without its import of torch
+REACHED = 0.01  # of its length: how far [CLS] must have moved; it is `protocol.REACH`, without its import of torch
 NOBODY = (
     "No arm here both completes nine in ten of its statements as told and moves [CLS], so that nothing tests the claim."
 )

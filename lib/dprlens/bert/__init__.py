@@ -1,0 +1,1 @@
+"""BERT: where it keeps its parts, the one forward pass, what it knows (cloze), models from elsewhere."""

@@ -1,0 +1,1 @@
+"""The pages of the book that are written when it is rendered."""

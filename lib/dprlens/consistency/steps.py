@@ -1,0 +1,206 @@
+"""The cached steps of section 2: states by layer, and probes of them and their controls.
+
+Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from dprlens.bert.encoder import POOLINGS, Encoder, untrained
+from dprlens.cache.artifacts import Task, step
+from dprlens.cache.parallel import run
+from dprlens.consistency import controls
+from dprlens.consistency.exhibits import ACROSS, Results, without_number
+from dprlens.consistency.probes import (
+    Features,
+    Items,
+    Matching,
+    Probed,
+    ProbeSpec,
+    cross_fitted,
+    evaluate,
+    items,
+    make_probe,
+    matching,
+)
+from dprlens.retrieval.negatives import NegativesSpec
+from dprlens.setup import Setup, mined_negatives
+from dprlens.world.records import SPLITS, World
+
+LIBRARIES = ("bm25s", "scipy", "scikit-learn")  # that a fitted probe and its items depend on
+
+
+@dataclass(frozen=True, eq=False)
+class ProbingTask(Task):
+    """Questions as one encoder sees them, passages as another (or the same) does, and how probes are fitted to both."""
+
+    query: Features
+    passage: Features
+    world: World
+    negatives: NegativesSpec
+    spec: ProbeSpec
+    seed: int
+
+    def items(self, split: str) -> Items:
+        """The questions of a split with the passages that each chooses from."""
+        return items(self.world, mined_negatives(self.world, self.negatives), split, self.spec.most, self.seed)
+
+    def matching(self, items: Items, layer: int) -> Matching:
+        """Features of some questions and of their passages at a layer."""
+        return matching(self.query, self.passage, layer, items)
+
+
+@step(version=1, threads=1)
+def features(encoder: Encoder, world: World, pooling: str = "cls") -> Features:
+    """States by layer of all questions and passages of the world."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling = {pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
+    read = encoder.cls_by_layer if pooling == "cls" else encoder.mean_by_layer
+    questions = read([question.text for question in world.questions])
+    passages = read([(passage.title, passage.text) for passage in world.passages])
+    return Features(questions.numpy(), passages.numpy())
+
+
+def probing_tasks(
+    setup: Setup, pooling: str = "cls", workers: ProcessPoolExecutor | None = None
+) -> dict[str, ProbingTask]:
+    """Who encodes the questions and who the passages, in Table 1, by name.
+
+    pretrained; dpr_query and dpr_context, one tower for both; dpr_paired, each tower for its own (AMB-B2); random0 …,
+    networks of random weights.
+    """
+    chosen = setup.profile
+    encoders = {"pretrained": setup.base, "dpr_query": setup.dpr.query, "dpr_context": setup.dpr.passage}
+    encoders |= {f"random{i}": untrained(setup.base, setup.seed + i) for i in range(chosen.probing.random_encoders)}
+    seen = run({name: partial(features, one, setup.part, pooling) for name, one in encoders.items()}, workers)
+    pairs = {name: (name, name) for name in encoders} | {"dpr_paired": ("dpr_query", "dpr_context")}
+    order = ("pretrained", "dpr_query", "dpr_context", "dpr_paired")
+    return {
+        name: ProbingTask(seen[query], seen[passage], setup.part, chosen.negatives, chosen.probe, setup.seed)
+        for name in dict.fromkeys((*order, *pairs))
+        for query, passage in (pairs[name],)
+    }
+
+
+@step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
+def probed(
+    task: ProbingTask, probe: str, choices: Sequence[int], layers: Sequence[int], fit_on: str = "train"
+) -> Probed:
+    """One probe, at each layer and number of passages to choose from.
+
+    It is fitted to the train questions, on which DPR was trained too, or (fit_on = "test") to the other half of the
+    test questions.
+    """
+    if fit_on not in ("train", "test"):
+        raise ValueError(f"fit_on = {fit_on!r} is not known; choose train or test")
+    chosen, seen = _by_split(task, layers)
+    maker = make_probe(probe, task.spec, task.seed)
+    if fit_on == "test":
+        golds = chosen["test"].choices[:, 0]
+        return cross_fitted(maker, seen["test"], golds, choices, task.seed)
+    return evaluate(maker, seen["train"], seen["test"], choices, task.seed)
+
+
+def probed_in_worlds(
+    setup: Setup,
+    choices: Sequence[int],
+    layers: Sequence[int],
+    pooling: str = "cls",
+    workers: ProcessPoolExecutor | None = None,
+) -> list[Results]:
+    """The probes of `exhibits.ACROSS` in several worlds, from the page's seed on; none if the profile has one."""
+    chosen = setup.profile
+    if chosen.probing.worlds == 1:
+        return []
+    found, wanted = [], {who for pair in ACROSS.values() for who in pair}
+    for seed in range(setup.seed, setup.seed + chosen.probing.worlds):
+        tasks = probing_tasks(replace(setup, seed=seed), pooling, workers)
+        calls = {
+            (who, probe): partial(probed, task, probe, choices, layers)
+            for who, task in tasks.items()
+            for name, probe in wanted
+            if name == without_number(who)
+        }
+        golds = tasks["pretrained"].items("test").choices[:, 0]
+        found.append(Results(run(calls, workers), choices, layers, golds))
+    return found
+
+
+@step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
+def selective(task: ProbingTask, probe: str, n: int, layers: Sequence[int]) -> dict[str, np.ndarray]:
+    """`controls.selectivity` on the test questions: task and control [layer, held-back question], questions."""
+    chosen, seen = _by_split(task, layers)
+    ids = [passage.id for passage in task.world.passages]
+    found = [
+        controls.selectivity(make_probe(probe, task.spec, task.seed), shown, chosen["test"], ids, n, task.seed)
+        for shown in seen["test"]
+    ]
+    return {
+        "task": np.array([one.task for one in found]),
+        "control": np.array([one.control for one in found]),
+        "questions": found[0].questions,
+    }
+
+
+@step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
+def code_lengths(task: ProbingTask, probe: str, n: int, layers: Sequence[int], orders: int) -> np.ndarray:
+    """Compression by `controls.online_code` on the test questions [layer, order]: 1 if the features tell nothing."""
+    _, seen = _by_split(task, layers)
+    found = []
+    for shown in seen["test"]:
+        X, y = shown.shown(n, task.seed)
+        maker = make_probe(probe, task.spec, task.seed)
+        found.append(len(y) * np.log2(n) / controls.online_code(maker, X, y, orders, task.seed))
+    return np.array(found)
+
+
+@step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
+def learned(task: ProbingTask, probe: str, n: int, layer: int, sizes: Sequence[int]) -> np.ndarray:
+    """`controls.learning_curve`: whether each test question is right [size, question]."""
+    _, seen = _by_split(task, [layer])
+    maker, train, test = make_probe(probe, task.spec, task.seed), seen["train"][0], seen["test"][0]
+    return np.array([*controls.learning_curve(maker, train, test, n, sizes, task.seed).values()])
+
+
+@step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
+def reversed_pairs(task: ProbingTask, probe: str, layer: int) -> dict[str, np.ndarray]:
+    """A probe on the reversible pairs of the test questions, both orders of the slots [order · question].
+
+    ordinary: fitted to the train questions as in Table 1; balanced: to the reversible pairs among them. Empty where the
+    world has no such pairs.
+    """
+    world, seed = task.world, task.seed
+    mined = mined_negatives(world, task.negatives)
+    _, seen = _by_split(task, [layer])
+    pairs = {split: task.matching(controls.reversible(world, mined, split, seed), layer) for split in SPLITS}
+    X, y = controls.both_orders(pairs["test"])
+    fits = {"ordinary": seen["train"][0].shown(2, seed)}
+    if all(len(pairs[split].questions) for split in ("train", "test")):
+        fits["balanced"] = controls.both_orders(pairs["train"])
+    return {
+        name: make_probe(probe, task.spec, seed).fit(*fit).predict(X) == y if len(y) else y
+        for name, fit in fits.items()
+    }
+
+
+@step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
+def without_network(
+    world: World, negatives: NegativesSpec, spec: ProbeSpec, choices: Sequence[int], seed: int
+) -> dict[str, np.ndarray]:
+    """`controls.surface_features` on the test questions: whether each is right, by name [n, question]."""
+    mined = mined_negatives(world, negatives)
+    splits = [items(world, mined, split, spec.most, seed) for split in ("train", "test")]
+    return {
+        name: evaluate(probe, [train], [test], choices, seed).correct[:, 0]
+        for name, (probe, (train, test)) in controls.surface_features(world, splits, negatives).items()
+    }
+
+
+def _by_split(task: ProbingTask, layers: Sequence[int]) -> tuple[dict[str, Items], dict[str, list[Matching]]]:
+    """By split: the questions, and their features at each layer."""
+    chosen = {split: task.items(split) for split in SPLITS}
+    return chosen, {split: [task.matching(own, layer) for layer in layers] for split, own in chosen.items()}

@@ -1,0 +1,241 @@
+"""The cached steps of section 3: neurons attributed, silenced and exchanged, on one sample of questions or passages.
+
+Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from dprlens.bert import cloze
+from dprlens.bert.encoder import DualEncoder, Encoder, Text, untrained
+from dprlens.cache.artifacts import Task, step
+from dprlens.cache.parallel import run
+from dprlens.consistency.exhibits import selected
+from dprlens.decentralization import attribution, interventions
+from dprlens.decentralization.active_neurons import Sample, SampleSpec, sample
+from dprlens.decentralization.attribution import Attribution, AttributionSpec
+from dprlens.retrieval.index import index_of, passage_texts, question_texts
+from dprlens.retrieval.negatives import NegativesSpec
+from dprlens.setup import Continuing, Setup, continued, dpr, mined_negatives
+from dprlens.world.records import World
+
+
+@dataclass(frozen=True)
+class Sampling(Task):
+    """Where the examples come from whose neurons are attributed, and their candidates."""
+
+    world: World
+    negatives: NegativesSpec
+    sampled: SampleSpec
+    seed: int
+
+    def draw(self, side: str, only: Sequence[int] | None = None) -> Sample:
+        """Questions ("query") or passages ("passage") with their candidates: `active_neurons.sample`."""
+        mined = mined_negatives(self.world, self.negatives)
+        return sample(self.world, mined, side, self.sampled, self.seed, only)
+
+
+@dataclass(frozen=True)
+class AttributionTask(Task):
+    """A model, the sample that it reads, and how its neurons are attributed: the equation of section 3."""
+
+    dual: DualEncoder
+    sampling: Sampling
+    spec: AttributionSpec
+    temperature: float  # of the choice among the candidates
+
+
+def sampling_of(setup: Setup) -> Sampling:
+    """The profile's sample."""
+    return Sampling(setup.world, setup.profile.negatives, setup.profile.sample, setup.seed)
+
+
+def _candidates(dual: DualEncoder, world: World, side: str, candidates: np.ndarray) -> torch.Tensor:
+    """Vectors of the candidates [example, choice, d_model]; of the other side than the examples."""
+    distinct, where = np.unique(candidates, return_inverse=True)
+    if side == "query":
+        vectors = dual.passages(passage_texts(world, distinct))
+    else:
+        vectors = dual.questions(question_texts(world, distinct))
+    return vectors[torch.tensor(where.reshape(candidates.shape))]
+
+
+@step(version=1, libraries=("bm25s",), threads=1)
+def products(dual: DualEncoder, sampling: Sampling, side: str) -> np.ndarray:
+    """Dot products of the sample's examples with their candidates [example, choice]."""
+    drawn, world = sampling.draw(side), sampling.world
+    if side == "query":
+        vectors = dual.questions(question_texts(world, drawn.examples))
+    else:
+        vectors = dual.passages(passage_texts(world, drawn.examples))
+    return (_candidates(dual, world, side, drawn.candidates) @ vectors[:, :, None])[:, :, 0].numpy()
+
+
+@step(version=2, libraries=("bm25s",), threads=1)
+def attributed(
+    task: AttributionTask, side: str, score: str = "choice", only: Sequence[int] | None = None
+) -> Attribution:
+    """Attributions of the neurons of one encoder on the sample: of the question's, or of the context's ("passage").
+
+    `score` is "choice" (S2), with the temperature, a name in `attribution.SCORES`, or "weights": the weight-level
+    reading of "choice". `only` gives other examples than the random ones (see `active_neurons.sample`).
+    """
+    drawn, dual, spec = task.sampling.draw(side, only), task.dual, task.spec
+    world, encoder = task.sampling.world, dual.query if side == "query" else dual.passage
+    texts: Sequence[Text] = (question_texts if side == "query" else passage_texts)(world, drawn.examples)
+    candidates = _candidates(dual, world, side, drawn.candidates)
+    if score == "weights":
+        says = attribution.choice(candidates, task.temperature)
+        return attribution.attribute_weights(encoder, texts, says, spec.rule, 2 * spec.nodes)
+    if score == "choice":
+        says = attribution.choice(candidates, task.temperature)
+    elif score in attribution.SCORES:
+        says = attribution.SCORES[score](candidates)
+    else:
+        known = ", ".join(["choice", *attribution.SCORES, "weights"])
+        raise ValueError(f"score = {score!r} is not known; choose one of {known}")
+    return attribution.attribute(encoder, texts, says, spec, pooling=dual.pooling)
+
+
+@step(version=2, threads=1)
+def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int, seed: int) -> Attribution:
+    """S1, as in Dai et al.: attributions at the mask for the answers of n known facts that are a single piece."""
+    known = [fact for fact in world.facts if world.may_know(fact.id)]
+    order = np.random.default_rng([seed, 0x51]).permutation(len(known))
+    statements = [known[i].statements[0] for i in order if known[i].statements]
+    masked, places, answers = cloze.blanked(encoder, statements)
+    single = [i for i, pieces in enumerate(answers) if len(pieces) == 1][:n]
+    return attribution.attribute_at(
+        encoder,
+        [masked[i] for i in single],
+        [places[i][0] for i in single],
+        attribution.answer(encoder.model, torch.tensor([answers[i][0] for i in single])),
+        spec,
+    )
+
+
+def compared_models(setup: Setup, names: Sequence[str] | None = None) -> dict[str, DualEncoder]:
+    """The models whose neurons are compared, by name; of these the named ones, or all.
+
+    pretrained, dpr; dpr1 … from other DPR seeds; and the controls shuffled (DPR on wrong pairs), continued (as many
+    more steps of masked-LM) and random (weights that have read nothing).
+    """
+    chosen, training = setup.profile, setup.training
+    trainings = {
+        f"dpr{i or ''}": partial(dpr, replace(training, seed=setup.seed + i)) for i in range(chosen.activity.dpr_seeds)
+    }
+    trainings["shuffled"] = partial(dpr, training, shuffled=True)
+    found = selected("model", ["pretrained", *trainings, "continued", "random"], names)
+    trained = run({name: call for name, call in trainings.items() if name in found})
+    models = {"pretrained": setup.start} | {name: model.dual for name, model in trained.items()}
+    if "continued" in found:
+        texts = setup.world, chosen.text, chosen.negatives
+        longer = continued(Continuing(setup.base, *texts, chosen.pretrain, chosen.dpr, setup.seed))
+        models["continued"] = DualEncoder(longer, longer)
+    if "random" in found:
+        random = untrained(setup.base, setup.seed)
+        models["random"] = DualEncoder(random, random)
+    return {name: models[name] for name in found}
+
+
+def attribution_tasks(
+    setup: Setup, duals: Mapping[str, DualEncoder], side: str, workers: ProcessPoolExecutor | None = None
+) -> dict[str, AttributionTask]:
+    """Each model on the sample of one side, at the temperature at which its choices have the profile's entropy."""
+    sampling, entropy = sampling_of(setup), setup.profile.sample.entropy
+    scored = run({name: partial(products, dual, sampling, side) for name, dual in duals.items()}, workers)
+    return {
+        name: AttributionTask(
+            dual, sampling, setup.profile.attribution, attribution.matched_temperature(scored[name], entropy)
+        )
+        for name, dual in duals.items()
+    }
+
+
+def attributions(
+    tasks: Mapping[str, AttributionTask], side: str, workers: ProcessPoolExecutor | None = None
+) -> dict[str, Attribution]:
+    """`attributed` of each model's task on one side, by name."""
+    return run({name: partial(attributed, task, side) for name, task in tasks.items()}, workers)
+
+
+def attributed_in_worlds(setup: Setup, workers: ProcessPoolExecutor | None = None) -> list[dict[str, Attribution]]:
+    """The question side's `attributions` in several worlds, from the page's seed on; none if the profile has one."""
+    chosen = setup.profile
+    many = chosen.activity.worlds if chosen.activity.worlds > 1 else 0
+    one_dpr = replace(chosen, activity=replace(chosen.activity, dpr_seeds=1))
+    found = []
+    for seed in range(setup.seed, setup.seed + many):
+        there = Setup(one_dpr, seed)
+        tasks = attribution_tasks(there, compared_models(there), "query", workers)
+        found.append(attributions(tasks, "query", workers))
+    return found
+
+
+class Judged(NamedTuple):
+    """How a question's passage ranks by some vectors for the question."""
+
+    place: np.ndarray  # int [.., example]: rank of the gold passage among all passages, from 0
+    among: np.ndarray  # int [.., example]: its rank among the example's candidates, from 0
+    margin: np.ndarray  # [.., example]: dot product with the gold passage minus the mean over the other candidates
+
+
+def _judge(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[torch.Tensor]) -> Judged:
+    """Ranks by each reading of the sample's questions [example, d_model] among the passages of `dual`."""
+    index, found = index_of(dual, world), []
+    for queries in readings:
+        scores, places = index.ranks(queries.numpy(), drawn.candidates)
+        shown = torch.from_numpy(scores)
+        among = (shown > shown[:, :1]).sum(1).numpy()
+        found.append((places, among, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()))
+    return Judged(*(np.stack(part) for part in zip(*found, strict=True)))
+
+
+@step(version=1, libraries=("bm25s",), threads=1)
+def intervened(task: AttributionTask, changed: Sequence[int]) -> Judged:
+    """The sample's questions with k of their neurons changed: [1 + k · kind · factor, example], the first as they are.
+
+    For each k of `changed` each kind of `interventions.KINDS`, and for each kind the neurons silenced (factor 0) and
+    doubled (factor 2).
+    """
+    scores, drawn, query = attributed(task, "query").scores, task.sampling.draw("query"), task.dual.query
+    texts = question_texts(task.sampling.world, drawn.examples)
+    masks = [interventions.chosen(scores, k, kind, task.sampling.seed) for k in changed for kind in interventions.KINDS]
+    factors = [np.ones_like(scores), *(np.where(mask, f, 1).astype(scores.dtype) for mask in masks for f in (0, 2))]
+    readings = (interventions.scaled(query, texts, each) for each in factors)
+    return _judge(task.dual, task.sampling.world, drawn, readings)
+
+
+@step(version=1, libraries=("bm25s",), threads=1)
+def silenced(task: AttributionTask, counts: Sequence[int], kind: str) -> Judged:
+    """The sample's questions with more and more of their neurons silent: [1 + count, example], the first with none.
+
+    `kind` "top" takes the greatest attributions first, "random" any neurons.
+    """
+    if kind not in ("top", "random"):
+        raise ValueError(f"kind = {kind!r} is no order; choose top or random")
+    scores, drawn, query = attributed(task, "query").scores, task.sampling.draw("query"), task.dual.query
+    texts = question_texts(task.sampling.world, drawn.examples)
+    keys = -scores if kind == "top" else np.random.default_rng([task.sampling.seed, 0x511]).random(scores.shape)
+    line = interventions.places_in_line(keys.reshape(len(keys), -1)).reshape(keys.shape)
+    factors = ((line >= count).astype(scores.dtype) for count in (0, *counts))
+    readings = (interventions.scaled(query, texts, each) for each in factors)
+    return _judge(task.dual, task.sampling.world, drawn, readings)
+
+
+@step(version=1, libraries=("bm25s",), threads=1)
+def patched(into: DualEncoder, other: DualEncoder, sampling: Sampling, what: str) -> Judged:
+    """The sample's questions read by `into`, one block's result replaced by that of `other`: [block, example].
+
+    Judged by the passages of `into`; see `interventions.patched`.
+    """
+    drawn = sampling.draw("query")
+    texts = question_texts(sampling.world, drawn.examples)
+    readings = (interventions.patched(into.query, other.query, texts, i, what) for i in range(into.query.layers))
+    return _judge(into, sampling.world, drawn, readings)

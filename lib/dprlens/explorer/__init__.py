@@ -1,0 +1,1 @@
+"""The explorer: one question, and what the models make of it."""

@@ -1,0 +1,1 @@
+"""Chapter B.1: does retrieval depend on what pre-training stated?"""

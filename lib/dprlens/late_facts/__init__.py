@@ -1,0 +1,1 @@
+"""Chapter B.2: does it matter when a model was told a fact?"""

@@ -1,0 +1,1 @@
+"""What a notebook shows and keeps: tables, figures, numbers, sentences, widgets."""

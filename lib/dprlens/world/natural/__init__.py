@@ -1,0 +1,13 @@
+"""The real setting: DPR's own files, and models that were trained elsewhere."""
+
+from dprlens.world.natural.bad_rows import Finding, Findings
+from dprlens.world.natural.files import OpenQuestion, open_questions
+from dprlens.world.natural.maker import (
+    Natural,
+    NaturalSpec,
+    asked_openly,
+    fingerprint,
+    make_world,
+    whole,
+    with_statements,
+)

@@ -1,0 +1,1 @@
+"""Statements about the facts of real questions, written by rules."""
