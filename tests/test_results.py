@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dprlens.book.notebooks import discover
-from dprlens.late_facts.steps import setup_of
+from dprlens.chapters.late_models import setup_of
 from dprlens.paper import CLAIMS, OWN_CLAIMS
 from dprlens.profile import PROFILES
 from dprlens.world.closed import make_world

@@ -7,11 +7,15 @@ import pytest
 from small_setup import DPR, LINKED, MICRO, NEGATIVES, SEED, SHAPE, TEXT, TRAIN
 
 from dprlens import setup as module
+from dprlens.bert.cloze import cloze_recall
 from dprlens.bert.encoder import DualEncoder
 from dprlens.cache.parallel import Missing, only_cached
-from dprlens.setup import Setup, Training, base_model, closed_world, cloze_recall, dpr, train_in_group
+from dprlens.real_setting.commands import train_in_group
+from dprlens.setup import Setup
 from dprlens.training.dpr import Trained
+from dprlens.training.steps import Training, base_model, dpr
 from dprlens.world.closed import ClosedSpec, TextSpec
+from dprlens.world.steps import closed_world
 
 pytestmark = pytest.mark.slow
 

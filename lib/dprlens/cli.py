@@ -71,7 +71,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
         "fetch": command(_fetch, "download files and models of the real setting; nothing else ever does"),
     }
     if asked in real:  # they say themselves what they take, and import much that other commands do without
-        importlib.import_module(f"dprlens.world.natural.{asked}").add_arguments(real[asked])
+        importlib.import_module(f"dprlens.real_setting.{asked}").add_arguments(real[asked])
     command(_check, "check the notebooks' sources against the rules of the book")
     steps = command(_steps, "check that no cached step's code changed behind its version, or record that none did")
     steps.add_argument("--write", action="store_true", help="record new steps and raised versions in lib/steps.lock")
@@ -102,8 +102,9 @@ def _run(root: Path, options: argparse.Namespace) -> None:
 def _train(_: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
     from dprlens import profile, setup  # they import torch, which the other commands do without
+    from dprlens.real_setting import commands
 
-    setup.train_in_group(setup.Setup(profile.get_profile(options.profile), options.seed))
+    commands.train_in_group(setup.Setup(profile.get_profile(options.profile), options.seed))
 
 
 def _doctor(_: Path, options: argparse.Namespace) -> int:
@@ -117,7 +118,7 @@ def _fetch(_: Path, options: argparse.Namespace) -> int:
 def _real(name: str, options: argparse.Namespace) -> int:
     notebooks.check_profile(options.profile)
     try:
-        return importlib.import_module(f"dprlens.world.natural.{name}").main(options)
+        return importlib.import_module(f"dprlens.real_setting.{name}").main(options)
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
 
@@ -125,10 +126,10 @@ def _real(name: str, options: argparse.Namespace) -> int:
 def _encode(_: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
     from dprlens import profile, setup
-    from dprlens.retrieval import index
+    from dprlens.real_setting import commands
 
     try:
-        done = index.encode_in_group(setup.Setup(profile.get_profile(options.profile), options.seed))
+        done = commands.encode_in_group(setup.Setup(profile.get_profile(options.profile), options.seed))
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
     print(f"{done.made} of {len(done.shards)} shards were made, {done.missing} are still to be made by other processes")
@@ -137,11 +138,11 @@ def _encode(_: Path, options: argparse.Namespace) -> None:
 def _trec(root: Path, options: argparse.Namespace) -> None:
     notebooks.check_profile(options.profile)
     from dprlens import profile, setup
-    from dprlens.retrieval import index
+    from dprlens.real_setting import commands
 
     folder = options.out or root / "_build" / options.profile / "trec"
     try:
-        index.write_trec(setup.Setup(profile.get_profile(options.profile), options.seed), folder)
+        commands.write_trec(setup.Setup(profile.get_profile(options.profile), options.seed), folder)
     except ValueError as error:
         raise notebooks.Mistake(str(error)) from error
     print(f"wrote {folder / 'dpr.run'} and {folder / 'gold.qrels'}")

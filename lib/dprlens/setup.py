@@ -1,121 +1,26 @@
 """What all chapters start from: a profile's world, its pre-trained BERT, its hard negatives, its DPR.
 
-The cached steps that make them, and `Setup`, which has those of one profile and seed.
-
-Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
+`Setup` has those of one profile and seed; the cached steps that make them are those of `world`, `training` and
+`retrieval`.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
-
-from dprlens.bert import cloze
-from dprlens.bert.encoder import DualEncoder, Encoder, EncoderSpec
+from dprlens.bert.encoder import DualEncoder, Encoder
 from dprlens.bert.pretrained import load_encoder
-from dprlens.bert.vocabulary import make_tokenizer, vocabulary
-from dprlens.cache.artifacts import Task, step
 from dprlens.consistency.probes import probed_part
 from dprlens.profile import Profile
-from dprlens.retrieval.negatives import NegativesSpec, hard_negatives
-from dprlens.training import processes
-from dprlens.training.dpr import DPRSpec, Trained, examples, shuffled_pairs, train_dpr
-from dprlens.training.muon import in_quick_precision
-from dprlens.training.pretrain import PretrainSpec, continue_pretraining, pretrain
+from dprlens.retrieval.steps import mined_negatives
+from dprlens.training.dpr import Trained
+from dprlens.training.steps import Training, base_model, dpr
 from dprlens.world import natural
-from dprlens.world.closed import ClosedSpec, TextSpec, make_world, reading, segments
+from dprlens.world.closed import ClosedSpec
 from dprlens.world.natural import Natural, NaturalSpec
 from dprlens.world.records import World
 from dprlens.world.statements.records import Written
-from dprlens.world.statements.records import read as statements_of
-from dprlens.world.statements.writer import Pair, written
-
-
-@step(version=1, on_device=False)
-def closed_world(spec: ClosedSpec, seed: int) -> World:
-    """The generated encyclopedia."""
-    return make_world(spec, seed)
-
-
-@in_quick_precision()
-@step(version=1)
-def base_model(world: World, text: TextSpec, shape: EncoderSpec, spec: PretrainSpec, seed: int) -> Encoder:
-    """The BERT that has read the known part of the world: every other model of the book starts from it."""
-    read = segments(world, text, seed)
-    tokenizer = make_tokenizer(vocabulary([*world.texts(), *(segment.text for segment in read)]))
-    return pretrain(tokenizer, read, shape, spec, seed)
-
-
-@step(version=1, on_device=False)
-def natural_world(spec: NaturalSpec, files: dict, seed: int) -> Natural:  # noqa: ARG001, part of the key
-    """The world of DPR's files; `files` (`natural.fingerprint`) tells them from others of the same names."""
-    return natural.make_world(spec, seed)
-
-
-@step(version=1, on_device=False)
-def statements(world: World, file: str | None, seed: int) -> Written:
-    """Statements and false answers for a world's facts: those of a file of JSON lines, or written by rules."""
-    if file is not None:
-        return statements_of(Path(file))
-    asked = {question.target: question for question in world.questions}
-    return written([Pair(id_, question.text, question.answers) for id_, question in asked.items()], seed)
-
-
-@step(version=1)
-def cloze_recall(encoder: Encoder, world: World) -> pd.DataFrame:
-    """`cloze.recall` of every fact of the world."""
-    return cloze.recall(encoder, world)
-
-
-@step(version=1, libraries=("bm25s",), on_device=False)
-def mined_negatives(world: World, spec: NegativesSpec) -> dict:
-    """`negatives.hard_negatives` of every question: question id -> passage ids."""
-    return hard_negatives(world, spec)
-
-
-@dataclass(frozen=True)
-class Training(Task):
-    """What DPR is trained from, on what, and how."""
-
-    start: DualEncoder
-    world: World
-    negatives: NegativesSpec
-    spec: DPRSpec
-    seed: int
-
-
-@step(version=2)
-def dpr(training: Training, shuffled: bool = False, checkpoint: Path | None = None) -> Trained:
-    """DPR trained on the world's questions, or (the control) on the same questions with each other's passages."""
-    mined = mined_negatives(training.world, training.negatives)
-    train, dev = (examples(training.world, mined, split) for split in ("train", "dev"))
-    if shuffled:
-        train, dev = (shuffled_pairs(part, training.seed) for part in (train, dev))
-    return train_dpr(training.start, train, dev, training.spec, training.seed, checkpoint)
-
-
-@dataclass(frozen=True)
-class Continuing(Task):
-    """What the base model reads on, and for how long: as many steps as DPR training of the spec `like` takes."""
-
-    base: Encoder
-    world: World
-    text: TextSpec
-    negatives: NegativesSpec
-    spec: PretrainSpec
-    like: DPRSpec
-    seed: int
-
-
-@step(version=1)
-def continued(task: Continuing) -> Encoder:
-    """The base model after as many more steps of masked-LM as DPR training takes, at its learning rate."""
-    questions = len(examples(task.world, mined_negatives(task.world, task.negatives), "train"))
-    steps = task.like.epochs * -(-questions // task.like.batch)
-    read = reading(task.world, task.text, task.seed)
-    read *= -(-steps * task.spec.batch // len(read))  # a text that is too short is read again
-    return continue_pretraining(task.base, read, task.spec, steps, task.like.learning_rate, task.seed)
+from dprlens.world.steps import closed_world, natural_world, statements
 
 
 def closed_spec(profile: Profile) -> ClosedSpec:
@@ -212,10 +117,3 @@ class Setup:
     def _statements(self) -> Written:
         """What is said about the facts of DPR's files."""
         return statements(self._natural.world, self.profile.models.statements, self.seed)
-
-
-def train_in_group(setup: Setup) -> None:
-    """Train the profile's DPR together with the other processes of torchrun; the first one keeps it."""
-    with processes.group():
-        if processes.agreed(dpr.record(setup.training) is None):
-            (dpr if processes.rank() == 0 else dpr.__wrapped__)(setup.training)

@@ -26,10 +26,11 @@ from dprlens.editing.editors import FinetuningSpec
 from dprlens.editing.steps import Edit, cloze_after
 from dprlens.knowledge_bound.steps import Making, findings
 from dprlens.retrieval.negatives import NegativesSpec
-from dprlens.setup import base_model, closed_world
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
+from dprlens.training.steps import base_model
 from dprlens.world.closed import ClosedSpec, TextSpec
+from dprlens.world.steps import closed_world
 
 ROOT = Path(__file__).parents[2]
 LIB = ROOT / "lib"

@@ -8,7 +8,8 @@ from dprlens.book import shipping
 from dprlens.book.notebooks import Mistake
 from dprlens.cache.artifacts import Cache, seal, shipped_root
 from dprlens.profile import TINY, get_profile
-from dprlens.setup import Setup, base_model
+from dprlens.setup import Setup
+from dprlens.training.steps import base_model
 
 
 @pytest.fixture

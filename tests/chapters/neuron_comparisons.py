@@ -4,7 +4,7 @@ import numpy as np
 from small_setup import MICRO
 
 from dprlens.bert.encoder import DualEncoder
-from dprlens.chapters.decentralization import Comparison
+from dprlens.chapters.comparison import Comparison
 from dprlens.decentralization.active_neurons import Sample
 from dprlens.decentralization.attribution import Attribution
 from dprlens.decentralization.steps import AttributionTask, Sampling

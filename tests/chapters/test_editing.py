@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from dprlens.chapters import editing as chapter
+from dprlens.chapters.editing_experiment import Experiment, FactFollowed, Plan
 from dprlens.editing.protocol import DIRECTIONS, Chosen, Outcome
-from dprlens.editing.steps import Experiment, FactFollowed, Plan
 from dprlens.intervals import Estimate, exact
 from dprlens.profile import get_profile
 from dprlens.report.report import Absent, Table

@@ -9,23 +9,19 @@ import torch
 from small_setup import PAGE, ROUNDING, SEED
 
 from dprlens.bert.encoder import DualEncoder
-from dprlens.decentralization import interventions, steps
-from dprlens.decentralization.active_neurons import sample
-from dprlens.decentralization.attribution import attribute, choice, margin, matched_temperature
-from dprlens.decentralization.steps import (
-    attributed,
+from dprlens.chapters.comparison import (
     attributed_in_worlds,
     attribution_tasks,
     attributions,
     compared_models,
-    intervened,
-    masked_answers,
-    patched,
-    products,
     sampling_of,
-    silenced,
 )
-from dprlens.setup import Setup, Training, dpr
+from dprlens.decentralization import interventions, steps
+from dprlens.decentralization.active_neurons import sample
+from dprlens.decentralization.attribution import attribute, choice, margin, matched_temperature
+from dprlens.decentralization.steps import attributed, intervened, masked_answers, patched, products, silenced
+from dprlens.setup import Setup
+from dprlens.training.steps import Training, dpr
 
 pytestmark = pytest.mark.slow
 

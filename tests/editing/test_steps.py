@@ -11,18 +11,22 @@ from dprlens.bert import cloze
 from dprlens.bert.encoder import EncoderSpec
 from dprlens.cache import parallel
 from dprlens.cache.parallel import Missing, only_cached
+from dprlens.chapters import editing_experiment
+from dprlens.chapters.editing_experiment import Arm, arms, edit_and_train, experiment, followed, judging_of, said
 from dprlens.consistency.probes import items
 from dprlens.editing import protocol, steps
 from dprlens.editing.editors import EditorSpecs, FinetuningSpec, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
 from dprlens.editing.exhibits import label
 from dprlens.editing.protocol import ProtocolSpec
-from dprlens.editing.steps import Arm, arms, edit_and_train, experiment, followed, judging_of, material, said
+from dprlens.editing.steps import material
 from dprlens.explorer import inspection
 from dprlens.profile import get_profile
 from dprlens.retrieval.negatives import NegativesSpec
-from dprlens.setup import Setup, dpr, mined_negatives
+from dprlens.retrieval.steps import mined_negatives
+from dprlens.setup import Setup
 from dprlens.training.dpr import DPRSpec, Trained
 from dprlens.training.pretrain import PretrainSpec
+from dprlens.training.steps import dpr
 from dprlens.world.closed import ClosedSpec, TextSpec
 
 pytestmark = pytest.mark.slow
@@ -156,7 +160,7 @@ def test_unrelated_facts_decide_nothing(page, direction):
     setup, found = page
     world = setup.world
     chosen = found[direction].plan.chosen
-    others = steps._unrelated(setup, chosen, direction)
+    others = editing_experiment._unrelated(setup, chosen, direction)
     ids = {fact.id for fact in others}
     assert len(ids) == len(others) == len(chosen.edited)
     assert not ids & {*chosen.edited, *chosen.bystanders}
@@ -224,20 +228,22 @@ def test_a_fact_is_followed_through_every_arm(page, refused):
 def test_examples_are_edited_facts_those_with_an_eligible_question_first(page):
     _, found = page
     for direction, x in found.items():
-        facts = steps.examples(x, 2, 99)
+        facts = editing_experiment.examples(x, 2, 99)
         assert sorted(facts) == sorted(x.plan.chosen.edited)
         status = protocol.eligible(x.plan.before, direction, 2) & x.plan.chosen.among(x.plan.before)[0]
         mine = x.plan.before[status]
         linked = {*mine["fact"][mine["kind"] == "knowledge_required"]}
         assert {*facts[: len(linked)]} == linked
         assert {*facts[: mine["fact"].nunique()]} == {*mine["fact"]}
-        assert steps.examples(x, 2, 1) == facts[:1]
+        assert editing_experiment.examples(x, 2, 1) == facts[:1]
 
 
 def test_telling_again_is_counted_by_rounds(page):
     _, found = page
-    frame = steps.traded(found["added"])
-    assert [*frame["arm"].unique()] == [f"{name}_{rounds}" for name in ("malmen", "mend") for rounds in steps.ROUNDS]
+    frame = editing_experiment.traded(found["added"])
+    assert [*frame["arm"].unique()] == [
+        f"{name}_{rounds}" for name in ("malmen", "mend") for rounds in editing_experiment.ROUNDS
+    ]
     once = frame[frame["arm"] == "malmen_1"].reset_index(drop=True)
     own = said(found["added"]).query("arm == 'malmen'").reset_index(drop=True)
     pd.testing.assert_frame_equal(once.drop(columns="arm"), own.drop(columns="arm"))
@@ -262,7 +268,7 @@ def test_how_far_cls_moved_by_what_is_read(page):
     setup, found = page
     world = setup.world
     x = found["added"]
-    frame = steps.moved(x)
+    frame = editing_experiment.moved(x)
     assert (frame["far"][frame["arm"] == "nothing"] == 0).all()
     place = {question.id: i for i, question in enumerate(world.questions)}
     a, b = (x.after[arm].features.questions[0] for arm in ("mend", "nothing"))
@@ -300,7 +306,7 @@ def test_an_experiment_in_every_world(monkeypatch):
     seen = []
     monkeypatch.setattr(steps, "experiment", lambda *call: seen.append(call) or len(seen))
     first = Setup(MICRO.but(protocol={"worlds": 3}), 5)
-    assert steps.experiments(first, "added", "workers") == [1, 2, 3]
+    assert editing_experiment.experiments(first, "added", "workers") == [1, 2, 3]
     assert seen == [(Setup(first.profile, seed), "added", "workers") for seed in (5, 6, 7)]
     assert seen[0][0] is first  # what it holds already is not read again
 
@@ -323,7 +329,7 @@ def test_an_arm_alone_goes_the_same_way_as_in_the_experiment(page, direction):
     x = found[direction]
     for arm in (Arm(), Arm("malmen"), Arm("malmen", "unrelated"), Arm(reseed=1)):
         with only_cached():
-            one = steps.follow_arm(setup, arm, x.plan.edits[arm])
+            one = editing_experiment.follow_arm(setup, arm, x.plan.edits[arm])
         kept = x.after[arm.name]
         assert (one.encoder.digest, one.dual.digest) == (kept.encoder.digest, kept.dual.digest)
         rows = x.rows[arm.name]
@@ -343,7 +349,7 @@ def plain() -> list[str]:
 def test_what_is_on_record_is_what_the_experiment_made(page):
     setup, found = page
     x = found["added"]
-    kept = steps.on_record(setup, "added")
+    kept = editing_experiment.on_record(setup, "added")
     assert kept.told == x.plan.told
     assert list(kept.models) == plain()
     assert all(kept.models[name].encoder.digest == x.after[name].encoder.digest for name in plain())
@@ -358,7 +364,7 @@ def test_nothing_is_edited_or_trained_to_see_what_is_on_record(page, monkeypatch
     monkeypatch.delattr(parallel, "ProcessPoolExecutor")
     setup = Setup(MICRO, SEED)
     vars(setup).update({name: getattr(page[0], name) for name in held})
-    assert steps.on_record(setup, "added") == ((), {})
+    assert editing_experiment.on_record(setup, "added") == ((), {})
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
 
 
@@ -372,7 +378,7 @@ def test_an_edit_without_its_retriever_is_left_out(page, monkeypatch):
         return dpr(training)
 
     monkeypatch.setattr(steps, "dpr", one_is_missing)
-    kept = steps.on_record(setup, "added")
+    kept = editing_experiment.on_record(setup, "added")
     assert list(kept.models) == [name for name in plain() if name != "mend"]
     assert kept.told == found["added"].plan.told
 

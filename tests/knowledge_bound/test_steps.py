@@ -22,13 +22,17 @@ from small_setup import (
 )
 
 from dprlens.bert import cloze
+from dprlens.bert.cloze import cloze_recall
 from dprlens.bert.encoder import DualEncoder, untrained
+from dprlens.chapters import causal_test
 from dprlens.knowledge_bound import exhibits, steps
 from dprlens.knowledge_bound.exhibits import BoundSpec
 from dprlens.knowledge_bound.steps import TOLD, Making, cooccurrence_findings, findings, untrained_findings
-from dprlens.retrieval.index import rankings
-from dprlens.setup import Setup, Training, base_model, closed_world, cloze_recall, dpr
+from dprlens.retrieval.steps import rankings
+from dprlens.setup import Setup
+from dprlens.training.steps import Training, base_model, dpr
 from dprlens.world.closed import false_gold, misinformed
+from dprlens.world.steps import closed_world
 
 pytestmark = pytest.mark.slow
 
@@ -232,7 +236,7 @@ def calls(monkeypatch):
 
 
 def test_the_causal_test_has_the_models_of_its_spec(calls):
-    found = steps.causal_test(Setup(WIDE, 5))
+    found = causal_test.causal_test(Setup(WIDE, 5))
     models = found.drop(columns=["question", "call"]).drop_duplicates()
     assert [*models.columns] == ["study", "size", "form", "seed", "told"]
     assert len(models) == len(calls) == len(found) / 2
@@ -255,8 +259,8 @@ def test_baselines_are_in_the_worlds_of_the_causal_test_whose_text_is_true(monke
     for name in ("findings", "cooccurrence_findings", "untrained_findings"):
         monkeypatch.setattr(steps, name, frame)
     of = [*exhibits.WORLD]
-    tested = steps.causal_test(Setup(WIDE, 5)).query("told == 'true'")[of].drop_duplicates()
-    found = steps.baselines(Setup(WIDE, 5))
+    tested = causal_test.causal_test(Setup(WIDE, 5)).query("told == 'true'")[of].drop_duplicates()
+    found = causal_test.baselines(Setup(WIDE, 5))
     for told, pool in (("cooccurrence", "mean"), ("cooccurrence_max", "max")):
         rows = found[found["told"] == told]
         assert sorted(map(tuple, rows[of].to_numpy())) == sorted(map(tuple, tested.to_numpy()))
@@ -269,7 +273,7 @@ def test_baselines_are_in_the_worlds_of_the_causal_test_whose_text_is_true(monke
 
 
 def test_each_model_is_of_its_own_world_and_depth_and_the_rest_is_the_pages(calls):
-    found = steps.causal_test(Setup(WIDE, 5))
+    found = causal_test.causal_test(Setup(WIDE, 5))
     for _, row in found.iterrows():
         making, told = calls[row["call"]]
         assert (making.seed, told) == (row["seed"], row["told"])
@@ -282,7 +286,7 @@ def test_each_model_is_of_its_own_world_and_depth_and_the_rest_is_the_pages(call
 
 def test_the_page_can_open_the_first_deep_model_of_the_causal_test(calls):
     """The notebook gives its own setup's parts to the steps: both must find the same artifacts."""
-    found = steps.causal_test(Setup(WIDE, 5))
+    found = causal_test.causal_test(Setup(WIDE, 5))
     (number,) = set(found.query("study == 'deep' and seed == 5 and told == 'true'")["call"])
     assert calls[number] == (Making(WIDE.world, TEXT, WIDE.encoder, TRAIN, NEGATIVES, DPR, 5), "true")
     assert calls[number][0] == Making.of(WIDE, 5)

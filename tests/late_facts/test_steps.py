@@ -10,6 +10,7 @@ from small_setup import one_by_one
 from dprlens.bert.cloze import cloze
 from dprlens.bert.encoder import EncoderSpec
 from dprlens.cache.parallel import only_cached
+from dprlens.chapters import late_models
 from dprlens.knowledge_bound import exhibits as bound
 from dprlens.late_facts import exhibits as late
 from dprlens.late_facts import steps
@@ -52,7 +53,7 @@ def _one_after_the_other(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def setup():
-    return steps.setup_of(CHOSEN, SEED)
+    return late_models.setup_of(CHOSEN, SEED)
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +63,17 @@ def world(setup):
 
 @pytest.fixture(scope="module")
 def rows():
-    return steps.by_entry(CHOSEN, SEED)
+    return late_models.by_entry(CHOSEN, SEED)
 
 
 @pytest.fixture(scope="module")
 def told():
-    return steps.by_telling(CHOSEN, SEED)
+    return late_models.by_telling(CHOSEN, SEED)
 
 
 def test_the_world_has_its_own_size_and_no_low_doses(world):
     assert {world.state(fact.id) for fact in world.facts} == {"known", "held out"}
-    assert len(steps.setup_of(with_late(size=2.0), SEED).world.facts) > 1.5 * len(world.facts)
+    assert len(late_models.setup_of(with_late(size=2.0), SEED).world.facts) > 1.5 * len(world.facts)
 
 
 def test_each_deal_is_a_model_and_the_first_ones_also_have_constant_rates(rows):
@@ -99,7 +100,7 @@ def test_places_are_among_the_passages(rows, told, world):
 
 
 def test_worlds_are_counted_from_the_seed_of_the_page(rows):
-    both = steps.by_entry(with_late(worlds=2), SEED)
+    both = late_models.by_entry(with_late(worlds=2), SEED)
     assert {*both["seed"]} == {SEED, SEED + 1}
     same = both[both["seed"] == SEED].reset_index(drop=True)
     assert same.drop(columns="entry").equals(rows.drop(columns="entry").astype(same.drop(columns="entry").dtypes))
@@ -134,7 +135,7 @@ def test_arms_and_references_are_judged_on_questions_through_facts_under_study(t
 
 
 def test_only_the_parts_that_an_arm_names_are_changed():
-    models = steps.told_models(steps.setup_of(with_late(arms=("plain", "second_block")), SEED))
+    models = late_models.told_models(late_models.setup_of(with_late(arms=("plain", "second_block")), SEED))
     before, all_, second = (weights(models[name]) for name in ("never", "plain", "second_block"))
     changed = {name for name in before if not np.array_equal(before[name], second[name])}
     assert changed
@@ -146,7 +147,7 @@ def test_only_the_parts_that_an_arm_names_are_changed():
 
 
 def test_references_have_one_tokenizer_and_the_arms_learn_at_their_own_rate(setup, world):
-    models = steps.told_models(setup)
+    models = late_models.told_models(setup)
     assert models["never"].tokenizer.get_vocab().keys() == models["start"].tokenizer.get_vocab().keys()
     assert models["never"].digest != models["start"].digest
     assert torch.get_num_threads() == 1
@@ -159,7 +160,7 @@ def test_references_have_one_tokenizer_and_the_arms_learn_at_their_own_rate(setu
 
 
 def test_attribution_is_asked_for_each_fact_and_block(world):
-    rows = steps.by_block(CHOSEN, SEED)
+    rows = late_models.by_block(CHOSEN, SEED)
     facts = under_study(world)
     assert len(rows) == SPEC.deals * SPEC.layers * len(facts)
     assert {*rows["block"]} == {0, 1}
@@ -171,7 +172,7 @@ def test_attribution_is_asked_for_each_fact_and_block(world):
 
 def test_patched_networks_are_the_one_at_one_end_and_the_other_at_the_other(setup, world):
     """A network patched into itself is itself; with all blocks from another, only the head is left of it."""
-    models = steps.told_models(setup)
+    models = late_models.told_models(setup)
     into, other = models["never"], models["plain"]
     first = [fact.statements[0] for fact in under_study(world)]
     own = [answer.recalled for answer in cloze(other, first)]

@@ -11,32 +11,31 @@ from transformers import BertConfig, BertForMaskedLM
 from trec import read_qrels, read_run
 
 from dprlens.bert import cloze
+from dprlens.bert.cloze import cloze_recall
 from dprlens.bert.pretrained import TowersSpec
 from dprlens.bert.vocabulary import vocabulary
+from dprlens.chapters import editing_experiment
+from dprlens.chapters.dense_retrieval import compare_with_published
+from dprlens.chapters.editing_experiment import judging_of
+from dprlens.chapters.knowledge_consistency import probing_tasks
 from dprlens.consistency.probes import items, probed_part
-from dprlens.consistency.steps import probing_tasks
 from dprlens.decentralization.attribution import AttributionSpec
 from dprlens.decentralization.steps import masked_answers
 from dprlens.editing import steps
-from dprlens.editing.steps import judging_of, material, retrieved
+from dprlens.editing.steps import material, retrieved
 from dprlens.explorer import inspection, widgets
 from dprlens.profile import get_profile
+from dprlens.real_setting.commands import encode_in_group, write_trec
 from dprlens.retrieval.exact_search import answer_places
-from dprlens.retrieval.index import (
-    InMemory,
-    InShards,
-    compare_with_published,
-    encode_in_group,
-    encode_store,
-    index_of,
-    rankings,
-    write_trec,
-)
-from dprlens.setup import Continuing, Setup, cloze_recall, continued, mined_negatives, statements
+from dprlens.retrieval.index import InMemory, InShards, encode_store, index_of
+from dprlens.retrieval.steps import mined_negatives, rankings
+from dprlens.setup import Setup
 from dprlens.training.dpr import DPRSpec
+from dprlens.training.steps import Continuing, continued
 from dprlens.world.closed import TextSpec, is_linking, reading
 from dprlens.world.natural import NaturalSpec, asked_openly, make_world
 from dprlens.world.statements.records import write
+from dprlens.world.steps import statements
 
 pytestmark = pytest.mark.slow
 
@@ -231,8 +230,8 @@ def test_facts_that_the_two_models_get_wrong_can_be_added(page, monkeypatch):
     chosen = page.profile
     monkeypatch.setattr(steps, "run", one_by_one)
     small = Setup(chosen.but(protocol={"training": chosen.dpr, "choices": (2, 3), "questions": 30}), SEED)
-    unedited = steps.Arm()
-    rows = steps._rows(small, {unedited: steps.follow_arm(small, unedited, None)})["nothing"]
+    unedited = editing_experiment.Arm()
+    rows = editing_experiment._rows(small, {unedited: editing_experiment.follow_arm(small, unedited, None)})["nothing"]
     assert {*rows["recalled"].unique()} <= {0.0, 0.5, 1.0}
     assert rows["probe2"].dtype == rows["match3"].dtype == bool
     assert np.isfinite(rows["place"]).all()

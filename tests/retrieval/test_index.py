@@ -10,16 +10,10 @@ import torch
 from small_setup import DPR, MICRO, SEED, bounds_of_places
 
 from dprlens.bert.encoder import DualEncoder, Encoder, EncoderSpec, random_bert
-from dprlens.retrieval.index import (
-    InMemory,
-    InShards,
-    compare_with_published,
-    encode_in_group,
-    encode_store,
-    index_of,
-    rankings,
-    write_trec,
-)
+from dprlens.chapters.dense_retrieval import compare_with_published
+from dprlens.real_setting.commands import encode_in_group, write_trec
+from dprlens.retrieval.index import InMemory, InShards, encode_store, index_of
+from dprlens.retrieval.steps import rankings
 from dprlens.setup import Setup
 from dprlens.world.passages import Store
 from dprlens.world.records import Passage

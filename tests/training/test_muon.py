@@ -15,11 +15,12 @@ from dprlens.editing.steps import Edit, edited
 from dprlens.knowledge_bound.steps import Making, findings
 from dprlens.late_facts.steps import Entering, LateTelling, entered, told_late
 from dprlens.profile import FULL, SMALL, TINY
-from dprlens.setup import base_model, closed_world
 from dprlens.training import muon
 from dprlens.training.muon import Muon, in_quick_precision, orthogonal
 from dprlens.training.pretrain import PretrainSpec
+from dprlens.training.steps import base_model
 from dprlens.world.closed import misinformed
+from dprlens.world.steps import closed_world
 
 SHAPES = ((16, 16), (48, 16), (16, 48))
 

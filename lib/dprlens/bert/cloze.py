@@ -18,6 +18,7 @@ import torch
 from dprlens.bert.architecture import encoder_of, head
 from dprlens.bert.encoder import Encoder, new_model
 from dprlens.bert.vocabulary import decoded, with_places
+from dprlens.cache.artifacts import step
 from dprlens.intervals import mean
 from dprlens.world.records import Statement, World
 
@@ -161,3 +162,9 @@ def constant_guess(world: World) -> pd.DataFrame:
         }
         for fact in world.facts
     )
+
+
+@step(version=1)
+def cloze_recall(encoder: Encoder, world: World) -> pd.DataFrame:
+    """`cloze.recall` of every fact of the world."""
+    return recall(encoder, world)

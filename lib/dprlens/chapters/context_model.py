@@ -4,15 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from dprlens.chapters.decentralization import (
-    Active,
-    Comparison,
-    concentration,
-    count_cells,
-    counts_in_words,
-    measure_rows,
-    strips,
-)
+from dprlens.chapters.comparison import Comparison
+from dprlens.chapters.decentralization import Active, concentration, count_cells, counts_in_words, measure_rows, strips
 from dprlens.decentralization import exhibits
 from dprlens.decentralization.active_neurons import Sample
 from dprlens.decentralization.exhibits import label

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -14,8 +13,10 @@ from numpy import ndarray
 from dprlens import intervals
 from dprlens.bert import cloze
 from dprlens.cache.parallel import run
+from dprlens.chapters import comparison
+from dprlens.chapters.comparison import Comparison
 from dprlens.decentralization import active_neurons, exhibits, pathways, steps
-from dprlens.decentralization.active_neurons import ActivitySpec, Sample, SampleSpec
+from dprlens.decentralization.active_neurons import ActivitySpec, Sample
 from dprlens.decentralization.attribution import SITES, Attribution, AttributionSpec
 from dprlens.decentralization.exhibits import ACROSS, Sites, label
 from dprlens.decentralization.interventions import KINDS
@@ -24,8 +25,7 @@ from dprlens.intervals import Estimate
 from dprlens.report import figures, widgets
 from dprlens.report.report import Drawing, Table
 from dprlens.retrieval.exact_search import Ranking, answer_places
-from dprlens.retrieval.index import rankings
-from dprlens.setup import Setup
+from dprlens.retrieval.steps import rankings
 from dprlens.world.records import World
 
 PAIR = ("pretrained", "dpr")
@@ -64,53 +64,6 @@ MEANINGS = {  # by the head of their numbers' ids
 
 
 # what is compared
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Models compared on one sample of questions ("query") or passages ("passage"), all neurons attributed."""
-
-    setup: Setup
-    side: str
-    sample: Sample
-    tasks: Mapping[str, AttributionTask]  # by the model's name
-    attributions: Mapping[str, Attribution]  # likewise
-    workers: ProcessPoolExecutor | None = None
-
-    @property
-    def world(self) -> World:
-        """The world of the examples."""
-        return self.setup.world
-
-    @cached_property
-    def clusters(self) -> list[int]:
-        """The gold passage of each example [example]; questions about one are not independent."""
-        golds = self.sample.candidates[:, 0] if self.side == "query" else self.sample.examples
-        return golds.tolist()
-
-    @property
-    def n(self) -> int:
-        """The number of examples."""
-        return len(self.sample.examples)
-
-    @property
-    def neurons(self) -> int:
-        """The number of feed-forward neurons at one token, of all blocks and both sites."""
-        return self.attributions["dpr"].scores[0].size
-
-    @property
-    def few(self) -> SampleSpec:
-        """The beginning of the sample, for variants of the method."""
-        return replace(self.setup.profile.sample, examples=self.setup.profile.activity.few)
-
-
-def attribute(
-    setup: Setup, side: str, workers: ProcessPoolExecutor | None = None, names: Sequence[str] | None = None
-) -> Comparison:
-    """Attribute the neurons of the named models, or of all (`steps.compared_models`), on the profile's sample."""
-    tasks = steps.attribution_tasks(setup, steps.compared_models(setup, names), side, workers)
-    found = steps.attributions(tasks, side, workers)
-    return Comparison(setup, side, steps.sampling_of(setup).draw(side), tasks, found, workers)
 
 
 def candidate_cards(world: World, sample: Sample, n: int = 2) -> widgets.HTML:
@@ -691,7 +644,7 @@ def decided_in_words(numbers: Mapping[str, Estimate], id_: str) -> str:
 
 def patch(compared: Comparison) -> dict[tuple[str, str, str], Judged]:
     """Exchange activations between pre-trained BERT and DPR: {(into, from, what): judged [block, example]}."""
-    sampling = steps.sampling_of(compared.setup)
+    sampling = comparison.sampling_of(compared.setup)
     calls = {
         (into, other, what): partial(
             steps.patched, compared.tasks[into].dual, compared.tasks[other].dual, sampling, what

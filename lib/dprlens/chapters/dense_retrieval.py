@@ -4,23 +4,29 @@ import re
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from dprlens.bert import cloze
 from dprlens.bert.encoder import DualEncoder, untrained
+from dprlens.bert.pretrained import load_towers
 from dprlens.cache.parallel import run
 from dprlens.intervals import Estimate, mean
 from dprlens.report import figures, widgets
 from dprlens.report.report import Drawing, Table
 from dprlens.retrieval import exact_search
 from dprlens.retrieval.exact_search import Ranking
-from dprlens.retrieval.index import compare_with_published, rankings
 from dprlens.retrieval.negatives import BM25
-from dprlens.setup import Setup, dpr
+from dprlens.retrieval.steps import answered, rankings
+from dprlens.setup import Setup
 from dprlens.training.dpr import Trained
+from dprlens.training.steps import dpr
+from dprlens.world import natural
+from dprlens.world.natural import NaturalSpec
 from dprlens.world.records import World
 
 KS = (1, 5, 20, 100)  # of top-k accuracy
@@ -238,3 +244,14 @@ def _key(group: Group) -> str:
 
 def _id(name: Hashable) -> str:
     return re.sub(r"\W+", "_", str(name)).lower()
+
+
+def compare_with_published(setup: Setup, dual: DualEncoder) -> dict[str, ndarray]:
+    """`answered` of this DPR and of the published towers, if the profile asks for the check (`ModelsSpec.check`)."""
+    if not setup.profile.models.check:
+        return {}
+    spec = setup.profile.world
+    assert isinstance(spec, NaturalSpec), "published towers are checked in the real setting alone"
+    questions, k = natural.asked_openly(spec), min(100, len(setup.world.passages))
+    towers = {"DPR": dual, "published DPR": load_towers(setup.profile.models.published, Path(spec.folder))}
+    return {name: answered(one, setup.world, questions, k) for name, one in towers.items()}

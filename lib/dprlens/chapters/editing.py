@@ -7,9 +7,10 @@ from typing import NamedTuple
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from dprlens.editing import exhibits, protocol, steps
+from dprlens.chapters import editing_experiment
+from dprlens.chapters.editing_experiment import Experiment, FactFollowed
+from dprlens.editing import exhibits, protocol
 from dprlens.editing.protocol import Outcome
-from dprlens.editing.steps import Experiment, FactFollowed
 from dprlens.intervals import Estimate
 from dprlens.profile import Profile
 from dprlens.report import figures, widgets
@@ -105,8 +106,8 @@ class Arms(NamedTuple):
 
 def run_arms(setup: Setup, direction: str, workers: ProcessPoolExecutor | None = None) -> Arms:
     """Edit, probe, train DPR and search in every arm and world; complete statements with every edited model."""
-    experiments = steps.experiments(setup, direction, workers)
-    completed = protocol.stacked(steps.said(one, workers) for one in experiments)
+    experiments = editing_experiment.experiments(setup, direction, workers)
+    completed = protocol.stacked(editing_experiment.said(one, workers) for one in experiments)
     outcome = protocol.together([one.outcome for one in experiments])
     return Arms(experiments, outcome, exhibits.success(f"{direction}_cloze", completed))
 
@@ -145,8 +146,8 @@ def selection_table(arms: Arms) -> Table:
 
 def follow_facts(arms: Arms, fact: str | None = None) -> dict[str, FactFollowed]:
     """Follow facts of this page's world through every arm, by id: one fact, or the first that were edited."""
-    ids = [fact] if fact else steps.examples(arms.page, arms.n, EXAMPLES)
-    return {id_: steps.followed(arms.page, id_, arms.n) for id_ in ids}
+    ids = [fact] if fact else editing_experiment.examples(arms.page, arms.n, EXAMPLES)
+    return {id_: editing_experiment.followed(arms.page, id_, arms.n) for id_ in ids}
 
 
 def statement_card(arms: Arms, followed: Mapping[str, FactFollowed]) -> Styler:
@@ -198,7 +199,9 @@ def cloze_table(arms: Arms) -> Table:
 def rounds_table(arms: Arms, workers: ProcessPoolExecutor | None = None) -> Table:
     """Share of statements completed after MALMEN and MEND told all facts once, twice, four times."""
     exhibit = arms.exhibit("tradeoff")
-    recall = exhibits.success(exhibit, protocol.stacked(steps.traded(one, workers) for one in arms.experiments))
+    recall = exhibits.success(
+        exhibit, protocol.stacked(editing_experiment.traded(one, workers) for one in arms.experiments)
+    )
     return Table(
         exhibit,
         exhibits.traded(recall, exhibit),
@@ -210,7 +213,7 @@ def rounds_table(arms: Arms, workers: ProcessPoolExecutor | None = None) -> Tabl
 def displacement_table(arms: Arms) -> Table:
     """How far each edit moved [CLS] of the last layer, as a share of its length, by what is read."""
     exhibit = arms.exhibit("moved")
-    distances = exhibits.moved(exhibit, protocol.stacked(steps.moved(one) for one in arms.experiments))
+    distances = exhibits.moved(exhibit, protocol.stacked(editing_experiment.moved(one) for one in arms.experiments))
     titles = {
         "edited": f"questions, {arms.titles.edited}",
         "gold": "their passages",
@@ -298,7 +301,7 @@ def forest(measured: Effects) -> Drawing:
 
 def nulls_table(arms: Arms) -> Table:
     """Each editor and baseline minus each null arm, on the same questions: difference, and McNemar's p."""
-    exhibit, editors = arms.exhibit("nulls"), [*steps.PAPER, *arms.profile.protocol.baselines]
+    exhibit, editors = arms.exhibit("nulls"), [*editing_experiment.PAPER, *arms.profile.protocol.baselines]
     numbers, frame = exhibits.against_nulls(exhibit, arms.outcome, editors, arms.n)
     questions = f"{arms.titles.edited} facts' questions that {arms.titles.success}"
     return Table(exhibit, frame, f"Editors minus null arms, share of {questions} (N = {arms.n})", numbers)
@@ -377,17 +380,17 @@ def in_words(measured: Effects) -> Words:
     arms, of_all, direction = measured.arms, measured.of_all, measured.arms.direction
     cloze, choice, search = (arms.exhibit(name) for name in ("cloze", "effects", "found"))
     table, probing = exhibits.TABLES[direction], f"probing_{direction}"
-    editors = {*steps.PAPER, *arms.profile.protocol.baselines}
+    editors = {*editing_experiment.PAPER, *arms.profile.protocol.baselines}
     nulls = [arm for arm in arms.outcome.after if arm not in editors and arm != "nothing"]
-    acting = [arm for arm in steps.PAPER if f"{table}.{arm}.{probing}" in of_all]
+    acting = [arm for arm in editing_experiment.PAPER if f"{table}.{arm}.{probing}" in of_all]
     return Words(
         worlds=exhibits.in_worlds(len(arms.experiments)),
         used=exhibits.how_told(arms.page.plan.told),
         judged=exhibits.in_words(arms.recall, cloze, "told", arms.judged),
         set_aside=exhibits.set_aside(cloze, arms.recall, arms.outcome),
-        told=exhibits.in_words(arms.recall, cloze, "told", steps.PAPER),
-        unread=exhibits.in_words(arms.recall, cloze, "unread", steps.PAPER),
-        kept=exhibits.in_words(arms.recall, cloze, "kept", steps.PAPER),
+        told=exhibits.in_words(arms.recall, cloze, "told", editing_experiment.PAPER),
+        unread=exhibits.in_words(arms.recall, cloze, "unread", editing_experiment.PAPER),
+        kept=exhibits.in_words(arms.recall, cloze, "kept", editing_experiment.PAPER),
         probe=exhibits.in_words(of_all, table, probing, acting),
         probe_of_nulls=exhibits.in_words(of_all, table, probing, nulls),
         probe_effect=exhibits.apart_from_zero(measured.of_links, choice, "probing_did", arms.judged),

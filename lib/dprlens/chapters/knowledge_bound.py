@@ -8,12 +8,14 @@ import pandas as pd
 
 from dprlens import intervals
 from dprlens.bert import cloze
+from dprlens.bert.cloze import cloze_recall
+from dprlens.chapters import causal_test
 from dprlens.intervals import Estimate
-from dprlens.knowledge_bound import exhibits, steps
+from dprlens.knowledge_bound import exhibits
 from dprlens.report import figures, widgets
 from dprlens.report.report import Drawing, Table, recorded
-from dprlens.retrieval.index import rankings
-from dprlens.setup import Setup, cloze_recall
+from dprlens.retrieval.steps import rankings
+from dprlens.setup import Setup
 from dprlens.world.closed import segments
 from dprlens.world.records import World
 
@@ -84,7 +86,7 @@ class CausalTest(NamedTuple):
 def run_test(setup: Setup, top_k: int) -> CausalTest:
     """Train and search with all models of the causal test, and search with the baselines."""
     exhibits.measures(top_k)  # refuses a k that no measure has, before anything is trained
-    return CausalTest(setup, top_k, steps.causal_test(setup), steps.baselines(setup))
+    return CausalTest(setup, top_k, causal_test.causal_test(setup), causal_test.baselines(setup))
 
 
 class Contrasts(NamedTuple):

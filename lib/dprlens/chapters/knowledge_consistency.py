@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 
 from dprlens import paper
+from dprlens.bert.encoder import untrained
 from dprlens.cache.parallel import run
 from dprlens.consistency import exhibits, steps
 from dprlens.consistency.controls import Selectivity
-from dprlens.consistency.exhibits import LABELS, Results, Who, n_once, without_number
-from dprlens.consistency.probes import Items, Probed
-from dprlens.consistency.steps import ProbingTask
+from dprlens.consistency.exhibits import ACROSS, LABELS, Results, Who, n_once, without_number
+from dprlens.consistency.probes import (
+    Items,
+    Probed,
+)
+from dprlens.consistency.steps import ProbingTask, features, probed
 from dprlens.intervals import Estimate, difference, mean, over_runs
 from dprlens.report import figures, widgets
 from dprlens.report.report import Absent, Drawing, Table
@@ -558,3 +562,49 @@ def _in_words(estimate: Estimate | None) -> str:
 
 def _none_of(probes: Iterable[str]) -> str:
     return f"None of the probes {', '.join(probes)} is asked for, or none of the encoders that this takes."
+
+
+def probing_tasks(
+    setup: Setup, pooling: str = "cls", workers: ProcessPoolExecutor | None = None
+) -> dict[str, ProbingTask]:
+    """Who encodes the questions and who the passages, in Table 1, by name.
+
+    pretrained; dpr_query and dpr_context, one tower for both; dpr_paired, each tower for its own (AMB-B2); random0 …,
+    networks of random weights.
+    """
+    chosen = setup.profile
+    encoders = {"pretrained": setup.base, "dpr_query": setup.dpr.query, "dpr_context": setup.dpr.passage}
+    encoders |= {f"random{i}": untrained(setup.base, setup.seed + i) for i in range(chosen.probing.random_encoders)}
+    seen = run({name: partial(features, one, setup.part, pooling) for name, one in encoders.items()}, workers)
+    pairs = {name: (name, name) for name in encoders} | {"dpr_paired": ("dpr_query", "dpr_context")}
+    order = ("pretrained", "dpr_query", "dpr_context", "dpr_paired")
+    return {
+        name: ProbingTask(seen[query], seen[passage], setup.part, chosen.negatives, chosen.probe, setup.seed)
+        for name in dict.fromkeys((*order, *pairs))
+        for query, passage in (pairs[name],)
+    }
+
+
+def probed_in_worlds(
+    setup: Setup,
+    choices: Sequence[int],
+    layers: Sequence[int],
+    pooling: str = "cls",
+    workers: ProcessPoolExecutor | None = None,
+) -> list[Results]:
+    """The probes of `exhibits.ACROSS` in several worlds, from the page's seed on; none if the profile has one."""
+    chosen = setup.profile
+    if chosen.probing.worlds == 1:
+        return []
+    found, wanted = [], {who for pair in ACROSS.values() for who in pair}
+    for seed in range(setup.seed, setup.seed + chosen.probing.worlds):
+        tasks = probing_tasks(replace(setup, seed=seed), pooling, workers)
+        calls = {
+            (who, probe): partial(probed, task, probe, choices, layers)
+            for who, task in tasks.items()
+            for name, probe in wanted
+            if name == without_number(who)
+        }
+        golds = tasks["pretrained"].items("test").choices[:, 0]
+        found.append(Results(run(calls, workers), choices, layers, golds))
+    return found

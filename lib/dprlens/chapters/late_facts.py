@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from dprlens import intervals
+from dprlens.chapters import late_models
 from dprlens.intervals import Estimate
 from dprlens.late_facts import exhibits, steps
 from dprlens.profile import Profile
@@ -86,9 +87,9 @@ class Study(NamedTuple):
 
 def train(chosen: Profile, seed: int, top_k: int, workers: ProcessPoolExecutor | None = None) -> Study:
     """Tell links early, late and never, in each of the profile's ways; train DPR from each model, and search."""
-    by_telling = steps.by_telling(chosen, seed, workers)
-    by_entry = steps.by_entry(chosen, seed, workers)
-    return Study(chosen, steps.setup_of(chosen, seed), top_k, by_entry, by_telling)
+    by_telling = late_models.by_telling(chosen, seed, workers)
+    by_entry = late_models.by_entry(chosen, seed, workers)
+    return Study(chosen, late_models.setup_of(chosen, seed), top_k, by_entry, by_telling)
 
 
 def example_table(study: Study) -> Table:
@@ -254,7 +255,7 @@ def best_in_words(study: Study) -> dict[str, str]:
 
 def blocks(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing:
     """Each block's share of the attribution at the mask, by the time at which the link was told."""
-    shares = exhibits.by_block(steps.by_block(study.chosen, study.setup.seed, workers))
+    shares = exhibits.by_block(late_models.by_block(study.chosen, study.setup.seed, workers))
     lines = {f"told after {study.percent[group]} %": line for group, line in shares.items()}
     return Drawing(
         "blocks",
@@ -267,7 +268,7 @@ def blocks(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing:
 
 def patched(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing:
     """Recall of late links by the lower blocks of one network and the upper blocks of another, one told, one not."""
-    models, world = steps.told_models(study.setup, workers), study.setup.world
+    models, world = late_models.told_models(study.setup, workers), study.setup.world
     facts = [fact.id for fact in under_study(world)]
     recall = {}
     for name, (above, below) in HALVES.items():

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
-from dprlens.chapters.decentralization import PAIR, Active, Comparison, Criterion, count_cells, strips
+from dprlens.chapters.comparison import Comparison
+from dprlens.chapters.decentralization import PAIR, Active, Criterion, count_cells, strips
 from dprlens.decentralization import active_neurons, exhibits
 from dprlens.decentralization.attribution import SITES
 from dprlens.decentralization.exhibits import at_threshold, both, label

@@ -4,17 +4,13 @@ Raise a step's version whenever its code, or code that it calls, may change what
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 
-from dprlens.bert.encoder import POOLINGS, Encoder, untrained
+from dprlens.bert.encoder import POOLINGS, Encoder
 from dprlens.cache.artifacts import Task, step
-from dprlens.cache.parallel import run
 from dprlens.consistency import controls
-from dprlens.consistency.exhibits import ACROSS, Results, without_number
 from dprlens.consistency.probes import (
     Features,
     Items,
@@ -28,7 +24,7 @@ from dprlens.consistency.probes import (
     matching,
 )
 from dprlens.retrieval.negatives import NegativesSpec
-from dprlens.setup import Setup, mined_negatives
+from dprlens.retrieval.steps import mined_negatives
 from dprlens.world.records import SPLITS, World
 
 LIBRARIES = ("bm25s", "scipy", "scikit-learn")  # that a fitted probe and its items depend on
@@ -65,27 +61,6 @@ def features(encoder: Encoder, world: World, pooling: str = "cls") -> Features:
     return Features(questions.numpy(), passages.numpy())
 
 
-def probing_tasks(
-    setup: Setup, pooling: str = "cls", workers: ProcessPoolExecutor | None = None
-) -> dict[str, ProbingTask]:
-    """Who encodes the questions and who the passages, in Table 1, by name.
-
-    pretrained; dpr_query and dpr_context, one tower for both; dpr_paired, each tower for its own (AMB-B2); random0 …,
-    networks of random weights.
-    """
-    chosen = setup.profile
-    encoders = {"pretrained": setup.base, "dpr_query": setup.dpr.query, "dpr_context": setup.dpr.passage}
-    encoders |= {f"random{i}": untrained(setup.base, setup.seed + i) for i in range(chosen.probing.random_encoders)}
-    seen = run({name: partial(features, one, setup.part, pooling) for name, one in encoders.items()}, workers)
-    pairs = {name: (name, name) for name in encoders} | {"dpr_paired": ("dpr_query", "dpr_context")}
-    order = ("pretrained", "dpr_query", "dpr_context", "dpr_paired")
-    return {
-        name: ProbingTask(seen[query], seen[passage], setup.part, chosen.negatives, chosen.probe, setup.seed)
-        for name in dict.fromkeys((*order, *pairs))
-        for query, passage in (pairs[name],)
-    }
-
-
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
 def probed(
     task: ProbingTask, probe: str, choices: Sequence[int], layers: Sequence[int], fit_on: str = "train"
@@ -103,31 +78,6 @@ def probed(
         golds = chosen["test"].choices[:, 0]
         return cross_fitted(maker, seen["test"], golds, choices, task.seed)
     return evaluate(maker, seen["train"], seen["test"], choices, task.seed)
-
-
-def probed_in_worlds(
-    setup: Setup,
-    choices: Sequence[int],
-    layers: Sequence[int],
-    pooling: str = "cls",
-    workers: ProcessPoolExecutor | None = None,
-) -> list[Results]:
-    """The probes of `exhibits.ACROSS` in several worlds, from the page's seed on; none if the profile has one."""
-    chosen = setup.profile
-    if chosen.probing.worlds == 1:
-        return []
-    found, wanted = [], {who for pair in ACROSS.values() for who in pair}
-    for seed in range(setup.seed, setup.seed + chosen.probing.worlds):
-        tasks = probing_tasks(replace(setup, seed=seed), pooling, workers)
-        calls = {
-            (who, probe): partial(probed, task, probe, choices, layers)
-            for who, task in tasks.items()
-            for name, probe in wanted
-            if name == without_number(who)
-        }
-        golds = tasks["pretrained"].items("test").choices[:, 0]
-        found.append(Results(run(calls, workers), choices, layers, golds))
-    return found
 
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)

@@ -3,26 +3,22 @@
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from dprlens.bert import cloze
-from dprlens.bert.encoder import DualEncoder, Encoder, Text, untrained
+from dprlens.bert.encoder import DualEncoder, Encoder, Text
 from dprlens.cache.artifacts import Task, step
-from dprlens.cache.parallel import run
-from dprlens.consistency.exhibits import selected
 from dprlens.decentralization import attribution, interventions
 from dprlens.decentralization.active_neurons import Sample, SampleSpec, sample
 from dprlens.decentralization.attribution import Attribution, AttributionSpec
 from dprlens.retrieval.index import index_of, passage_texts, question_texts
 from dprlens.retrieval.negatives import NegativesSpec
-from dprlens.setup import Continuing, Setup, continued, dpr, mined_negatives
+from dprlens.retrieval.steps import mined_negatives
 from dprlens.world.records import World
 
 
@@ -49,11 +45,6 @@ class AttributionTask(Task):
     sampling: Sampling
     spec: AttributionSpec
     temperature: float  # of the choice among the candidates
-
-
-def sampling_of(setup: Setup) -> Sampling:
-    """The profile's sample."""
-    return Sampling(setup.world, setup.profile.negatives, setup.profile.sample, setup.seed)
 
 
 def _candidates(dual: DualEncoder, world: World, side: str, candidates: np.ndarray) -> torch.Tensor:
@@ -118,64 +109,6 @@ def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int
         attribution.answer(encoder.model, torch.tensor([answers[i][0] for i in single])),
         spec,
     )
-
-
-def compared_models(setup: Setup, names: Sequence[str] | None = None) -> dict[str, DualEncoder]:
-    """The models whose neurons are compared, by name; of these the named ones, or all.
-
-    pretrained, dpr; dpr1 … from other DPR seeds; and the controls shuffled (DPR on wrong pairs), continued (as many
-    more steps of masked-LM) and random (weights that have read nothing).
-    """
-    chosen, training = setup.profile, setup.training
-    trainings = {
-        f"dpr{i or ''}": partial(dpr, replace(training, seed=setup.seed + i)) for i in range(chosen.activity.dpr_seeds)
-    }
-    trainings["shuffled"] = partial(dpr, training, shuffled=True)
-    found = selected("model", ["pretrained", *trainings, "continued", "random"], names)
-    trained = run({name: call for name, call in trainings.items() if name in found})
-    models = {"pretrained": setup.start} | {name: model.dual for name, model in trained.items()}
-    if "continued" in found:
-        texts = setup.world, chosen.text, chosen.negatives
-        longer = continued(Continuing(setup.base, *texts, chosen.pretrain, chosen.dpr, setup.seed))
-        models["continued"] = DualEncoder(longer, longer)
-    if "random" in found:
-        random = untrained(setup.base, setup.seed)
-        models["random"] = DualEncoder(random, random)
-    return {name: models[name] for name in found}
-
-
-def attribution_tasks(
-    setup: Setup, duals: Mapping[str, DualEncoder], side: str, workers: ProcessPoolExecutor | None = None
-) -> dict[str, AttributionTask]:
-    """Each model on the sample of one side, at the temperature at which its choices have the profile's entropy."""
-    sampling, entropy = sampling_of(setup), setup.profile.sample.entropy
-    scored = run({name: partial(products, dual, sampling, side) for name, dual in duals.items()}, workers)
-    return {
-        name: AttributionTask(
-            dual, sampling, setup.profile.attribution, attribution.matched_temperature(scored[name], entropy)
-        )
-        for name, dual in duals.items()
-    }
-
-
-def attributions(
-    tasks: Mapping[str, AttributionTask], side: str, workers: ProcessPoolExecutor | None = None
-) -> dict[str, Attribution]:
-    """`attributed` of each model's task on one side, by name."""
-    return run({name: partial(attributed, task, side) for name, task in tasks.items()}, workers)
-
-
-def attributed_in_worlds(setup: Setup, workers: ProcessPoolExecutor | None = None) -> list[dict[str, Attribution]]:
-    """The question side's `attributions` in several worlds, from the page's seed on; none if the profile has one."""
-    chosen = setup.profile
-    many = chosen.activity.worlds if chosen.activity.worlds > 1 else 0
-    one_dpr = replace(chosen, activity=replace(chosen.activity, dpr_seeds=1))
-    found = []
-    for seed in range(setup.seed, setup.seed + many):
-        there = Setup(one_dpr, seed)
-        tasks = attribution_tasks(there, compared_models(there), "query", workers)
-        found.append(attributions(tasks, "query", workers))
-    return found
 
 
 class Judged(NamedTuple):

@@ -18,10 +18,10 @@ from numpy import ndarray
 from dprlens.bert import cloze
 from dprlens.bert.encoder import DualEncoder, Encoder
 from dprlens.cache.artifacts import step
+from dprlens.chapters import editing_experiment
 from dprlens.decentralization import active_neurons, attribution, interventions
 from dprlens.decentralization.active_neurons import SampleSpec
 from dprlens.decentralization.attribution import Attribution, AttributionSpec
-from dprlens.editing import steps
 from dprlens.editing.exhibits import label
 from dprlens.retrieval.exact_search import TOKEN, FlatIndex, Ranking
 from dprlens.retrieval.index import passage_texts
@@ -95,7 +95,7 @@ def ground(setup: Setup) -> Ground:
     """The world and the models of a profile: pre-trained BERT, DPR, and the edited models that are in the cache."""
     chosen, world, base = setup.profile, setup.world, setup.base
     places = pool(world, setup.negatives, POOL, setup.seed)
-    edits = steps.on_record(setup, "added")
+    edits = editing_experiment.on_record(setup, "added")
     models = {PRETRAINED: (setup.start, base), DPR: (setup.dpr, base)}
     models |= {f"DPR, {label(arm)}": (model.dual, model.encoder) for arm, model in edits.models.items()}
     return Ground(

@@ -1,31 +1,29 @@
-"""The cached steps of the chapter on the knowledge bound (B.1): the arms of the causal test, and its baselines.
+"""The cached steps of chapter B.1: the arms of the causal test, and its baselines.
 
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from dprlens.bert import cloze
+from dprlens.bert.cloze import cloze_recall
 from dprlens.bert.encoder import DualEncoder, EncoderSpec, untrained
 from dprlens.cache.artifacts import Task, step
-from dprlens.cache.parallel import run
 from dprlens.knowledge_bound import cooccurrence, exhibits
-from dprlens.profile import Profile
 from dprlens.retrieval.exact_search import Ranking, gold_places
-from dprlens.retrieval.index import rankings
 from dprlens.retrieval.negatives import NegativesSpec
-from dprlens.setup import Setup, Training, base_model, closed_spec, closed_world, cloze_recall, dpr
+from dprlens.retrieval.steps import rankings
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.muon import in_quick_precision
 from dprlens.training.pretrain import PretrainSpec
+from dprlens.training.steps import Training, base_model, dpr
 from dprlens.world.closed import ClosedSpec, TextSpec, false_gold, misinformed, segments
 from dprlens.world.records import World
+from dprlens.world.steps import closed_world
 
 ROUNDED = 9  # decimals of co-occurrence scores, so that equal ones tie whatever the order of their sums
 TOLD = ("true", "false", "nothing")  # what pre-training says about the linking facts under test
@@ -42,19 +40,6 @@ class Making(Task):
     negatives: NegativesSpec
     training: DPRSpec
     seed: int
-
-    @classmethod
-    def of(cls, profile: Profile, seed: int) -> "Making":
-        """As a profile says."""
-        return cls(
-            closed_spec(profile),
-            profile.text,
-            profile.encoder,
-            profile.pretrain,
-            profile.negatives,
-            profile.dpr,
-            seed,
-        )
 
 
 def _lacks_base(asked: Mapping) -> bool:
@@ -141,85 +126,3 @@ def cooccurrence_findings(world: ClosedSpec, text: TextSpec, seed: int, pool: st
 def _told(world: World, told: str, seed: int) -> World:
     """The world as an arm of the causal test reads of it."""
     return misinformed(world, seed) if told == "false" else world
-
-
-class Model(NamedTuple):
-    """One model of the causal test."""
-
-    study: str  # "deep", "shallow" or "grid"
-    profile: Profile
-    size: float  # of its world, against the page's
-    form: float  # mean share of a linking fact's statements that are descriptions
-    seed: int
-    told: str
-
-
-def causal_test(setup: Setup) -> pd.DataFrame:
-    """`findings` of all models of the causal test (`exhibits.BoundSpec`), one below the other.
-
-    Further columns say which model a row is about: study, size, form, seed, told (see `Model`).
-    """
-    models = [*_shallow(setup), *_deep(setup)]  # the deep ones may have to wait for the base model
-    return _stacked([(one, partial(findings, Making.of(one.profile, one.seed), one.told)) for one in models])
-
-
-def baselines(setup: Setup) -> pd.DataFrame:
-    """What is retrieved without a trained retriever, in the worlds of `causal_test`, with the same further columns.
-
-    told "cooccurrence" and "cooccurrence_max": `cooccurrence_findings` in each world whose text is true, by pool; told
-    "pretrained": `untrained_findings` of each model of full depth.
-    """
-    true = [one for one in (*_deep(setup), *_shallow(setup)) if one.told == "true"]
-    calls: list[tuple[Model, Callable[[], pd.DataFrame]]] = []
-    for arm, pool in {"cooccurrence": "mean", "cooccurrence_max": "max"}.items():
-        for one in true:
-            world, text = closed_spec(one.profile), one.profile.text
-            calls.append((one._replace(told=arm), partial(cooccurrence_findings, world, text, one.seed, pool)))
-    for one in (one for one in true if one.study == "deep"):
-        p = one.profile
-        before = partial(untrained_findings, closed_spec(p), p.text, p.encoder, p.pretrain, one.seed)
-        calls.append((one._replace(told="pretrained"), before))
-    return _stacked(calls)
-
-
-def _stacked(calls: Sequence[tuple[Model, Callable[[], pd.DataFrame]]]) -> pd.DataFrame:
-    """The frame of each model, one below the other, with columns that say which model it is of."""
-    frames = run({i: call for i, (_, call) in enumerate(calls)})
-    return pd.concat(
-        [
-            frames[i].assign(study=one.study, size=one.size, form=one.form, seed=one.seed, told=one.told)
-            for i, (one, _) in enumerate(calls)
-        ],
-        ignore_index=True,
-    )
-
-
-def _deep(setup: Setup) -> list[Model]:
-    chosen, seed = setup.profile, setup.seed
-    form = float(np.mean(closed_spec(chosen).described))
-    return [
-        Model("deep", chosen, 1.0, form, s, told) for told, n in chosen.bound.deep_arms for s in range(seed, seed + n)
-    ]
-
-
-def _shallow(setup: Setup) -> list[Model]:
-    chosen, seed = setup.profile, setup.seed
-    spec, whole = chosen.bound, closed_spec(chosen)
-    form = float(np.mean(whole.described))
-
-    def shallow(size: float, described: tuple[float, ...]) -> Profile:
-        world = replace(whole.scaled(size), described=described)
-        return replace(chosen, world=world, encoder=replace(chosen.encoder, layers=spec.shallow_layers))
-
-    smaller = shallow(spec.shallow_size, whole.described)
-    arms = [
-        Model("shallow", smaller, spec.shallow_size, form, s, told)
-        for told, n in spec.shallow_arms
-        for s in range(seed, seed + n)
-    ]
-    grid = [
-        Model("grid", shallow(size, (share,)), size, share, s, "true")
-        for size, share in spec.grid
-        for s in range(seed, seed + spec.grid_seeds)
-    ]
-    return arms + grid
