@@ -14,9 +14,10 @@ import pytest
 from book.test_build import make_repository, write
 
 import dprlens
-from dprlens import cli, setup
+from dprlens import cli
 from dprlens.book.execution import RunFailed
 from dprlens.profile import PROFILES
+from dprlens.real_setting import commands
 
 LIB = Path(dprlens.__file__).parents[1]
 
@@ -74,7 +75,7 @@ def test_outside_a_repository(tmp_path, monkeypatch, capsys):
 
 def test_values_of_run_and_which_one_wins(repository, monkeypatch):
     calls = []
-    monkeypatch.setattr(cli.book, "run_one", lambda _, notebook, *rest: calls.append((notebook.name, *rest)))
+    monkeypatch.setattr(cli.build, "run_one", lambda _, notebook, *rest: calls.append((notebook.name, *rest)))
     assert cli.main(["run", "01", "-p", "seed", "3", "-p", "threshold", "0.2", "--profile", "tiny"]) == 0
     assert cli.main(["run", "00", "--profile", "tiny", "-p", "profile", "small", "--out", "x.ipynb"]) == 0
     monkeypatch.chdir(repository / "book")
@@ -88,7 +89,7 @@ def test_values_of_run_and_which_one_wins(repository, monkeypatch):
 
 def test_train_makes_dpr_of_a_profile_and_a_seed(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(setup, "train_in_group", lambda one: calls.append((one.profile, one.seed)))
+    monkeypatch.setattr(commands, "train_in_group", lambda one: calls.append((one.profile, one.seed)))
     monkeypatch.chdir(make_repository(tmp_path))
     assert cli.main(["train", "--profile", "tiny", "--seed", "3"]) == 0
     assert cli.main(["train"]) == 0
@@ -99,7 +100,7 @@ def test_train_makes_dpr_of_a_profile_and_a_seed(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("repository")
 def test_train_refuses_a_profile_before_anything_is_made(monkeypatch, capsys):
-    monkeypatch.setattr(setup, "train_in_group", lambda *_: pytest.fail("something was made"))
+    monkeypatch.setattr(commands, "train_in_group", lambda *_: pytest.fail("something was made"))
     assert "'full'" in refused(capsys, "train", "--profile", "full")
 
 
@@ -108,11 +109,11 @@ def test_a_failure_is_status_1_and_an_interruption_130(monkeypatch, capsys):
     def fail(*_):
         raise RunFailed("00_world failed in cell 3")
 
-    monkeypatch.setattr(cli.book, "book", fail)
+    monkeypatch.setattr(cli.build, "book", fail)
     assert cli.main(["book"]) == 1
     assert capsys.readouterr().err == "dprlens: 00_world failed in cell 3\n"
     for number in (signal.SIGINT, signal.SIGTERM):
-        monkeypatch.setattr(cli.book, "book", lambda *_, number=number: (os.kill(os.getpid(), number), time.sleep(5)))
+        monkeypatch.setattr(cli.build, "book", lambda *_, number=number: (os.kill(os.getpid(), number), time.sleep(5)))
         assert cli.main(["book"]) == 130
         assert "finished notebooks and steps are kept" in capsys.readouterr().err
 

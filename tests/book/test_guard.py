@@ -37,17 +37,16 @@ LIB = ROOT / "lib"
 SEARCHES = "dprlens.retrieval.exact_search:FlatIndex"  # the one place in memory where FAISS is called
 # they rank by an index that could search, too; what they run is looked at below, and their keys stay
 RANK_ONLY = {"intervened", "silenced", "patched"}
-AROUND = {
-    "dprlens.cache.parallel:refuse_to_make",
-    "dprlens.cache.parallel:threads",
-}  # what the cache calls around any step
+# what the cache calls around any step
+AROUND = {"dprlens.cache.parallel:refuse_to_make", "dprlens.cache.parallel:threads"}
 SHIPPED = {path.name.rpartition("-v")[0] for path in (LIB / "dprlens" / "shipped").glob("*-v*")}
 PRETRAIN = "dprlens/training/pretrain.py"
 
 # a library in small: two steps, one calling the other; a helper behind a module alias; a table; a data file; classes
 SMALL = {
     "__init__.py": "",
-    "artifacts.py": """
+    "cache/__init__.py": "",
+    "cache/artifacts.py": """
 def step(version, libraries=()): ...
 def _storage(kind): return write_json
 def write_json(path, value): path.write_text(repr(value))
@@ -134,8 +133,8 @@ def changed(one: Code, two: Code) -> set[str]:
         ("words/files.py", "return 1", "return 2", set()),
         ("steps.py", "unused + 1", "unused + 2", {"alone"}),  # a parameter is no function of the same name
         ("steps.py", "version=1)\ndef inner", "version=2)\ndef inner", {"inner", "outer"}),  # whoever calls it
-        ("artifacts.py", "repr", "str", {"alone", "inner", "outer"}),  # how results are written
-        ("artifacts.py", "print(event)", "print(0)", set()),  # the cache itself
+        ("cache/artifacts.py", "repr", "str", {"alone", "inner", "outer"}),  # how results are written
+        ("cache/artifacts.py", "print(event)", "print(0)", set()),  # the cache itself
     ],
 )
 def test_a_change_of_code_changes_the_steps_that_reach_it(small, file, before, after, steps_):
@@ -230,12 +229,12 @@ def test_a_change_of_words_in_pre_training_is_none(edited):
 
 @pytest.mark.slow
 def test_the_language_of_the_closed_world_is_code(edited):
-    text = (LIB / "dprlens" / "closed" / "language.toml").read_text(encoding="utf-8")
+    text = (LIB / "dprlens" / "world" / "closed" / "language.toml").read_text(encoding="utf-8")
     sentence = next(line for line in text.splitlines() if line.strip().startswith('"{S} '))
-    found = edited("dprlens/closed/language.toml", (sentence, sentence.replace("{S} ", "{S} always ")))
+    found = edited("dprlens/world/closed/language.toml", (sentence, sentence.replace("{S} ", "{S} always ")))
     named = {line.split()[4]: line for line in found[:-1]}
     assert {"closed_world", "base_model"} <= named.keys()
-    assert "dprlens/closed/language.toml" in named["closed_world"]
+    assert "dprlens/world/closed/language.toml" in named["closed_world"]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-VENDORS = [REPOSITORY / "book" / "_assets" / "vendor", REPOSITORY / "tests" / "book" / "vendor"]
+VENDORS = [REPOSITORY / "book" / "_assets" / "vendor", REPOSITORY / "tests" / "browser" / "vendor"]
 BY_HAND = {"lock.json", "refresh.py", "licences/README.md", "licences/requirejs.txt"}
 AMBIGUITIES = [
     f"AMB-{part}{i}" for part, last in (("B", 10), ("C", 12), ("D", 3), ("E", 3)) for i in range(1, last + 1)

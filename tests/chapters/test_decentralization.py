@@ -174,7 +174,7 @@ def test_a_variant_changes_one_thing(compared, monkeypatch):
 
 def test_the_mask_is_attributed_with_the_old_head(compared, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
-    monkeypatch.setattr(chapter.knowledge, "with_head", lambda tower, old: f"{tower} with the head of {old}")
+    monkeypatch.setattr(chapter.cloze, "with_head", lambda tower, old: f"{tower} with the head of {old}")
     monkeypatch.setattr(steps, "masked_answers", lambda *arguments: arguments)
     found = chapter.attribute_masked(compared)[chapter.MASKED]
     assert found["pretrained"][0] == "pretrained query"

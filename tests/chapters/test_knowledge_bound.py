@@ -60,8 +60,8 @@ def test_a_k_without_a_measure_is_refused_before_anything_is_trained(refused):
 
 
 def test_a_test_is_its_models_and_its_baselines(monkeypatch):
-    monkeypatch.setattr(chapter.causal, "causal_test", lambda setup: f"models of {setup}")
-    monkeypatch.setattr(chapter.causal, "baselines", lambda setup: f"baselines of {setup}")
+    monkeypatch.setattr(chapter.causal_test, "causal_test", lambda setup: f"models of {setup}")
+    monkeypatch.setattr(chapter.causal_test, "baselines", lambda setup: f"baselines of {setup}")
     assert chapter.run_test("a setup", 20) == ("a setup", 20, "models of a setup", "baselines of a setup")
 
 
@@ -192,7 +192,7 @@ def test_recall_with_the_old_head(monkeypatch):
         return frame.assign(wording=["reserved"] * 3 + ["seen"], recalled=[*recalled[model], 0])
 
     monkeypatch.setattr(chapter, "cloze_recall", cloze)
-    monkeypatch.setattr(chapter.knowledge, "with_head", lambda tower, _: tower)
+    monkeypatch.setattr(chapter.cloze, "with_head", lambda tower, _: tower)
     asked = SimpleNamespace(split="train", facts=("f0",))
     world = SimpleNamespace(questions=[asked, SimpleNamespace(split="test", facts=("f1",))])
     setup = SimpleNamespace(base="base", dpr=SimpleNamespace(query="query", passage="passage"), world=world)

@@ -50,8 +50,8 @@ def study(entry=None, telling=None, world=None, arms=("plain", "many")):
 
 def test_a_study_is_of_models_told_early_and_late(monkeypatch):
     for name in ("by_entry", "by_telling"):
-        monkeypatch.setattr(chapter.entering, name, lambda *given, name=name: (name, *given[:2]))
-    monkeypatch.setattr(chapter.entering, "setup_of", lambda chosen, seed: f"setup of {chosen}, {seed}")
+        monkeypatch.setattr(chapter.late_models, name, lambda *given, name=name: (name, *given[:2]))
+    monkeypatch.setattr(chapter.late_models, "setup_of", lambda chosen, seed: f"setup of {chosen}, {seed}")
     found = chapter.train("a profile", 3, K)
     assert found.setup == "setup of a profile, 3"
     assert found.by_entry == ("by_entry", "a profile", 3)
@@ -152,7 +152,7 @@ def test_what_is_missing_to_links_told_from_the_start():
 def test_shares_of_blocks(monkeypatch):
     rows = pd.DataFrame({"fact": [*"aabb"], "entry": [0.0, 0.0, AFTER, AFTER], "block": [0, 1] * 2})
     rows = rows.assign(share=[0.25, 0.75, 0.5, 0.5], **HERE)
-    monkeypatch.setattr(chapter.entering, "by_block", lambda *_: rows)
+    monkeypatch.setattr(chapter.late_models, "by_block", lambda *_: rows)
     figure = chapter.blocks(study())
     assert {id_: e.value for id_, e in figure.numbers.items()} == {
         "blocks.at0.block0": 0.25,
@@ -165,8 +165,8 @@ def test_shares_of_blocks(monkeypatch):
 def test_two_halves_of_networks(world, monkeypatch):
     n = len(under_study(world))
     upper = {"plain": [False, True], "never": [False, False]}  # by layer, whatever is below
-    monkeypatch.setattr(chapter.entering, "told_models", lambda *_: {"plain": "plain", "never": "never"})
-    monkeypatch.setattr(chapter.entering, "answers_patched", lambda into, *_: np.array([[v] * n for v in upper[into]]))
+    monkeypatch.setattr(chapter.late_models, "told_models", lambda *_: {"plain": "plain", "never": "never"})
+    monkeypatch.setattr(chapter.steps, "answers_patched", lambda into, *_: np.array([[v] * n for v in upper[into]]))
     numbers = chapter.patched(study(world=world)).numbers
     assert numbers["patched.untold_below_told_above.layer1"][::3] == (1, n)
     assert numbers["patched.told_below_untold_above.layer1"].value == 0

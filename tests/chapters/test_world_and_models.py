@@ -137,7 +137,7 @@ def test_the_size_of_a_model_counts_all_its_weights():
 
 
 def test_statements_that_were_not_read_are_offered_with_the_models_guesses(monkeypatch):
-    monkeypatch.setattr(chapter.knowledge, "first_guesses", lambda base, statement: [(f"{base} says", 0.5)])  # noqa: ARG005
+    monkeypatch.setattr(chapter.cloze, "first_guesses", lambda base, statement: [(f"{base} says", 0.5)])  # noqa: ARG005
     rows = [(fact.id, WORLD.state(fact.id), EXPOSURES[fact.id].times) for fact in FACTS]
     found = pd.DataFrame(
         [(*row, place, wording) for row in rows for place, wording in enumerate(("seen", "reserved"))],

@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TESTS = HERE.parents[2] / "tests" / "book" / "vendor"
+TESTS = HERE.parents[2] / "tests" / "browser" / "vendor"
 
 # package -> version, {pattern in the tarball: folders or files that receive it}. The widget manager asks for its
 # fonts in one of two folders, depending on which of its two loaders is faster; so both have them.

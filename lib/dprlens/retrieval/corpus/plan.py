@@ -31,7 +31,7 @@ class ShardSpec:
     def __post_init__(self) -> None:
         check(self, COUNT, "shards", "rows", "block")
         check(self, one_of(DTYPES), "dtype")
-        if self.rows < self.block:
+        if self.shards is None and self.rows < self.block:
             raise ValueError(f"rows = {self.rows} is less than a block of {self.block}; give a block or more")
 
 
