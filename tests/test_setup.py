@@ -10,8 +10,10 @@ from dprlens import setup as module
 from dprlens.bert.cloze import cloze_recall
 from dprlens.bert.encoder import DualEncoder
 from dprlens.cache.parallel import Missing, only_cached
+from dprlens.real_setting import commands
 from dprlens.real_setting.commands import train_in_group
 from dprlens.setup import Setup
+from dprlens.training import steps as training_steps
 from dprlens.training.dpr import Trained
 from dprlens.training.steps import Training, base_model, dpr
 from dprlens.world.closed import ClosedSpec, TextSpec
@@ -135,7 +137,7 @@ def test_a_dpr_that_is_not_trained_is_not_trained_on_the_way(cache, micro, refus
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_dpr_sees_training_and_dev_questions_and_the_control_their_passages_in_disorder(micro, monkeypatch, shuffled):
     seen = []
-    monkeypatch.setattr(module, "train_dpr", lambda _, *sets_and_more: seen.append(sets_and_more))
+    monkeypatch.setattr(training_steps, "train_dpr", lambda _, *sets_and_more: seen.append(sets_and_more))
     world = replace(
         micro.world, questions=tuple(q._replace(split=q.split.replace("test", "dev")) for q in micro.world.questions)
     )
@@ -176,10 +178,10 @@ class Recorder:
 def test_in_a_group_all_processes_train_and_the_first_keeps_it(monkeypatch, rank, done):
     """Others call the function under the step: a cached one would wait for the first one's lock, and it for them."""
     dpr = Recorder(cached=False)
-    monkeypatch.setattr(module, "dpr", dpr)
+    monkeypatch.setattr(commands, "dpr", dpr)
     monkeypatch.setattr(module, "closed_world", lambda *of: ("world", *of))
     monkeypatch.setattr(module, "base_model", lambda *of: ("base", *of))
-    monkeypatch.setattr(module.processes, "rank", lambda: rank)
+    monkeypatch.setattr(commands.processes, "rank", lambda: rank)
     train_in_group(Setup(MICRO, 5))
     world = "world", LINKED, 5
     base = "base", world, TEXT, SHAPE, TRAIN, 5
@@ -192,11 +194,11 @@ def test_in_a_group_all_processes_train_and_the_first_keeps_it(monkeypatch, rank
 def test_in_a_group_the_first_processs_cache_decides(monkeypatch, cached, agreed, trains):
     """All or none must train, even where one of them already sees what another has just finished."""
     dpr = Recorder(cached)
-    monkeypatch.setattr(module, "dpr", dpr)
+    monkeypatch.setattr(commands, "dpr", dpr)
     monkeypatch.setattr(module, "closed_world", lambda *_: "world")
     monkeypatch.setattr(module, "base_model", lambda *_: "base")
     if agreed is not None:
-        monkeypatch.setattr(module.processes, "agreed", lambda _: agreed)
+        monkeypatch.setattr(commands.processes, "agreed", lambda _: agreed)
     train_in_group(Setup(MICRO, 5))
     assert len(dpr.made) == trains
 

@@ -9,6 +9,7 @@ import torch
 from small_setup import PAGE, ROUNDING, SEED
 
 from dprlens.bert.encoder import DualEncoder
+from dprlens.chapters import comparison
 from dprlens.chapters.comparison import (
     attributed_in_worlds,
     attribution_tasks,
@@ -16,7 +17,7 @@ from dprlens.chapters.comparison import (
     compared_models,
     sampling_of,
 )
-from dprlens.decentralization import interventions, steps
+from dprlens.decentralization import interventions
 from dprlens.decentralization.active_neurons import sample
 from dprlens.decentralization.attribution import attribute, choice, margin, matched_temperature
 from dprlens.decentralization.steps import attributed, intervened, masked_answers, patched, products, silenced
@@ -58,7 +59,7 @@ def test_the_models_compared_are_what_their_names_say(page, neurons):
 
 def test_named_models_are_made_alone(page, monkeypatch, refused):
     made = []
-    monkeypatch.setattr(steps, "continued", lambda *_: made.append("continued"))
+    monkeypatch.setattr(comparison, "continued", lambda *_: made.append("continued"))
     assert [*compared_models(page.setup, ["dpr", "pretrained"])] == ["pretrained", "dpr"]
     assert not made
     with refused("'gpt'", "shuffled"):

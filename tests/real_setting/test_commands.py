@@ -21,7 +21,6 @@ from dprlens.chapters.knowledge_consistency import probing_tasks
 from dprlens.consistency.probes import items, probed_part
 from dprlens.decentralization.attribution import AttributionSpec
 from dprlens.decentralization.steps import masked_answers
-from dprlens.editing import steps
 from dprlens.editing.steps import material, retrieved
 from dprlens.explorer import inspection, widgets
 from dprlens.profile import get_profile
@@ -228,7 +227,7 @@ def test_editors_practise_on_facts_that_no_test_question_is_about(page):
 def test_facts_that_the_two_models_get_wrong_can_be_added(page, monkeypatch):
     """The whole of section 4's experiment up to the choice of facts."""
     chosen = page.profile
-    monkeypatch.setattr(steps, "run", one_by_one)
+    monkeypatch.setattr(editing_experiment, "run", one_by_one)
     small = Setup(chosen.but(protocol={"training": chosen.dpr, "choices": (2, 3), "questions": 30}), SEED)
     unedited = editing_experiment.Arm()
     rows = editing_experiment._rows(small, {unedited: editing_experiment.follow_arm(small, unedited, None)})["nothing"]

@@ -231,7 +231,7 @@ def calls(monkeypatch):
         calls.append(arguments)
         return pd.DataFrame({"question": ["q0", "q1"], "call": len(calls) - 1})
 
-    monkeypatch.setattr(steps, "findings", found)
+    monkeypatch.setattr(causal_test, "findings", found)
     return calls
 
 
@@ -255,9 +255,9 @@ def test_baselines_are_in_the_worlds_of_the_causal_test_whose_text_is_true(monke
     def frame(*arguments):
         return pd.DataFrame({"question": ["q0"], "arguments": [arguments]})
 
-    monkeypatch.setattr(steps, "run", one_by_one)
+    monkeypatch.setattr(causal_test, "run", one_by_one)
     for name in ("findings", "cooccurrence_findings", "untrained_findings"):
-        monkeypatch.setattr(steps, name, frame)
+        monkeypatch.setattr(causal_test, name, frame)
     of = [*exhibits.WORLD]
     tested = causal_test.causal_test(Setup(WIDE, 5)).query("told == 'true'")[of].drop_duplicates()
     found = causal_test.baselines(Setup(WIDE, 5))
@@ -289,7 +289,7 @@ def test_the_page_can_open_the_first_deep_model_of_the_causal_test(calls):
     found = causal_test.causal_test(Setup(WIDE, 5))
     (number,) = set(found.query("study == 'deep' and seed == 5 and told == 'true'")["call"])
     assert calls[number] == (Making(WIDE.world, TEXT, WIDE.encoder, TRAIN, NEGATIVES, DPR, 5), "true")
-    assert calls[number][0] == Making.of(WIDE, 5)
+    assert calls[number][0] == causal_test.making_of(WIDE, 5)
 
 
 @pytest.mark.usefixtures("arms")

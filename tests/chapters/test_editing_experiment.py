@@ -65,8 +65,8 @@ def half_recalled(setup):
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPRLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(steps, "run", one_by_one)
-        patch.setattr(steps, "_recalled", half_recalled)
+        patch.setattr(editing_experiment, "run", one_by_one)
+        patch.setattr(editing_experiment, "_recalled", half_recalled)
         setup = Setup(MICRO, SEED)
         found = {direction: experiment(setup, direction) for direction in protocol.DIRECTIONS}
         yield setup, found
@@ -252,7 +252,9 @@ def test_telling_again_is_counted_by_rounds(page):
 def test_every_model_is_trained_with_the_same_few_questions(page, monkeypatch):
     setup, found = page
     seen = []
-    monkeypatch.setattr(steps, "dpr", lambda training: seen.append(training) or Trained(training.start, None))
+    monkeypatch.setattr(
+        editing_experiment, "dpr", lambda training: seen.append(training) or Trained(training.start, None)
+    )
     told = found["added"].plan.edits[Arm("mend")]
     for arm, edit in ((Arm(), None), (Arm(reseed=1), None), (Arm("mend"), told)):
         model = edit_and_train(setup, arm, edit)
@@ -304,7 +306,7 @@ def test_products_are_those_of_the_vectors(page):
 
 def test_an_experiment_in_every_world(monkeypatch):
     seen = []
-    monkeypatch.setattr(steps, "experiment", lambda *call: seen.append(call) or len(seen))
+    monkeypatch.setattr(editing_experiment, "experiment", lambda *call: seen.append(call) or len(seen))
     first = Setup(MICRO.but(protocol={"worlds": 3}), 5)
     assert editing_experiment.experiments(first, "added", "workers") == [1, 2, 3]
     assert seen == [(Setup(first.profile, seed), "added", "workers") for seed in (5, 6, 7)]
@@ -360,7 +362,7 @@ def test_what_is_on_record_is_what_the_experiment_made(page):
 def test_nothing_is_edited_or_trained_to_see_what_is_on_record(page, monkeypatch, tmp_path, held):
     """In other processes neither, whatever the setup holds already."""
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
-    monkeypatch.setattr(steps, "run", parallel.run)
+    monkeypatch.setattr(editing_experiment, "run", parallel.run)
     monkeypatch.delattr(parallel, "ProcessPoolExecutor")
     setup = Setup(MICRO, SEED)
     vars(setup).update({name: getattr(page[0], name) for name in held})
@@ -377,7 +379,7 @@ def test_an_edit_without_its_retriever_is_left_out(page, monkeypatch):
             raise Missing("dpr")
         return dpr(training)
 
-    monkeypatch.setattr(steps, "dpr", one_is_missing)
+    monkeypatch.setattr(editing_experiment, "dpr", one_is_missing)
     kept = editing_experiment.on_record(setup, "added")
     assert list(kept.models) == [name for name in plain() if name != "mend"]
     assert kept.told == found["added"].plan.told

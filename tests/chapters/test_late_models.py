@@ -47,7 +47,7 @@ def _one_after_the_other(tmp_path_factory):
     """A cache of our own, and no further processes, which take seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPRLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(steps, "run", one_by_one)
+        patch.setattr(late_models, "run", one_by_one)
         yield
 
 
