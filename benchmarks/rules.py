@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dprlens.intervals import Estimate, difference, gap, mean, over_runs
-from dprlens.paper.rules import FAILS, HOLDS, Check, above, below, between, every, where
+from dprlens.paper.rules import FAILS, HOLDS, Check, above, applicable, below, between, every
 
 Draw = Callable[[np.random.Generator, float], dict[str, Estimate]]
 
@@ -103,7 +103,9 @@ def edited(rng: np.random.Generator, effect: float) -> dict[str, Estimate]:
 
 
 ARMS = range(3)
-TOOK = where({str(i): above(f"told.{i}", 0.9) for i in ARMS}, {str(i): above(f"did.{i}", 0) for i in ARMS}, "none took")
+TOOK = applicable(
+    {str(i): above(f"told.{i}", 0.9) for i in ARMS}, {str(i): above(f"did.{i}", 0) for i in ARMS}, "none took"
+)
 FOUR, THIRTEEN = (tuple(f"a.x{i}" for i in range(n)) for n in (4, 13))
 CASES = (
     Case("above, paired, 900 facts", above("a.x", 0), paired(900), 0, 0.05, 0.8),

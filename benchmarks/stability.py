@@ -20,7 +20,7 @@ import numpy as np
 from numpy import ndarray
 from threadpoolctl import threadpool_info
 
-from dprlens.bert.encoder import untrained
+from dprlens.bert.encoder import reinitialise
 from dprlens.consistency.exhibits import CONTRASTS
 from dprlens.consistency.probes import Features, Items, items, make_probe, matching
 from dprlens.consistency.steps import features
@@ -43,7 +43,7 @@ def sides_of(setup: Setup) -> dict[str, tuple[Features, Features]]:
         "pretrained": setup.base,
         "dpr_query": setup.dpr.query,
         "dpr_context": setup.dpr.passage,
-        "random": untrained(setup.base, SEED),
+        "random": reinitialise(setup.base, SEED),
     }
     found = {name: features(encoder, setup.world) for name, encoder in encoders.items()}
     return {name: (one, one) for name, one in found.items()} | {

@@ -10,9 +10,9 @@ import pytest
 import torch
 from small_setup import PAGE, SEED
 
-from dprlens.bert.encoder import Encoder, EncoderSpec, new_model, random_bert, untrained
+from dprlens.bert.encoder import Encoder, EncoderSpec, new_model, random_bert, reinitialise
 from dprlens.bert.vocabulary import make_tokenizer, vocabulary
-from dprlens.editing.protocol import told
+from dprlens.editing.protocol import with_object
 from dprlens.setup import Setup
 from dprlens.world.closed import ClosedSpec, TextSpec, make_world, segments
 
@@ -78,7 +78,7 @@ def toy(encoder):
 def practice(world):
     """Known facts of split train, each told with two false objects."""
     known = [fact for fact in world.facts if fact.split == "train" and world.state(fact.id) == "known"]
-    return [told(fact, other) for fact in known[:10] for other in fact.alternatives[:2]]
+    return [with_object(fact, other) for fact in known[:10] for other in fact.alternatives[:2]]
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +130,6 @@ def page(cache):
     """A setup, its world and networks, and the hard negatives of its questions."""
     assert cache
     setup = Setup(PAGE, SEED)
-    random = {f"random{i}": untrained(setup.base, SEED + i) for i in range(2)}
+    random = {f"random{i}": reinitialise(setup.base, SEED + i) for i in range(2)}
     networks = {"base": setup.base, "query": setup.dpr.query, "passage": setup.dpr.passage, **random}
     return SimpleNamespace(setup=setup, world=setup.world, networks=networks, mined=setup.negatives)

@@ -92,8 +92,8 @@ def difference(
     """mean(a) − mean(b) of two arms on the same `n` items [n], resampled as pairs; `clusters` as in `mean`.
 
     Where fewer than `SPARSE` clusters differ in a share, the interval also covers that of the share of clusters that
-    gain minus the share that lose (`apart`). Other values that all differ by the same have no interval: both ends are
-    the value.
+    gain minus the share that lose (`difference_of_shares`). Other values that all differ by the same have no interval:
+    both ends are the value.
     """
     a, b = _numbers(a), _numbers(b)
     if a.shape != b.shape:
@@ -101,7 +101,9 @@ def difference(
     sums, counts = _clustered(a - b, clusters)
     found = _interval(sums.sum() / counts.sum(), _resample_from(seed, sums, counts, resamples), a.size)
     if np.count_nonzero(sums) < SPARSE and _are_shares(a, b):
-        return _covering(found, apart(*(share(int(side.sum()), len(sums)) for side in (sums > 0, sums < 0))))
+        return _covering(
+            found, difference_of_shares(*(share(int(side.sum()), len(sums)) for side in (sums > 0, sums < 0)))
+        )
     return found
 
 
@@ -116,7 +118,7 @@ def gap(
     """mean(a) − mean(b) of two separate groups, each resampled by itself; n is the smaller group's.
 
     Where one group of shares, or of their changes (−1 to 1), has fewer than `SPARSE` clusters off 0, or off 1, the
-    interval also covers that from Wilson's of both groups with one trial a cluster (`apart`).
+    interval also covers that from Wilson's of both groups with one trial a cluster (`difference_of_shares`).
     """
     a, b, rng = _numbers(a), _numbers(b), np.random.default_rng(seed)
     groups = [_clustered(a, clusters_a), _clustered(b, clusters_b)]
@@ -124,7 +126,7 @@ def gap(
     drawn_a, drawn_b = (_resample(sums, counts, rng, resamples) for sums, counts in groups)
     found = _interval(value_a - value_b, drawn_a - drawn_b, int(min(counts.sum() for _, counts in groups)))
     if max(np.abs(a).max(), np.abs(b).max()) <= 1 and any(_is_sparse(sums, counts) for sums, counts in groups):
-        return _covering(found, apart(_cautious(a, len(groups[0][0])), _cautious(b, len(groups[1][0]))))
+        return _covering(found, difference_of_shares(_cautious(a, len(groups[0][0])), _cautious(b, len(groups[1][0]))))
     return found
 
 
@@ -246,7 +248,7 @@ def _wilson(p: float, n: int) -> Estimate:
     return Estimate(float(p), float(low), float(high), int(n))
 
 
-def apart(a: Estimate, b: Estimate) -> Estimate:
+def difference_of_shares(a: Estimate, b: Estimate) -> Estimate:
     """a − b of two shares from their own intervals (method of variance estimates recovery, Newcombe 1998)."""
     value = a.value - b.value
     low = value - ((a.value - a.low) ** 2 + (b.high - b.value) ** 2) ** 0.5
@@ -258,7 +260,7 @@ def _cautious(values: ArrayLike, clusters: int) -> Estimate:
     """The mean of shares, or of changes of shares (gains minus losses), from Wilson's intervals of so many trials."""
     gains, losses = (np.clip(sign * np.asarray(values, dtype=float), 0, None).mean() for sign in (1, -1))
     gain = _wilson(gains, clusters)
-    return apart(gain, _wilson(losses, clusters)) if np.min(values) < 0 else gain
+    return difference_of_shares(gain, _wilson(losses, clusters)) if np.min(values) < 0 else gain
 
 
 def _covering(found: Estimate, other: Estimate) -> Estimate:

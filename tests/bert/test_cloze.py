@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from dprlens.bert.cloze import asked, cloze, constant_guess, first_guesses, recall, shares_recalled, with_head
-from dprlens.bert.encoder import Encoder, untrained
+from dprlens.bert.cloze import cloze, constant_guess, first_guesses, question_table, recall, recall_by, with_head
+from dprlens.bert.encoder import Encoder, reinitialise
 from dprlens.bert.vocabulary import make_tokenizer, vocabulary
 from dprlens.world.records import Exposure, Fact, Passage, Question, Statement, World
 
@@ -116,7 +116,7 @@ def test_recall_asks_all_reserved_statements_and_some_seen_ones_of_every_fact(wo
 def test_shares_recalled_draws_whole_facts():
     """Two facts, of two statements each: the share is 3/4 of the statements, from two independent facts."""
     rows = pd.DataFrame({"fact": ["f0", "f0", "f1", "f1"], "wording": "seen", "recalled": [True, True, True, False]})
-    (estimate,) = shares_recalled(rows, "wording").values()
+    (estimate,) = recall_by(rows, "wording").values()
     assert estimate.value == 0.75
     assert (estimate.low, estimate.high) == (0.5, 1.0)
 
@@ -167,7 +167,7 @@ def test_asked_has_a_row_a_question_about_the_fact_that_decides_it():
     )
     known = {"f0": (9, 0), "f1": (9, 4), "f2": (0, 0), "f3": (2, 1), "f4": (9, 9)}
     known = {id_: Exposure(*exposure) for id_, exposure in known.items()}
-    found = asked(World("closed", facts, (Passage("p0", "Wick", "Wick."),), questions, known))
+    found = question_table(World("closed", facts, (Passage("p0", "Wick", "Wick."),), questions, known))
     assert [*found.columns, *found.itertuples(index=False, name=None)] == [
         *("question", "kind", "split", "fact", "relation", "in_training", "state", "exposures", "described"),
         ("q0", "lexical", "test", "f4", "seat", False, "known", 9, 9),
@@ -182,7 +182,7 @@ def test_asked_has_a_row_a_question_about_the_fact_that_decides_it():
 
 
 def test_asked_of_a_whole_world(world):
-    found = asked(world)
+    found = question_table(world)
     assert found["question"].tolist() == [q.id for q in world.questions]
     of_training = {id_ for q in world.questions if q.split == "train" for id_ in q.facts}
     assert 0 < found["in_training"].sum() < len(found)
@@ -196,11 +196,11 @@ def test_asked_of_a_whole_world(world):
 
 
 def test_where_exposures_are_unknown_every_question_says_so(world):
-    unknown = asked(World("dpr", world.facts, world.passages, world.questions))
+    unknown = question_table(World("dpr", world.facts, world.passages, world.questions))
     assert set(unknown.state) == {"not recorded"}
     assert (unknown[["exposures", "described"]] == -1).all().all()
     told = ["state", "exposures", "described"]
-    assert unknown.drop(columns=told).equals(asked(world).drop(columns=told))
+    assert unknown.drop(columns=told).equals(question_table(world).drop(columns=told))
 
 
 # --- the old head on a trained tower ---
@@ -209,7 +209,7 @@ def test_where_exposures_are_unknown_every_question_says_so(world):
 @pytest.fixture(scope="module")
 def tower(encoder):
     """Another network of the same shape, without a head, as DPR training leaves it."""
-    other = untrained(encoder, seed=7)
+    other = reinitialise(encoder, seed=7)
     return Encoder(encoder.tokenizer, other.bert, "cpu")
 
 
@@ -229,7 +229,7 @@ def test_with_head_is_the_tower_under_the_old_head(encoder, tower):
 
 def test_the_base_under_its_own_head_says_what_it_said(encoder, world):
     said = [fact.statements[0] for fact in world.facts[:5]]
-    bare = Encoder(encoder.tokenizer, untrained(encoder, 0).bert, "cpu")
+    bare = Encoder(encoder.tokenizer, reinitialise(encoder, 0).bert, "cpu")
     bare.bert.load_state_dict(encoder.bert.state_dict())
     assert cloze(with_head(bare, encoder), said) == cloze(encoder, said)
 

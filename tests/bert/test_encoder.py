@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertModel
 
-from dprlens.bert.encoder import DualEncoder, Encoder, EncoderSpec, pick_device, random_bert, untrained
+from dprlens.bert.encoder import DualEncoder, Encoder, EncoderSpec, pick_device, random_bert, reinitialise
 from dprlens.bert.vocabulary import make_tokenizer, vocabulary
 
 TEXTS = [
@@ -409,7 +409,7 @@ def test_an_untrained_copy_has_the_shape_and_the_words_but_has_read_nothing(toke
             weights += 1.0  # as if it had read something
     read = Encoder(tokenizer, model if head else model.bert, "cpu")
     before, generator = read.digest, torch.random.get_rng_state()
-    blank = untrained(read, seed=5)
+    blank = reinitialise(read, seed=5)
     assert type(blank.model) is type(read.model)
     assert not blank.model.training
     assert blank.tokenizer.get_vocab() == tokenizer.get_vocab()
@@ -419,6 +419,6 @@ def test_an_untrained_copy_has_the_shape_and_the_words_but_has_read_nothing(toke
         assert not torch.equal(weights, theirs[name]), name
         if name.endswith("dense.weight"):
             assert (weights.mean().abs() < 0.01, 0.015 < weights.std() < 0.025) == (True, True)  # BERT's: 0 ± 0.02
-    assert blank.digest == untrained(read, seed=5).digest != untrained(read, seed=6).digest
+    assert blank.digest == reinitialise(read, seed=5).digest != reinitialise(read, seed=6).digest
     assert Encoder(tokenizer, read.model, "cpu").digest == before
     assert torch.equal(torch.random.get_rng_state(), generator)

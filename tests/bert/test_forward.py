@@ -17,8 +17,8 @@ from dprlens.bert.forward import (
     forward,
     masked_lm,
     mean_over_tokens,
-    numbered,
-    padded,
+    pad_texts,
+    text_numbers,
 )
 from dprlens.bert.packing import pack
 
@@ -27,7 +27,7 @@ LAST = LAYERS - 1
 
 def rows_of(bert: BertModel, width: int | None) -> Batch:
     """The texts read at [CLS], padded if there is no width, else packed."""
-    return padded(bert, TEXTS) if width is None else pack(TEXTS, pad=0, width=width)
+    return pad_texts(bert, TEXTS) if width is None else pack(TEXTS, pad=0, width=width)
 
 
 def states(bert: BertModel, batch: Batch) -> list[Tensor]:
@@ -112,7 +112,7 @@ def test_in_single_precision_the_difference_is_float_noise():
 
 def test_logits_are_those_of_transformers():
     model = toy(head=True)
-    batch = padded(model, TEXTS, [1, 4, 0, 16], [1, 0, 2, 2])
+    batch = pad_texts(model, TEXTS, [1, 4, 0, 16], [1, 0, 2, 2])
     found = masked_lm(model, batch)
     for logits, row, place in zip(found, [1, 0, 2, 2], [1, 4, 0, 16], strict=True):
         expected = model(torch.tensor([TEXTS[row]])).logits[0, place]
@@ -136,7 +136,7 @@ def test_a_pass_that_begins_in_any_block_is_the_whole_pass(start, width):
 def test_the_last_block_is_computed_only_where_it_is_read_unless_it_is_tapped():
     bert, shapes = toy(), []
     handle = bert.encoder.layer[-1].output.dense.register_forward_hook(lambda *call: shapes.append(call[2].shape))
-    for batch in (padded(bert, TEXTS), pack(TEXTS, pad=0)):
+    for batch in (pad_texts(bert, TEXTS), pack(TEXTS, pad=0)):
         for taps in ({}, {(0, "state"): torch.clone}, {(LAST, "state"): torch.clone}):
             forward(bert, batch, taps)
         assert [len(shape) for shape in shapes] == [2, 2, 3]
@@ -178,7 +178,7 @@ def test_a_tap_sees_what_a_hook_sees(site, width):
 def test_taps_see_all_that_they_are_put_at():
     bert = toy()
     places = [(block, site) for block in range(LAYERS) for site in TAP_SITES]
-    seen = activations(bert, padded(bert, TEXTS), places)
+    seen = activations(bert, pad_texts(bert, TEXTS), places)
     assert {*seen} == {*places}
     assert seen[2, "intermediate"].shape == (len(TEXTS), max(LENGTHS), D_FF)
     torch.testing.assert_close(seen[2, "intermediate"], torch.nn.functional.gelu(seen[2, "preactivation"]))
@@ -188,7 +188,7 @@ def test_taps_see_all_that_they_are_put_at():
 @pytest.mark.parametrize("site", TAP_SITES)
 def test_an_activation_in_its_own_place_changes_nothing_and_another_one_does(site, block):
     bert = toy()
-    batch = padded(bert, TEXTS)
+    batch = pad_texts(bert, TEXTS)
     plain = forward(bert, batch)
     found = forward(bert, batch, {(block, site): torch.clone})
     torch.testing.assert_close(found, plain, atol=1e-12, rtol=0)
@@ -214,7 +214,7 @@ def test_a_silent_neuron_is_a_column_of_zeros():
 
 def test_a_replaced_state_is_a_pass_that_begins_behind_it():
     bert, other = toy(), toy(attention="eager")
-    batch = padded(bert, TEXTS)
+    batch = pad_texts(bert, TEXTS)
     state = forward(other, batch, stop=2).flip(-1)
     found = forward(bert, batch, {(1, "state"): lambda _: state})
     torch.testing.assert_close(found, forward(bert, batch._replace(input=state), start=2), atol=1e-12, rtol=0)
@@ -222,7 +222,7 @@ def test_a_replaced_state_is_a_pass_that_begins_behind_it():
 
 def test_taps_that_the_pass_does_not_come_by_are_refused(refused):
     bert = toy()
-    batch = padded(bert, TEXTS)
+    batch = pad_texts(bert, TEXTS)
     with refused("'hidden'", "attended, preactivation, intermediate, output, state"):
         forward(bert, batch, {(0, "hidden"): torch.clone})
     for block, stop in ((LAYERS, None), (-1, None), (1, 1)):
@@ -233,7 +233,7 @@ def test_taps_that_the_pass_does_not_come_by_are_refused(refused):
 def test_another_kind_of_model_is_refused(refused):
     other = DistilBertModel(DistilBertConfig(vocab_size=60, dim=8, n_heads=2, n_layers=1, hidden_dim=8))
     with refused("DistilBertModel", "BertPreTrainedModel"):
-        forward(other, padded(other, TEXTS))
+        forward(other, pad_texts(other, TEXTS))
 
 
 # batches
@@ -241,9 +241,9 @@ def test_another_kind_of_model_is_refused(refused):
 
 def test_masks_by_hand():
     least = torch.finfo(torch.float).min
-    batch = padded(toy(), [[2, 3], [2, 7, 3]])
+    batch = pad_texts(toy(), [[2, 3], [2, 7, 3]])
     assert attention_mask(batch, torch.float).tolist() == [[[[0, 0, least]]], [[[0, 0, 0]]]]
-    assert attention_mask(padded(toy(), [[2, 3], [2, 3]]), torch.float) is None
+    assert attention_mask(pad_texts(toy(), [[2, 3], [2, 3]]), torch.float) is None
     packed = pack([[2], [2, 3]], pad=0, width=4)
     assert packed.text.tolist() == [[1, 1, 0]]
     one, other = [0, 0, least], [least, least, 0]
@@ -251,16 +251,16 @@ def test_masks_by_hand():
 
 
 def test_parts_and_repetitions_of_padded_rows():
-    batch = padded(toy(), [[2, 3], [2, 7, 3], [2, 8, 8, 3]], [1, 0, 2, 3], [0, 1, 1, 2])
+    batch = pad_texts(toy(), [[2, 3], [2, 7, 3], [2, 8, 8, 3]], [1, 0, 2, 3], [0, 1, 1, 2])
     batch = batch._replace(piece=torch.tensor([10, 11, 12, 13]))
     part = batch.part([2, 1])
     assert part.text.tolist() == [[0, 0, 0, 0], [1, 1, 1, -1]]
     assert [field.tolist() for field in (part.row, part.place, part.piece)] == [[0, 1, 1], [3, 0, 2], [13, 11, 12]]
-    once = padded(toy(), [[2, 3], [2, 7, 3]])
+    once = pad_texts(toy(), [[2, 3], [2, 7, 3]])
     twice = once.repeated(2, torch.zeros(4, 3, 32))
     assert twice.text.tolist() == [[0, 0, -1], [1, 1, -1], [2, 2, 2], [3, 3, 3]]
     assert twice.row.tolist() == [0, 1, 2, 3]
-    assert numbered(batch.inside).tolist() == batch.text.tolist()
+    assert text_numbers(batch.inside).tolist() == batch.text.tolist()
 
 
 # dropout

@@ -6,7 +6,7 @@ from toy_bert import LENGTHS, TEXTS, gradient, plainly, toy
 
 from dprlens.bert import packing as module
 from dprlens.bert.forward import Batch, forward
-from dprlens.bert.packing import in_parts, pack, read
+from dprlens.bert.packing import pack, read, split_by_tokens
 
 
 def test_texts_go_first_fit_decreasing_into_rows_by_hand():
@@ -50,7 +50,7 @@ def test_the_same_tensors_elsewhere():
 
 @pytest.mark.parametrize("tokens", [1, 2, 10, 21, 40, sum(LENGTHS) - 1])
 def test_parts_hold_no_more_than_asked_and_every_text_once(tokens):
-    parts = in_parts(TEXTS, tokens)
+    parts = split_by_tokens(TEXTS, tokens)
     assert sorted(i for part in parts for i in part) == list(range(len(TEXTS)))
     assert all(sum(LENGTHS[i] for i in part) <= tokens or len(part) == 1 for part in parts)
     lengths = [LENGTHS[i] for part in parts for i in part]
@@ -58,9 +58,9 @@ def test_parts_hold_no_more_than_asked_and_every_text_once(tokens):
 
 
 def test_parts_are_filled():
-    assert in_parts(TEXTS, sum(LENGTHS)) == [list(range(len(TEXTS)))]
-    assert in_parts([[2, 3]] * 5, 4) == [[0, 1], [2, 3], [4]]
-    assert in_parts([], 4) == []
+    assert split_by_tokens(TEXTS, sum(LENGTHS)) == [list(range(len(TEXTS)))]
+    assert split_by_tokens([[2, 3]] * 5, 4) == [[0, 1], [2, 3], [4]]
+    assert split_by_tokens([], 4) == []
 
 
 @pytest.mark.parametrize("tokens", [1, 30, 10_000])

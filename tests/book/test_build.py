@@ -17,7 +17,7 @@ import dprlens
 from dprlens.book import build as book_module
 from dprlens.book import execution
 from dprlens.book.build import book, run_one
-from dprlens.book.execution import Hung, RunFailed, execute, normalised, what_is_wrong
+from dprlens.book.execution import Hung, RunFailed, execute, normalise, what_is_wrong
 from dprlens.book.notebooks import Mistake, Parameter, check, discover, find, parse, problems, read
 from dprlens.book.render import RenderFailed, parameters_page, render, tree_digest
 from dprlens.book.results import Difference, compare_results
@@ -378,7 +378,7 @@ def test_hidden_faults_of_a_run_are_found():
 def test_printed_pieces_are_joined():
     pieces = [{"output_type": "stream", "name": name, "text": text} for name, text in
               [("stdout", "a"), ("stdout", ["b", "c"]), ("stderr", "d"), ("stdout", "e")]]  # fmt: skip
-    outputs = normalised(executed(pieces))["cells"][0]["outputs"]
+    outputs = normalise(executed(pieces))["cells"][0]["outputs"]
     assert [(output["name"], output["text"]) for output in outputs] == [
         ("stdout", "abc"),
         ("stderr", "d"),

@@ -20,11 +20,18 @@ from dprlens.consistency import steps as probing
 from dprlens.consistency.probes import ProbeSpec
 from dprlens.decentralization.active_neurons import SampleSpec
 from dprlens.decentralization.attribution import AttributionSpec
-from dprlens.decentralization.steps import AttributionTask, Sampling, attributed, intervened, patched, silenced
+from dprlens.decentralization.steps import (
+    AttributionTask,
+    Sampling,
+    attribute_sample,
+    intervene,
+    patch_blocks,
+    silence_neurons,
+)
 from dprlens.editing import steps as editing
 from dprlens.editing.editors import FinetuningSpec
 from dprlens.editing.steps import Edit, cloze_after
-from dprlens.knowledge_bound.steps import Making, findings
+from dprlens.knowledge_bound.steps import Making, causal_arm
 from dprlens.retrieval.negatives import NegativesSpec
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
@@ -288,7 +295,7 @@ def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
     where = Path(dprlens.__file__).resolve().parent
     assert where == LIB / "dprlens"
-    runs = {"findings": called(lambda: findings(MAKING, told="false"))}
+    runs = {"findings": called(lambda: causal_arm(MAKING, told="false"))}
     world = closed_world(SPEC, 1)
     base = base_model(world, *READ, 1)
     dual = DualEncoder(base, base)
@@ -296,20 +303,20 @@ def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     seen = probing.features(base, world)
     monkeypatch.setattr(probing, "mined_negatives", lambda world, _: any_negatives(world))
     task = probing.ProbingTask(seen, seen, world, NEGATIVES, ProbeSpec(most=2, l2=1.0), 1)
-    runs["probed"] = called(lambda: probing.probed(task, "linear", (2,), (1,)))
+    runs["probed"] = called(lambda: probing.fit_probe(task, "linear", (2,), (1,)))
     monkeypatch.undo()
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
     sampling = Sampling(world, NEGATIVES, SampleSpec(examples=4, candidates=3, hard=1), 1)
     asked = AttributionTask(dual, sampling, AttributionSpec(most_nodes=4), 1.0)
-    runs["attributed"] = called(lambda: attributed(asked, "query"))
-    runs["intervened"] = called(lambda: intervened(asked, (2,)))
-    runs["silenced"] = called(lambda: silenced(asked, (1,), "top"))
-    runs["patched"] = called(lambda: patched(dual, dual, sampling, "state"))
+    runs["attributed"] = called(lambda: attribute_sample(asked, "query"))
+    runs["intervened"] = called(lambda: intervene(asked, (2,)))
+    runs["silenced"] = called(lambda: silence_neurons(asked, (1,), "top"))
+    runs["patched"] = called(lambda: patch_blocks(dual, dual, sampling, "state"))
     runs["cloze_after"] = called(lambda: cloze_after(base, world.facts[:2]))
     fact = next(fact for fact in world.facts if fact.alternatives and fact.statements)
     editor = "finetuning", replace(FinetuningSpec(), epochs=1), "random"
     edit = Edit(base, world, READ[0], *editor, (fact,), (), 1)
-    runs["edited"] = called(lambda: editing.edited(edit))
+    runs["edited"] = called(lambda: editing.edit_model(edit))
     for step, ran in runs.items():
         assert len(ran) > 5
         assert ran <= code.steps[step].reaches, step

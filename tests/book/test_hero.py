@@ -6,7 +6,7 @@ import re
 import pytest
 
 from dprlens.book.pages.hero import hero
-from dprlens.book.pages.scorecard import Found
+from dprlens.book.pages.scorecard import BuiltResults
 from dprlens.intervals import Estimate
 
 BOUND = {
@@ -24,11 +24,11 @@ LATE = {
     for when in ("at0", "after")
     for what in ("recalled", "top20")
 }
-NOTHING = Found("full", {}, frozenset(), {})
+NOTHING = BuiltResults("full", {}, frozenset(), {})
 
 
 def found(numbers, profile="small"):
-    return Found(profile, numbers, frozenset(), {}, 960)
+    return BuiltResults(profile, numbers, frozenset(), {}, 960)
 
 
 def pictures(text):

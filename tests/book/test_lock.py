@@ -8,7 +8,7 @@ import pytest
 
 from dprlens.book import lock
 from dprlens.book.guard import Step
-from dprlens.book.lock import Lock, read_lock, renewed, unsettled
+from dprlens.book.lock import Lock, changed_steps, read_lock, renew
 from dprlens.book.notebooks import Mistake
 
 LOCK = Lock(
@@ -38,24 +38,24 @@ def test_a_lock_is_read_as_it_was_written(tmp_path):
 
 
 def test_unchanged_and_raised_and_new_steps_are_settled():
-    assert unsettled(code(), LOCK) == []
-    assert unsettled(code(inner=(2, "dddd"), outer=(3, "eeee"), helper="34"), LOCK) == []
-    assert unsettled(code(new=Step(1, "ffff", frozenset({"m:new"}))), LOCK) == []
+    assert changed_steps(code(), LOCK) == []
+    assert changed_steps(code(inner=(2, "dddd"), outer=(3, "eeee"), helper="34"), LOCK) == []
+    assert changed_steps(code(new=Step(1, "ffff", frozenset({"m:new"}))), LOCK) == []
 
 
 def test_changed_code_and_lowered_versions_are_not():
     changed = code(inner=(1, "dddd"), outer=(3, "eeee"), helper="34")
-    assert unsettled(changed, LOCK) == ["inner"]
+    assert changed_steps(changed, LOCK) == ["inner"]
     assert lock.changes(changed, LOCK, "inner") == ["m:helper"]
-    assert unsettled(code(outer=(1, "bbbb")), LOCK) == ["outer"]
+    assert changed_steps(code(outer=(1, "bbbb")), LOCK) == ["outer"]
     assert lock.changes(code(outer=(1, "bbbb")), LOCK, "outer") == ["which definitions it reaches"]
 
 
 def test_what_is_not_settled_stays_as_recorded():
-    half = renewed(code(inner=(1, "dddd"), outer=(3, "eeee"), helper="34"), LOCK)
+    half = renew(code(inner=(1, "dddd"), outer=(3, "eeee"), helper="34"), LOCK)
     assert {name: step[:2] for name, step in half.steps.items()} == {"inner": (1, "aaaa"), "outer": (3, "eeee")}
     assert half.definitions == LOCK.definitions  # so that the helper is still named for `inner`
-    whole = renewed(code(inner=(1, "dddd"), outer=(3, "eeee"), helper="34"), LOCK, ["inner"])
+    whole = renew(code(inner=(1, "dddd"), outer=(3, "eeee"), helper="34"), LOCK, ["inner"])
     assert whole.steps["inner"][:2] == (1, "dddd")
     assert whole.definitions["m:helper"] == "34"
 

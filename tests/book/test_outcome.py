@@ -6,19 +6,19 @@ import pytest
 
 from dprlens.book.pages import outcome as module
 from dprlens.book.pages.outcome import GROUPS, SHORT, outcome, standing
-from dprlens.book.pages.scorecard import Found
+from dprlens.book.pages.scorecard import BuiltResults
 from dprlens.intervals import Estimate
 from dprlens.paper import CLAIMS, OWN_CLAIMS
 from dprlens.report.report import SIGNS, plain
 
 CLAIM = next(claim for claim in CLAIMS if claim.id == "C.1")
-NOTHING = Found("small", {}, frozenset(), {})
+NOTHING = BuiltResults("small", {}, frozenset(), {})
 
 
 def found(profile, low, high):
     """Results with the one number that decides `CLAIM`."""
     number = Estimate((low + high) / 2, low, high, 100)
-    return Found(profile, {CLAIM.check.needs[0]: number}, frozenset({"bound"}), {})
+    return BuiltResults(profile, {CLAIM.check.needs[0]: number}, frozenset({"bound"}), {})
 
 
 def groups(page):

@@ -11,8 +11,8 @@ import pytest
 from dprlens.book.notebooks import Notebook
 from dprlens.book.pages import printed_numbers
 from dprlens.book.pages.printed_numbers import printed_page
-from dprlens.book.pages.scorecard import Found, read_results
-from dprlens.paper import Said, numbers, said
+from dprlens.book.pages.scorecard import BuiltResults, read_results
+from dprlens.paper import TextNumber, numbers, text_numbers
 
 NOTEBOOK = Notebook("02_probes", Path("02_probes.ipynb"), "Probes", (), ("table1",), ())
 NUMBER = "table1.n2.pretrained.layer12"
@@ -47,7 +47,7 @@ def nothing(tmp_path):
 def test_every_number_of_the_paper_stands_there_once(nothing):
     page = printed_page([], nothing, nothing._replace(profile="full"))
     found = rows(page)
-    assert len(found) == len(numbers()) + len(said()) + len(printed_numbers.FIGURES)
+    assert len(found) == len(numbers()) + len(text_numbers()) + len(printed_numbers.FIGURES)
     tables = re.split(r"^## ", page, flags=re.M)
     for exhibit in printed_numbers.NOTES:
         (part,) = [table for table in tables if table.startswith(f"Table {exhibit[-1]}\n")]
@@ -94,9 +94,9 @@ def test_the_record_is_not_set_beside_itself(tmp_path):
 def test_what_comes_from_data_is_shown_as_text(nothing, monkeypatch):
     queries = pd.DataFrame({"question": [f"q{i}" for i in range(1, 9)], "query": HOSTILE})
     monkeypatch.setattr(printed_numbers, "titles", lambda: queries)
-    monkeypatch.setattr(printed_numbers, "said", lambda: (Said("9", HOSTILE, HOSTILE, "result", ()),))
+    monkeypatch.setattr(printed_numbers, "said", lambda: (TextNumber("9", HOSTILE, HOSTILE, "result", ()),))
     notebook = NOTEBOOK._replace(title=HOSTILE)
-    page = printed_page([notebook], Found(HOSTILE, {}, frozenset({"table1"}), {}), nothing)
+    page = printed_page([notebook], BuiltResults(HOSTILE, {}, frozenset({"table1"}), {}), nothing)
     assert f"Section 9: {HOSTILE.strip()}" in rows(page)
     ours = page.replace(printed_numbers.SCRIPT, "")
     for markup in ("<script>", "{{", "$a$", "`b`", "[c](d)"):

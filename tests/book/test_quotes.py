@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 
 from dprlens.book.notebooks import Mistake
-from dprlens.book.pages.quotes import QUOTE, shown, with_quotes
-from dprlens.book.pages.scorecard import Found, read_results
+from dprlens.book.pages.quotes import QUOTE, as_markdown, with_quotes
+from dprlens.book.pages.scorecard import BuiltResults, read_results
 from dprlens.intervals import Estimate, exact
 from dprlens.paper import CLAIMS, OWN_CLAIMS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted((REPOSITORY / "book").glob("*.md"))
-HERE = Found("small", {"a.b": Estimate(0.412, 0.37, 0.45, 600), "bound.difference.top20": exact(0.5)}, frozenset(), {})
-FULL = Found("full", {"a.b": Estimate(0.5, 0.4, 0.6, 10)}, frozenset(), {})
+HERE = BuiltResults(
+    "small", {"a.b": Estimate(0.412, 0.37, 0.45, 600), "bound.difference.top20": exact(0.5)}, frozenset(), {}
+)
+FULL = BuiltResults("full", {"a.b": Estimate(0.5, 0.4, 0.6, 10)}, frozenset(), {})
 
 
 def read(text):
@@ -61,7 +63,7 @@ def test_all_else_stays_as_it_is():
     ],
 )
 def test_counts_are_whole(number, text):
-    assert html.unescape(shown(number)).replace("\u00a0", " ") == text
+    assert html.unescape(as_markdown(number)).replace("\u00a0", " ") == text
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from dprlens import cli
 from dprlens.book import readme
 from dprlens.book.notebooks import Mistake, Notebook, discover
-from dprlens.book.pages.scorecard import Found, read_results
+from dprlens.book.pages.scorecard import BuiltResults, read_results
 from dprlens.book.readme import BEGIN, END, results_table, with_results
 from dprlens.intervals import Estimate
 from dprlens.paper import CLAIMS
@@ -16,12 +16,14 @@ from dprlens.paper import CLAIMS
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHAPTERS = discover(REPOSITORY / "notebooks")
 CLAIM = next(claim for claim in CLAIMS if claim.id == "C.1")
-NOTHING = Found("full", {}, frozenset(), {})
+NOTHING = BuiltResults("full", {}, frozenset(), {})
 
 
 def found(low, high):
     """Results with the one number that decides `CLAIM`."""
-    return Found("small", {CLAIM.check.needs[0]: Estimate((low + high) / 2, low, high, 100)}, frozenset({"bound"}), {})
+    return BuiltResults(
+        "small", {CLAIM.check.needs[0]: Estimate((low + high) / 2, low, high, 100)}, frozenset({"bound"}), {}
+    )
 
 
 def line(table, text):
@@ -53,7 +55,7 @@ def test_a_row_has_the_verdict_its_number_and_the_way_to_the_chapter(low, high, 
 
 
 def test_the_record_stands_beside_where_it_is_another_experiment():
-    other = Found("full", {CLAIM.needs[0]: Estimate(0.5, 0.4, 0.6, 900)}, frozenset(), {})
+    other = BuiltResults("full", {CLAIM.needs[0]: Estimate(0.5, 0.4, 0.6, 900)}, frozenset(), {})
     row = line(results_table(CHAPTERS, found(-0.1, 0.3), other), CLAIM.text)
     assert "On record: **✓ holds**: 0.50 [0.40, 0.60], n = 900. |" in row
 

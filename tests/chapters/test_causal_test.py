@@ -23,15 +23,15 @@ from small_setup import (
 
 from dprlens.bert import cloze
 from dprlens.bert.cloze import cloze_recall
-from dprlens.bert.encoder import DualEncoder, untrained
+from dprlens.bert.encoder import DualEncoder, reinitialise
 from dprlens.chapters import causal_test
 from dprlens.knowledge_bound import exhibits, steps
 from dprlens.knowledge_bound.exhibits import BoundSpec
-from dprlens.knowledge_bound.steps import TOLD, Making, cooccurrence_findings, findings, untrained_findings
+from dprlens.knowledge_bound.steps import TOLD, Making, causal_arm, cooccurrence_arm, pretrained_arm
 from dprlens.retrieval.steps import rankings
 from dprlens.setup import Setup
 from dprlens.training.steps import Training, base_model, dpr
-from dprlens.world.closed import false_gold, misinformed
+from dprlens.world.closed import false_gold, with_false_links
 from dprlens.world.steps import closed_world
 
 pytestmark = pytest.mark.slow
@@ -46,16 +46,16 @@ def arms(cache):
     found, made = {}, {}
     for told in TOLD:
         states()
-        found[told] = findings(MAKING, told)
+        found[told] = causal_arm(MAKING, told)
         made[told] = [name for name, state in states() if state == "made"]
     true = closed_world(LINKED, SEED)
-    return SimpleNamespace(found=found, made=made, true=true, false=misinformed(true, SEED))
+    return SimpleNamespace(found=found, made=made, true=true, false=with_false_links(true, SEED))
 
 
 def start_of(told: str, arms: SimpleNamespace) -> DualEncoder:
     """The model from which DPR training has to start in this arm."""
     base = base_model(arms.false if told == "false" else arms.true, TEXT, SHAPE, TRAIN, SEED)
-    start = untrained(base, SEED) if told == "nothing" else base
+    start = reinitialise(base, SEED) if told == "nothing" else base
     return DualEncoder(start, start)
 
 
@@ -80,7 +80,7 @@ def test_places_are_those_of_all_passages_scored_by_hand(arms, told):
 
 
 def test_arms_ask_the_same_questions_and_find_other_passages(arms):
-    asked = cloze.asked(arms.true)
+    asked = cloze.question_table(arms.true)
     for frame in arms.found.values():
         assert frame[asked.columns].equals(asked)
         ranked = ["within", "tied", "peers"]
@@ -105,9 +105,9 @@ def test_ranks_within_the_relation_are_counted_in_the_ranking(arms, told):
 
 
 def test_baselines_are_asked_the_same_questions(arms):
-    asked = cloze.asked(arms.true)
-    before = untrained_findings(LINKED, TEXT, SHAPE, TRAIN, SEED)
-    counted = cooccurrence_findings(LINKED, TEXT, SEED)
+    asked = cloze.question_table(arms.true)
+    before = pretrained_arm(LINKED, TEXT, SHAPE, TRAIN, SEED)
+    counted = cooccurrence_arm(LINKED, TEXT, SEED)
     for frame in (before, counted):
         assert frame[asked.columns].equals(asked)
         assert frame["peers"].equals(arms.found["true"]["peers"])
@@ -159,7 +159,7 @@ def test_recalled_is_the_share_of_unread_wordings_before_dpr_training(arms, monk
         return pd.DataFrame(rows, columns=["fact", "wording", "recalled"])
 
     monkeypatch.setattr(steps, "cloze_recall", recall)
-    frame = inspect.unwrap(findings)(MAKING, "false")
+    frame = inspect.unwrap(causal_arm)(MAKING, "false")
     share = {fact.id: (1, 0.5, 0)[i % 3] for i, fact in enumerate(arms.false.facts)}
     assert frame["recalled"].tolist() == [share[fact] for fact in frame["fact"]]
     assert read == [(start_of("false", arms).query.digest, arms.false.digest)]
@@ -170,7 +170,7 @@ def test_an_arm_that_is_none_is_refused_and_leaves_nothing(cache, refused):
     states()
     kept = sorted(root.glob("findings-*"))
     with refused("'lies'", *TOLD):
-        findings(MAKING, "lies")
+        causal_arm(MAKING, "lies")
     assert sorted(root.glob("findings-*")) == kept
     assert states() == []
 
@@ -182,7 +182,7 @@ def test_an_arm_that_is_none_is_refused_and_leaves_nothing(cache, refused):
 def test_another_learning_rate_of_dpr_trains_dpr_again_and_nothing_before_it(cache):
     _, states = cache
     states()
-    findings(replace(MAKING, training=replace(DPR, learning_rate=2e-3)))
+    causal_arm(replace(MAKING, training=replace(DPR, learning_rate=2e-3)))
     by_state = defaultdict(list)
     for name, state in states():
         by_state[state].append(name)
@@ -198,8 +198,8 @@ def test_another_top_k_makes_nothing(cache, arms):
     dual = dpr(training_of("true", arms)).dual
     rankings(dual, arms.true)
     states()
-    rows = findings(MAKING).assign(study="deep", size=1.0, form=0.5, seed=SEED)
-    found = [exhibits.top(rows, k).value for k in (1, 5, 16)]
+    rows = causal_arm(MAKING).assign(study="deep", size=1.0, form=0.5, seed=SEED)
+    found = [exhibits.mean_measure(rows, k).value for k in (1, 5, 16)]
     assert found == sorted(set(found))
     assert found[-1] == 1
     by_rank = rankings(dual, arms.true).passages
@@ -231,7 +231,7 @@ def calls(monkeypatch):
         calls.append(arguments)
         return pd.DataFrame({"question": ["q0", "q1"], "call": len(calls) - 1})
 
-    monkeypatch.setattr(causal_test, "findings", found)
+    monkeypatch.setattr(causal_test, "causal_arm", found)
     return calls
 
 

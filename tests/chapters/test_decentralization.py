@@ -15,7 +15,7 @@ from dprlens.decentralization import exhibits, steps
 from dprlens.decentralization.active_neurons import ActivitySpec
 from dprlens.decentralization.attribution import FIDELITY
 from dprlens.decentralization.pathways import Search as Silent
-from dprlens.decentralization.steps import Judged
+from dprlens.decentralization.steps import GoldRanks
 from dprlens.intervals import Estimate, exact, share
 from dprlens.retrieval.exact_search import Ranking
 
@@ -113,7 +113,7 @@ def test_gains_show_both_models_and_report_those_of_dpr(active):
 
 def test_eight_questions_are_two_of_each_case(active, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
-    monkeypatch.setattr(steps, "attributed", lambda task, side, only: SPREAD)  # noqa: ARG005
+    monkeypatch.setattr(steps, "attribute_sample", lambda task, side, only: SPREAD)  # noqa: ARG005
     found = two_finders(active.compared)
     eight = chapter.cases(active, found)
     right = [tuple(found.right.loc[i]) for i in eight.questions]
@@ -161,7 +161,7 @@ def test_pages_of_questions_begin_with_one_that_only_dpr_finds(active):
 
 def test_a_variant_changes_one_thing(compared, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
-    monkeypatch.setattr(steps, "attributed", lambda task, side, score: (task, side, score))
+    monkeypatch.setattr(steps, "attribute_sample", lambda task, side, score: (task, side, score))
     changes = {"dot": Variant("dot"), "left": Variant(spec=FIDELITY), "cold": Variant(temperature=9.0)}
     found = chapter.attribute_few(compared, changes)
     assert [(title, *models) for title, models in found.items()] == [(title, *chapter.PAIR) for title in changes]
@@ -239,9 +239,9 @@ def test_other_ways_to_count_have_a_row_each(compared):
     assert table.numbers["variants.without_outliers.dpr_minus_pretrained.intermediate.mean"].value == 0.75
 
 
-def judged(place: np.ndarray) -> Judged:
+def judged(place: np.ndarray) -> GoldRanks:
     """Ranks among all passages; first among the candidates while among the first 20; margins of 1, then less."""
-    return Judged(place, np.where(place < 20, 0, 1), np.where(place < 20, 1.0, 0.2))
+    return GoldRanks(place, np.where(place < 20, 0, 1), np.where(place < 20, 1.0, 0.2))
 
 
 def test_causal_effects_are_in_units_of_the_temperature(compared):
@@ -259,7 +259,7 @@ def test_causal_effects_are_in_units_of_the_temperature(compared):
 SILENT = [1, 2, 4]
 
 
-def losses(lost: list[float]) -> Judged:
+def losses(lost: list[float]) -> GoldRanks:
     """Questions that are lost at these numbers of silent neurons; 0: never found."""
     return judged(np.array([[0 if n > k else 50 for n in lost] for k in (0, *SILENT)]))
 
@@ -277,7 +277,7 @@ def silenced():
 
 def test_neurons_are_silenced_by_doubling(compared, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
-    monkeypatch.setattr(steps, "silenced", lambda task, silent, order: (task.temperature, silent[-1], order))
+    monkeypatch.setattr(steps, "silence_neurons", lambda task, silent, order: (task.temperature, silent[-1], order))
     made = chapter.silence(compared)
     assert made.judged["dpr", "random"] == (2, 12, "random")
     assert list(made.search.silent) == [1, 2, 4, 8, 12]
@@ -300,7 +300,7 @@ def test_survival_keeps_kinds_and_meanings_apart(silenced):
 
 
 def test_half_of_the_margin_is_the_models_own(silenced):
-    whole = Judged(np.zeros((4, 1), int), np.zeros((4, 1), int), np.array([[4.0], [3.0], [2.0], [1.0]]))
+    whole = GoldRanks(np.zeros((4, 1), int), np.zeros((4, 1), int), np.array([[4.0], [3.0], [2.0], [1.0]]))
     (lost,) = Silencing(Silent(SILENT, ["lexical"], [0]), {("dpr", "top"): whole}).lost["pathways.margin"].values()
     assert lost.tolist() == [2]  # at a margin of 2 of 4 no more than half is left
     assert silenced.lost.keys() == chapter.MEANINGS.keys()
@@ -339,7 +339,7 @@ def test_outlasting_in_words_says_what_is_not_decided():
 
 def test_patching_goes_both_ways(compared, monkeypatch):
     monkeypatch.setattr(chapter, "run", one_by_one)
-    monkeypatch.setattr(steps, "patched", lambda into, other, sampling, what: (into, other, what))  # noqa: ARG005
+    monkeypatch.setattr(steps, "patch_blocks", lambda into, other, sampling, what: (into, other, what))  # noqa: ARG005
     calls = chapter.patch(compared)
     assert calls["dpr", "pretrained", "cls"] == (compared.tasks["dpr"].dual, compared.tasks["pretrained"].dual, "cls")
     place = np.array([[0] * 8, [50] * 8])

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from dprlens.chapters import editing as chapter
-from dprlens.chapters.editing_experiment import Experiment, FactFollowed, Plan
+from dprlens.chapters.editing_experiment import Experiment, FactTrace, Plan
 from dprlens.editing.protocol import DIRECTIONS, Chosen, Outcome
 from dprlens.intervals import Estimate, exact
 from dprlens.profile import get_profile
@@ -67,7 +67,7 @@ def measured(request):
 def followed():
     seen = pd.DataFrame({"arm": ["nothing", "mend"], "said": ["Ash", "Wend"], "probability": [0.1, 0.9]})
     seen = seen.assign(probe=[False, True], match=[False, True], place=[31, 4])
-    return {"a": FactFollowed(TOLD, BLANK, QUESTION, seen)}
+    return {"a": FactTrace(TOLD, BLANK, QUESTION, seen)}
 
 
 def test_arms_are_run_in_every_world(monkeypatch):
@@ -219,7 +219,7 @@ def test_a_probe_fitted_to_the_edited_model():
 
 @EACH
 def test_the_record_or_that_there_is_none(direction, monkeypatch):
-    monkeypatch.setattr(chapter, "recorded", lambda *_: {})
+    monkeypatch.setattr(chapter, "read_record", lambda *_: {})
     nothing = chapter.record_table(direction)
     assert isinstance(nothing, Absent)
     assert nothing.exhibit == f"{direction}_on_record"
@@ -230,7 +230,7 @@ def test_the_record_or_that_there_is_none(direction, monkeypatch):
         f"{direction}_cloze.mend.told": YES,
         f"{table}.mend.dpr_did": NO,
     }
-    monkeypatch.setattr(chapter, "recorded", lambda notebook, profile: kept if "04_" in notebook else profile)
+    monkeypatch.setattr(chapter, "read_record", lambda notebook, profile: kept if "04_" in notebook else profile)
     shown = chapter.record_table(direction)
     assert isinstance(shown, Table)
     assert shown.numbers[f"{direction}_on_record.mend.dpr_did_all"] == NO

@@ -12,7 +12,15 @@ from dprlens.bert.encoder import EncoderSpec
 from dprlens.cache import parallel
 from dprlens.cache.parallel import Missing, only_cached
 from dprlens.chapters import editing_experiment
-from dprlens.chapters.editing_experiment import Arm, arms, edit_and_train, experiment, followed, judging_of, said
+from dprlens.chapters.editing_experiment import (
+    Arm,
+    arms,
+    cloze_rows,
+    edit_and_train,
+    experiment,
+    judging_of,
+    trace_fact,
+)
 from dprlens.consistency.probes import items
 from dprlens.editing import protocol, steps
 from dprlens.editing.editors import EditorSpecs, FinetuningSpec, MalmenSpec, MendSpec, PatcherSpec, RehearsalSpec
@@ -190,7 +198,7 @@ def test_what_models_say_is_grouped(page):
     setup, found = page
     world = setup.world
     x = found["added"]
-    frame = said(x)
+    frame = cloze_rows(x)
     assert [*frame["arm"].unique()] == [*x.rows]
     one = frame[frame["arm"] == "mend"]
     told = one[one["fact"].isin(x.plan.chosen.edited)]
@@ -208,7 +216,7 @@ def test_a_fact_is_followed_through_every_arm(page, refused):
     _, found = page
     x = found["added"]
     fact = x.plan.chosen.edited[0]
-    told, blank, question, frame = followed(x, fact, 2)
+    told, blank, question, frame = trace_fact(x, fact, 2)
     row = np.flatnonzero(x.plan.before["question"] == question.id)[0]
     assert x.plan.before["fact"][row] == fact
     mine = (x.plan.before["fact"] == fact) & protocol.eligible(x.plan.before, "added", 2)
@@ -222,7 +230,7 @@ def test_a_fact_is_followed_through_every_arm(page, refused):
         (one,) = cloze.cloze(x.after[line.arm].encoder, [blank])
         assert (line.said, line.probability) == (one.said, one.probability)
     with refused(repr(x.plan.chosen.bystanders[0]), "was not edited"):
-        followed(x, x.plan.chosen.bystanders[0], 2)
+        trace_fact(x, x.plan.chosen.bystanders[0], 2)
 
 
 def test_examples_are_edited_facts_those_with_an_eligible_question_first(page):
@@ -240,12 +248,12 @@ def test_examples_are_edited_facts_those_with_an_eligible_question_first(page):
 
 def test_telling_again_is_counted_by_rounds(page):
     _, found = page
-    frame = editing_experiment.traded(found["added"])
+    frame = editing_experiment.trade_off_rows(found["added"])
     assert [*frame["arm"].unique()] == [
         f"{name}_{rounds}" for name in ("malmen", "mend") for rounds in editing_experiment.ROUNDS
     ]
     once = frame[frame["arm"] == "malmen_1"].reset_index(drop=True)
-    own = said(found["added"]).query("arm == 'malmen'").reset_index(drop=True)
+    own = cloze_rows(found["added"]).query("arm == 'malmen'").reset_index(drop=True)
     pd.testing.assert_frame_equal(once.drop(columns="arm"), own.drop(columns="arm"))
 
 
@@ -270,7 +278,7 @@ def test_how_far_cls_moved_by_what_is_read(page):
     setup, found = page
     world = setup.world
     x = found["added"]
-    frame = editing_experiment.moved(x)
+    frame = editing_experiment.cls_shift_rows(x)
     assert (frame["far"][frame["arm"] == "nothing"] == 0).all()
     place = {question.id: i for i, question in enumerate(world.questions)}
     a, b = (x.after[arm].features.questions[0] for arm in ("mend", "nothing"))
@@ -292,7 +300,7 @@ def test_products_are_those_of_the_vectors(page):
     setup, found = page
     world = setup.world
     dual = found["added"].after["mend"].dual
-    one = steps.retrieved(judging_of(setup), dual)
+    one = steps.rank_passages(judging_of(setup), dual)
     asked = items(world, mined_negatives(world, MICRO.negatives), "test", 3, SEED)
     questions = dual.questions([world.questions[i].text for i in asked.questions]).numpy()
     passages = dual.passages([(p.title, p.text) for p in world.passages]).numpy()
@@ -331,7 +339,7 @@ def test_an_arm_alone_goes_the_same_way_as_in_the_experiment(page, direction):
     x = found[direction]
     for arm in (Arm(), Arm("malmen"), Arm("malmen", "unrelated"), Arm(reseed=1)):
         with only_cached():
-            one = editing_experiment.follow_arm(setup, arm, x.plan.edits[arm])
+            one = editing_experiment.run_arm(setup, arm, x.plan.edits[arm])
         kept = x.after[arm.name]
         assert (one.encoder.digest, one.dual.digest) == (kept.encoder.digest, kept.dual.digest)
         rows = x.rows[arm.name]
@@ -389,5 +397,5 @@ def test_the_explorer_offers_the_edited_models(page):
     ground = inspection.ground(Setup(MICRO, SEED))
     assert list(ground.models) == [inspection.PRETRAINED, inspection.DPR, *(f"DPR, {label(arm)}" for arm in plain())]
     assert {fact.id for fact in ground.told} == set(page[1]["added"].plan.chosen.edited)
-    asked = inspection.Asked(ground, ground.models["DPR, MALMEN"], inspection.default_question(ground, 5))
+    asked = inspection.Inspection(ground, ground.models["DPR, MALMEN"], inspection.default_question(ground, 5))
     assert len(asked.active(0.1))

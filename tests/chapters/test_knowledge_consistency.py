@@ -11,7 +11,7 @@ from dprlens.chapters import knowledge_consistency as chapter
 from dprlens.consistency import exhibits
 from dprlens.consistency.controls import Selectivity
 from dprlens.consistency.exhibits import Results
-from dprlens.consistency.probes import Items, Probed, ProbeSpec
+from dprlens.consistency.probes import Items, ProbeResult, ProbeSpec
 from dprlens.intervals import Estimate, over_runs
 from dprlens.report.report import Absent
 
@@ -25,12 +25,12 @@ def marks(*cells: str) -> np.ndarray:
     return np.array([[[mark == "x" for mark in cell]] for cell in cells])
 
 
-def probed(*cells: str, train: float = 1.0) -> Probed:
+def probed(*cells: str, train: float = 1.0) -> ProbeResult:
     right = marks(*cells)
-    return Probed(right, right, np.full(right.shape[:2], train))
+    return ProbeResult(right, right, np.full(right.shape[:2], train))
 
 
-def page(**probes: Probed) -> Results:
+def page(**probes: ProbeResult) -> Results:
     """pretrained__tied=… is the tied probe of pretrained, at layer 12; cells are for 2, then for 5 passages."""
     choices = [2, 5][: len(next(iter(probes.values())).correct)]
     return Results({tuple(name.split("__")): one for name, one in probes.items()}, choices, [12], GOLDS)
@@ -184,7 +184,7 @@ def test_leads_stand_beside_the_number_of_cells_in_which_they_are_significant():
 
 def test_a_lead_in_many_questions_is_a_significant_cell():
     right, wrong = (np.full((1, 1, 40), value) for value in (True, False))
-    made = {who: Probed(a, a, np.ones((1, 1))) for who, a in (("pretrained", right), ("dpr_paired", wrong))}
+    made = {who: ProbeResult(a, a, np.ones((1, 1))) for who, a in (("pretrained", right), ("dpr_paired", wrong))}
     results = Results({(who, "linear"): one for who, one in made.items()}, [2], [12], np.arange(40))
     assert exhibits.significant_cells(results) == {"dpr_paired": 1}
 

@@ -167,14 +167,14 @@ def test_two_halves_of_networks(world, monkeypatch):
     upper = {"plain": [False, True], "never": [False, False]}  # by layer, whatever is below
     monkeypatch.setattr(chapter.late_models, "told_models", lambda *_: {"plain": "plain", "never": "never"})
     monkeypatch.setattr(chapter.steps, "answers_patched", lambda into, *_: np.array([[v] * n for v in upper[into]]))
-    numbers = chapter.patched(study(world=world)).numbers
+    numbers = chapter.patched_halves(study(world=world)).numbers
     assert numbers["patched.untold_below_told_above.layer1"][::3] == (1, n)
     assert numbers["patched.told_below_untold_above.layer1"].value == 0
     assert len(numbers) == 4
 
 
 def test_nothing_is_on_record(monkeypatch):
-    monkeypatch.setattr(chapter, "recorded", lambda *_: {})
+    monkeypatch.setattr(chapter, "read_record", lambda *_: {})
     assert chapter.record()["entry.at0.top20"] == "(not on record yet)"
     assert isinstance(chapter.record_curves(), Absent)
     assert isinstance(chapter.record_tellings(), Absent)
@@ -184,7 +184,7 @@ def test_nothing_is_on_record(monkeypatch):
 def test_what_is_on_record(monkeypatch):
     kept = {"entry.at0.top20": HALF, "rates.falling.at0.top20": HALF, "telling.plain.recalled": HALF}
     kept |= {"telling.plain.top20": QUARTER}
-    monkeypatch.setattr(chapter, "recorded", lambda *at: kept if at == ("B_2_late_facts", "full") else {})
+    monkeypatch.setattr(chapter, "read_record", lambda *at: kept if at == ("B_2_late_facts", "full") else {})
     assert chapter.record()["entry.at0.top20"] == HALF
     row = chapter.record_table(K, {"entry.at0.top20": QUARTER}).frame.iloc[0]
     assert row.tolist() == ["found, told from the start", QUARTER, HALF]

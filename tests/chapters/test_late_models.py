@@ -20,7 +20,7 @@ from dprlens.profile import get_profile
 from dprlens.training.dpr import DPRSpec
 from dprlens.training.pretrain import PretrainSpec
 from dprlens.world.closed import ClosedSpec, TextSpec
-from dprlens.world.closed.entry import AFTER, dealt, under_study
+from dprlens.world.closed.entry import AFTER, deal_entries, under_study
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +85,7 @@ def test_each_deal_is_a_model_and_the_first_ones_also_have_constant_rates(rows):
 def test_rows_are_questions_through_facts_under_study_or_held_out_with_their_entry(rows, world):
     facts = under_study(world)
     for turn in range(2):
-        deal = dealt(world, facts, (0.0, 0.5, AFTER), turn, SEED)
+        deal = deal_entries(world, facts, (0.0, 0.5, AFTER), turn, SEED)
         for row in rows[rows["model"] == turn].itertuples():
             assert row.entry == (NEVER if world.held_out(row.fact) else deal[row.fact])
     assert {*rows["entry"]} == {NEVER, 0.0, 0.5, AFTER}
@@ -131,7 +131,7 @@ def test_arms_and_references_are_judged_on_questions_through_facts_under_study(t
     assert set() < by_arm["opened"] < by_arm["plain"]
     asked_through = {fact.id for fact in under_study(world)[::2]}
     assert not asked_through & {*told[told["arm"] == "opened"]["fact"]}
-    assert late.against(told, "opened", "plain", 20) is not None
+    assert late.arm_difference(told, "opened", "plain", 20) is not None
 
 
 def test_only_the_parts_that_an_arm_names_are_changed():
@@ -165,7 +165,7 @@ def test_attribution_is_asked_for_each_fact_and_block(world):
     assert len(rows) == SPEC.deals * SPEC.layers * len(facts)
     assert {*rows["block"]} == {0, 1}
     assert np.allclose(rows.groupby(["model", "fact"])["share"].sum(), 1)
-    deal = dealt(world, facts, (0.0, 0.5, AFTER), 1, SEED)
+    deal = deal_entries(world, facts, (0.0, 0.5, AFTER), 1, SEED)
     second = rows[rows["model"] == 1]
     assert dict(zip(second["fact"], second["entry"], strict=True)) == deal
 
@@ -176,7 +176,7 @@ def test_patched_networks_are_the_one_at_one_end_and_the_other_at_the_other(setu
     into, other = models["never"], models["plain"]
     first = [fact.statements[0] for fact in under_study(world)]
     own = [answer.recalled for answer in cloze(other, first)]
-    assert steps.answers_patched(other, other, world).tolist() == [own] * 3
-    found = steps.answers_patched(into, other, world)
+    assert steps.patch_answers(other, other, world).tolist() == [own] * 3
+    found = steps.patch_answers(into, other, world)
     assert found.shape == (3, len(first))
     assert found.dtype == bool

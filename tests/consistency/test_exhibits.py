@@ -24,31 +24,31 @@ from dprlens.consistency.exhibits import (
     in_words,
     matching,
     n_once,
-    selected,
+    select,
     significance,
     table1,
     three_sources,
 )
-from dprlens.consistency.probes import PROBES, Probed
+from dprlens.consistency.probes import PROBES, ProbeResult
 from dprlens.intervals import Estimate, difference, mean, over_runs
 
 GOLDS = np.array([7, 7, 3, 5])  # the first two questions have the same gold passage
 ENCODERS = ("pretrained", "dpr_query", "dpr_context", "dpr_paired", "random0", "random1")
 
 
-def cell(correct: str, shuffled: str = "....") -> Probed:
+def cell(correct: str, shuffled: str = "....") -> ProbeResult:
     """One number of passages, one layer: "x.x." is right on the first and the third question."""
     right, other = (np.array([[[mark == "x" for mark in marks]]]) for marks in (correct, shuffled))
-    return Probed(right, other, np.ones((1, 1)))
+    return ProbeResult(right, other, np.ones((1, 1)))
 
 
-def drawn(seed: int, n: int = 2, layers: int = 2, questions: int = 4) -> Probed:
+def drawn(seed: int, n: int = 2, layers: int = 2, questions: int = 4) -> ProbeResult:
     """Right and wrong at random."""
     correct, shuffled = np.random.default_rng(seed).random((2, n, layers, questions)) < 0.6
-    return Probed(correct, shuffled, np.ones((n, layers)))
+    return ProbeResult(correct, shuffled, np.ones((n, layers)))
 
 
-def one(**probes: Probed) -> Results:
+def one(**probes: ProbeResult) -> Results:
     """A page of one number of passages (2) and one layer (12): pretrained__tied=… is the tied probe of pretrained."""
     return Results({tuple(name.split("__")): found for name, found in probes.items()}, [2], [12], GOLDS)
 
@@ -165,7 +165,7 @@ def test_intervals_draw_whole_gold_passages_and_differences_pairs():
     shares = np.random.default_rng(0).random((2, 12, 1)) < 0.5
     right, other = (np.tile(share, (1, 5)).reshape(1, 1, -1) for share in shares)  # all of a passage, or none
     other[0, 0, :7] = True
-    cells = {who: Probed(a, a, np.ones((1, 1))) for who, a in (("pretrained", right), ("dpr_query", other))}
+    cells = {who: ProbeResult(a, a, np.ones((1, 1))) for who, a in (("pretrained", right), ("dpr_query", other))}
     numbers = table1(Results({(who, "linear"): a for who, a in cells.items()}, [2], [12], golds))
     assert numbers["table1.n2.pretrained.layer12"] == mean(right.ravel(), golds)
     apart = mean(right.ravel())
@@ -231,7 +231,7 @@ def test_significance_is_mcnemars_of_each_cell_adjusted_for_their_number():
     for i, (only_a, only_b) in enumerate(cells.values()):
         a[i, 0, :only_a], b[i, 0, only_a : only_a + only_b] = True, True
         a[i, 0, -3:] = b[i, 0, -3:] = True  # both
-    probed = {(who, "tied"): Probed(right, right, np.ones((3, 1))) for who, right in (("a", a), ("b", b))}
+    probed = {(who, "tied"): ProbeResult(right, right, np.ones((3, 1))) for who, right in (("a", a), ("b", b))}
     found = significance(Results(probed, [*cells], [12], np.arange(20)), ("a", "tied"), ("b", "tied"))
     one_by_one = {n: binomtest(*of, p=0.5).pvalue for n, of in ((2, (1, 10)), (3, (6, 12)), (4, (4, 4)))}
     assert one_by_one[2] == pytest.approx(22 / 1024)
@@ -388,7 +388,7 @@ def test_the_arrays_of_a_page_are_left_as_they_were():
 
 def test_accuracy_on_train_questions_is_a_mean_over_repeats_too():
     ones = np.ones((1, 1, 4), dtype=bool)
-    made = {(f"random{i}", "linear"): Probed(ones, ones, np.array([[rate]])) for i, rate in ((0, 0.5), (1, 1))}
+    made = {(f"random{i}", "linear"): ProbeResult(ones, ones, np.array([[rate]])) for i, rate in ((0, 0.5), (1, 1))}
     results = Results(made, [2], [12], GOLDS)
     assert results.on_train("random", "linear", 2, 12) == 0.75
     assert results.on_train("random1", "linear", 2, 12) == 1
@@ -397,12 +397,12 @@ def test_accuracy_on_train_questions_is_a_mean_over_repeats_too():
 
 
 def test_what_is_selected_keeps_its_order_and_must_be_there():
-    assert selected("layer", range(3), None) == [0, 1, 2]
-    assert selected("layer", range(3), [2, 0]) == [0, 2]
+    assert select("layer", range(3), None) == [0, 1, 2]
+    assert select("layer", range(3), [2, 0]) == [0, 2]
     with pytest.raises(ValueError, match="there is no probe 'linaer'; choose from linear, tied"):
-        selected("probe", {"linear": 1, "tied": 2}, ["tied", "linaer"])
+        select("probe", {"linear": 1, "tied": 2}, ["tied", "linaer"])
     with pytest.raises(ValueError, match="no layer is asked for; choose from 0, 1"):
-        selected("layer", range(2), [])
+        select("layer", range(2), [])
 
 
 # what the page shows
@@ -430,7 +430,7 @@ def test_over_worlds_a_difference_is_the_mean_of_theirs():
 
     def world(bert: np.ndarray) -> Results:
         cells = {("pretrained", "linear"): bert, ("dpr_query", "linear"): wrong}
-        made = {who: Probed(a, a, np.ones((1, 1))) for who, a in cells.items()}
+        made = {who: ProbeResult(a, a, np.ones((1, 1))) for who, a in cells.items()}
         return Results(made, [2], [12], golds)
 
     found = across([world(right), world(half)])
@@ -463,7 +463,7 @@ def test_the_table_of_several_worlds_has_a_row_a_comparison_at_the_last_layer():
 
 def made(right: dict[tuple[str, str], np.ndarray], choices: list[int]) -> Results:
     """Results of the last layer only, from what is right [n, question]."""
-    probed = {who: Probed(a[:, None], a[:, None], np.ones((len(choices), 1))) for who, a in right.items()}
+    probed = {who: ProbeResult(a[:, None], a[:, None], np.ones((len(choices), 1))) for who, a in right.items()}
     return Results(probed, choices, [12], np.arange(next(iter(right.values())).shape[1]))
 
 

@@ -35,7 +35,7 @@ from dprlens.consistency.probes import (
     Replication,
     Tied,
     Untrained,
-    cross_fitted,
+    cross_fit,
     evaluate,
     items,
     make_probe,
@@ -738,7 +738,7 @@ def test_no_question_is_tested_by_a_probe_that_was_fitted_to_its_group():
     passages[:, 0] = 1
     test = [Matching(groups[:, None].astype(float), passages)] * 2
     for seed in range(5):
-        found = cross_fitted(Memory(), test, groups, (2, 3), seed)
+        found = cross_fit(Memory(), test, groups, (2, 3), seed)
         assert not found.correct.any()
         assert not found.shuffled.any()
         np.testing.assert_array_equal(found.train, np.ones((2, 2)))
@@ -751,14 +751,14 @@ def test_cross_fitting_tests_every_question_in_its_place():
     passages[:, 0, 0] = np.where(longer, 1, -1)
     test = [Matching(np.ones((100, 1)), sign * passages) for sign in (1, -1)]
     groups = np.array([f"p{i // 3}" for i in range(100)])
-    found = cross_fitted(Dot(), test, groups, (2,))
+    found = cross_fit(Dot(), test, groups, (2,))
     np.testing.assert_array_equal(found.correct, [[longer, ~longer]])
     np.testing.assert_array_equal(found.shuffled, [[longer, ~longer]])
     assert found.train.shape == (1, 2)
 
 
 def test_both_halves_learn():
-    found = cross_fitted(Linear(), [injected(200), noise(200)], np.arange(200) // 2, (3,))
+    found = cross_fit(Linear(), [injected(200), noise(200)], np.arange(200) // 2, (3,))
     assert found.correct[0, 0].all()
     assert near_chance(found.correct[0, 1], 3)
 

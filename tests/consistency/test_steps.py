@@ -13,12 +13,12 @@ from dprlens.consistency import controls
 from dprlens.consistency.probes import Features, Items, items, make_probe, matching
 from dprlens.consistency.steps import (
     code_lengths,
+    control_task,
     features,
-    learned,
-    probed,
-    reversed_pairs,
-    selective,
-    without_network,
+    fit_probe,
+    fit_reversible_pairs,
+    fit_surface_features,
+    learning_curve,
 )
 from dprlens.retrieval.negatives import BM25
 from dprlens.setup import Setup
@@ -121,7 +121,7 @@ def test_the_papers_probe_is_right_where_logistic_regression_is(probing, who, n,
     (Z, y), _, (testing, right) = shown_by_numpy(probing, who, n, layer)
     strength = (2 if n == 2 else 1) / (len(y) * PROBE.l2)
     theirs = LogisticRegression(C=strength, max_iter=5000, tol=1e-8).fit(Z, y).predict(testing) == right
-    found = probed(probing.tasks[who], "linear", (2, 3), (1, 2))
+    found = fit_probe(probing.tasks[who], "linear", (2, 3), (1, 2))
     ours = found.correct[n - 2, layer - 1]
     assert (ours == theirs).mean() >= 0.998
     assert len(ours) > 500
@@ -130,7 +130,7 @@ def test_the_papers_probe_is_right_where_logistic_regression_is(probing, who, n,
 @pytest.mark.parametrize("who", ["pretrained", "dpr_paired"])
 def test_without_a_probe_the_dot_product_decides(probing, who):
     """By numpy, and without slots: the gold passage must score higher than the others."""
-    found = probed(probing.tasks[who], "dot", (2, 3, 5), (1, 2))
+    found = fit_probe(probing.tasks[who], "dot", (2, 3, 5), (1, 2))
     query, passage = probing.tasks[who].query, probing.tasks[who].passage
     chosen = probing.items["test"]
     for i, n in enumerate((2, 3, 5)):
@@ -148,7 +148,7 @@ def test_without_a_probe_the_dot_product_decides(probing, who):
 
 
 def test_embeddings_of_cls_leave_the_dot_product_with_the_first_slot(probing):
-    found = probed(probing.tasks["pretrained"], "dot", (2, 3), (0,))
+    found = fit_probe(probing.tasks["pretrained"], "dot", (2, 3), (0,))
     for i, n in enumerate((2, 3)):
         slots = shown_of(probing, "pretrained", 0)[2].shown(n, 3 * SEED + 2)[1]
         np.testing.assert_array_equal(found.correct[i, 0], slots == 0)
@@ -156,7 +156,7 @@ def test_embeddings_of_cls_leave_the_dot_product_with_the_first_slot(probing):
 
 def test_probes_fitted_to_the_other_half_are_tested_on_every_question(probing):
     call = probing.tasks["pretrained"], "tied", (2, 4), (0, 1, 2)
-    by_train, by_test = probed(*call), probed(*call, "test")
+    by_train, by_test = fit_probe(*call), fit_probe(*call, "test")
     questions = len(probing.items["test"].questions)
     for found in (by_train, by_test):
         assert found.correct.shape == found.shuffled.shape == (2, 3, questions)
@@ -168,39 +168,39 @@ def test_probes_fitted_to_the_other_half_are_tested_on_every_question(probing):
 def test_a_half_that_is_none_and_a_layer_that_is_not_there_are_refused(probing, refused):
     task = probing.tasks["pretrained"]
     with refused("'dev'", "train or test"):
-        probed(task, "tied", (2,), (1,), fit_on="dev")
+        fit_probe(task, "tied", (2,), (1,), fit_on="dev")
     with refused("layer 3", "0 to 2"):
-        probed(task, "tied", (2,), (1, 3))
+        fit_probe(task, "tied", (2,), (1, 3))
     with refused("layer -1", "0 to 2"):
-        learned(task, "tied", 2, -1, (20,))
+        learning_curve(task, "tied", 2, -1, (20,))
     with refused("'quadratic'"):
-        probed(task, "quadratic", (2,), (1,))
+        fit_probe(task, "quadratic", (2,), (1,))
     with refused("n = 6"):
-        probed(task, "tied", (2, 6), (1,))
+        fit_probe(task, "tied", (2, 6), (1,))
 
 
 def test_another_strength_fits_probes_again_and_reads_no_text_again(cache, probing):
     _, states = cache
     call = "tied", (2,), (1,)
     task = probing.tasks["pretrained"]
-    probed(task, *call)
+    fit_probe(task, *call)
     other = replace(PROBE, l2=100.0)
-    assert probed.record(replace(task, spec=other), *call) is None
+    assert fit_probe.record(replace(task, spec=other), *call) is None
     states()
     again = probing_tasks(Setup(replace(PAGE, probe=other), SEED))
-    found = probed(again["pretrained"], *call)
+    found = fit_probe(again["pretrained"], *call)
     told = states()
     assert [name for name, state in told if state != "cached"] == ["probed"]
     assert [name for name, _ in told].count("features") == 5
-    assert (found.correct != probed(task, *call).correct).any()
-    assert probed.record(replace(task, spec=other), *call)
+    assert (found.correct != fit_probe(task, *call).correct).any()
+    assert fit_probe.record(replace(task, spec=other), *call)
 
 
 # what the controls make of the same features
 
 
 def test_selectivity_is_of_the_test_questions_held_back(probing):
-    found = selective(probing.tasks["pretrained"], "tied", 2, (0, 2))
+    found = control_task(probing.tasks["pretrained"], "tied", 2, (0, 2))
     questions = len(probing.items["test"].questions)
     assert {name: array.shape for name, array in found.items()} == {
         "task": (2, questions - questions * 7 // 10),
@@ -227,7 +227,7 @@ def test_code_lengths_are_shares_of_what_slots_cost_without_features(probing):
 
 def test_learning_curves_have_a_row_a_size(probing, refused):
     sizes = (10, 40, len(probing.items["train"].questions))
-    found = learned(probing.tasks["dpr_paired"], "tied", 2, 2, sizes)
+    found = learning_curve(probing.tasks["dpr_paired"], "tied", 2, 2, sizes)
     assert found.shape == (3, len(probing.items["test"].questions))
     assert found.dtype == bool
     assert len({row.tobytes() for row in found}) == 3
@@ -236,13 +236,13 @@ def test_learning_curves_have_a_row_a_size(probing, refused):
     for row, size in zip(found, sizes, strict=True):
         np.testing.assert_array_equal(row, expected[size])
     with refused(str(sizes[-1] + 1), f"1 to {sizes[-1]}"):
-        learned(probing.tasks["dpr_paired"], "tied", 2, 2, (10, sizes[-1] + 1))
+        learning_curve(probing.tasks["dpr_paired"], "tied", 2, 2, (10, sizes[-1] + 1))
 
 
 def test_reversed_pairs_are_tested_in_both_orders(probing):
     questions = len(controls.reversible(probing.world, probing.mined, "test", SEED).questions)
     assert questions > 100
-    blind = reversed_pairs(probing.tasks["dpr_paired"], "tied", 2)
+    blind = fit_reversible_pairs(probing.tasks["dpr_paired"], "tied", 2)
     assert {name: right.shape for name, right in blind.items()} == {
         "ordinary": (2 * questions,),
         "balanced": (2 * questions,),
@@ -250,7 +250,7 @@ def test_reversed_pairs_are_tested_in_both_orders(probing):
     # who does not see the question is right on just one of each two, or always takes the first slot
     np.testing.assert_array_equal(blind["ordinary"].reshape(2, -1, 2).sum(2), 1)
     assert blind["balanced"].mean() == 0.5
-    dot = reversed_pairs(probing.tasks["dpr_paired"], "dot", 2)
+    dot = fit_reversible_pairs(probing.tasks["dpr_paired"], "dot", 2)
     np.testing.assert_array_equal(dot["ordinary"], dot["balanced"])  # nothing is fitted
     chosen, task = controls.reversible(probing.world, probing.mined, "test", SEED), probing.tasks["dpr_paired"]
     query, passage = task.query, task.passage
@@ -264,12 +264,12 @@ def test_reversed_pairs_are_tested_in_both_orders(probing):
 def test_without_reversible_pairs_there_is_nothing_to_report(probing, monkeypatch):
     nothing = Items(np.empty(0, dtype=int), np.empty((0, 2), dtype=int))
     monkeypatch.setattr(controls, "reversible", lambda *_: nothing)
-    found = reversed_pairs.__wrapped__(probing.tasks["pretrained"], "tied", 1)
+    found = fit_reversible_pairs.__wrapped__(probing.tasks["pretrained"], "tied", 1)
     assert [(name, len(right)) for name, right in found.items()] == [("ordinary", 0)]
 
 
 def test_what_needs_no_network_is_tested_on_the_same_questions(probing):
-    found = without_network(probing.world, PAGE.negatives, PROBE, (2, 3), SEED)
+    found = fit_surface_features(probing.world, PAGE.negatives, PROBE, (2, 3), SEED)
     chosen = probing.items["test"]
     assert {name: right.shape for name, right in found.items()} == {
         name: (2, len(chosen.questions)) for name in ("length", "bag_of_words", "bm25", "overlap", "title")
@@ -289,9 +289,9 @@ def test_a_page_may_probe_features_that_were_kept(probing, tmp_path):
     kept = Features.load(tmp_path)
     call = "cosine", (2,), (1,)
     task = probing.tasks["dpr_query"]
-    probed(task, *call)
-    assert probed.record(replace(task, query=kept, passage=kept), *call)
-    assert not probed.record(replace(task, query=kept, passage=probing.seen["base"]), *call)
+    fit_probe(task, *call)
+    assert fit_probe.record(replace(task, query=kept, passage=kept), *call)
+    assert not fit_probe.record(replace(task, query=kept, passage=probing.seen["base"]), *call)
 
 
 def test_worlds_are_probed_only_where_the_profile_has_several():

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, DPRConfig, DPRQuestionEncoder
 
 from dprlens.bert.encoder import Encoder
-from dprlens.bert.forward import activations, padded
+from dprlens.bert.forward import activations, pad_texts
 from dprlens.bert.vocabulary import make_tokenizer, vocabulary
 from dprlens.decentralization.attribution import (
     FIDELITY,
@@ -292,7 +292,7 @@ def test_what_is_linear_is_exact_by_any_rule(rule, nodes):
     ids = encoder.token_ids(TEXTS[:2])
     with torch.no_grad():
         hidden, output = ((BLOCKS - 1, site) for site in SITES)
-        seen = activations(encoder.model, padded(encoder.model, ids), [hidden, output])
+        seen = activations(encoder.model, pad_texts(encoder.model, ids), [hidden, output])
         expected = seen[hidden][:, 0] * (last.dense.weight.T @ coefficients)
         np.testing.assert_allclose(found.intermediate[:, -1], expected.numpy(), atol=1e-12)
         np.testing.assert_allclose(found.output[:, -1], (seen[output][:, 0] * coefficients).numpy(), atol=1e-12)

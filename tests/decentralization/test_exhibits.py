@@ -12,14 +12,14 @@ from dprlens.decentralization.exhibits import (
     at_threshold,
     blocks_in_words,
     both,
-    changed,
     concentration,
     counts,
-    followed,
+    examples_by_kind,
     gains,
+    intervention_effects,
     label,
     on_topic,
-    paired,
+    paired_differences,
     strength,
     strip_in_words,
 )
@@ -99,7 +99,7 @@ def test_a_passage_is_on_topic_if_its_article_is_of_an_entity_in_question(world)
 def test_changes_are_relative_to_the_untouched_row_and_to_the_scale():
     ks, shape = (1, 2), (1 + 2 * 3 * 2, 8)
     margins, places = RNG.normal(size=shape), RNG.integers(0, 40, shape)
-    found = changed("causal.dpr", margins, places, ks, 20, 4.0, CLUSTERS)
+    found = intervention_effects("causal.dpr", margins, places, ks, 20, 4.0, CLUSTERS)
     rows = [(k, kind, action) for k in ks for kind in ("top", "random", "bottom") for action in ("silenced", "doubled")]
     for i, (k, kind, action) in enumerate(rows, start=1):
         id_ = f"causal.dpr.{action}.{kind}.k{k}"
@@ -112,7 +112,7 @@ def test_changes_are_relative_to_the_untouched_row_and_to_the_scale():
 
 
 def test_paired_numbers_are_those_of_the_two_models():
-    found = paired("figure2", MODELS, CLUSTERS)
+    found = paired_differences("figure2", MODELS, CLUSTERS)
     for model in ("dpr", "dpr1"):
         minus, over = (f"figure2.{model}_{word}_pretrained" for word in ("minus", "over"))
         for site in SITES:
@@ -199,7 +199,7 @@ def test_a_ratio_to_nothing_is_left_out():
 def test_questions_to_follow_are_as_many_of_each_kind_in_their_order(world):
     kinds = [question.kind for question in world.questions]
     examples = np.random.default_rng(0).permutation(len(kinds))[:40]
-    places = followed(world, examples, 6)
+    places = examples_by_kind(world, examples, 6)
     assert len(set(places)) == 6
     by_kind = {}
     for i in places:
@@ -207,8 +207,8 @@ def test_questions_to_follow_are_as_many_of_each_kind_in_their_order(world):
     assert {len(of_kind) for of_kind in by_kind.values()} == {3}
     for kind, of_kind in by_kind.items():
         assert of_kind == [i for i in range(40) if kinds[examples[i]] == kind][:3]
-    assert followed(world, examples[:1], 6) == [0]
-    assert followed(world, [], 6) == []
+    assert examples_by_kind(world, examples[:1], 6) == [0]
+    assert examples_by_kind(world, [], 6) == []
 
 
 def test_the_question_that_is_followed_first_is_one_that_only_the_second_model_finds(world):
@@ -216,13 +216,13 @@ def test_the_question_that_is_followed_first_is_one_that_only_the_second_model_f
     golds = np.array([world.place(question.gold) for question in world.questions])
     before = np.stack([golds + 1, golds + 2], 1)  # finds nothing
     after = before.copy()
-    assert followed(world, examples, 6, before, after) == followed(world, examples, 6)
+    assert examples_by_kind(world, examples, 6, before, after) == examples_by_kind(world, examples, 6)
     after[examples[[13, 30]], 1] = golds[examples[[13, 30]]]
-    first, *others = followed(world, examples, 6, before, after)
+    first, *others = examples_by_kind(world, examples, 6, before, after)
     assert first == 13
-    assert others == [i for i in followed(world, examples, 6) if i != 13][:5]
+    assert others == [i for i in examples_by_kind(world, examples, 6) if i != 13][:5]
     before[examples[13], 0] = golds[examples[13]]
-    assert followed(world, examples, 6, before, after)[0] == 30
+    assert examples_by_kind(world, examples, 6, before, after)[0] == 30
 
 
 def test_a_strip_in_words_counts_the_neurons_of_each_block():

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from dprlens.bert.encoder import Encoder, EncoderSpec, random_bert
-from dprlens.decentralization.interventions import KINDS, PATCHES, chosen, first_lost, patched, places_in_line, scaled
+from dprlens.decentralization.interventions import (
+    KINDS,
+    PATCHES,
+    chosen,
+    first_lost,
+    patch_block,
+    places_in_line,
+    scale_neurons,
+)
 
 TEXTS = ["Where was she born?", "A city.", "Which river flows through the city where she was born, in one summer?"]
 BLOCKS, D_MODEL, D_FF = 3, 32, 64
@@ -49,7 +57,7 @@ def ones() -> np.ndarray:
 
 
 def test_factors_of_one_change_nothing(pair):
-    torch.testing.assert_close(scaled(pair[0], TEXTS, ones()), pair[0].cls(TEXTS), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scale_neurons(pair[0], TEXTS, ones()), pair[0].cls(TEXTS), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("factor", [0, 2])
@@ -57,7 +65,7 @@ def test_factors_of_one_change_nothing(pair):
 def test_a_factor_is_that_of_a_hook_at_cls(pair, block, neuron, factor):
     factors = ones()
     factors[1, block, neuron] = factor
-    found = scaled(pair[0], TEXTS, factors)
+    found = scale_neurons(pair[0], TEXTS, factors)
     module = layer(pair[0], block).intermediate if neuron < D_FF else layer(pair[0], block).output.dense
 
     def change(out: Tensor) -> Tensor:
@@ -107,7 +115,7 @@ def random_factors(texts: int) -> np.ndarray:
 
 def test_factors_at_all_neurons_of_all_blocks_are_hooks_in_all_of_them(lively):
     factors = random_factors(len(MIXED))
-    found = scaled(lively[0], MIXED, factors)
+    found = scale_neurons(lively[0], MIXED, factors)
     for text, own, vector in zip(MIXED, torch.tensor(factors), found, strict=True):
         hooks = []
         for block in range(BLOCKS):
@@ -122,9 +130,9 @@ def test_factors_at_all_neurons_of_all_blocks_are_hooks_in_all_of_them(lively):
 
 def test_factors_of_one_give_the_plain_vectors_and_leave_the_model_alone(lively):
     before = plain(lively[0], MIXED)
-    scaled(lively[0], MIXED, np.zeros((len(MIXED), BLOCKS, D_FF + D_MODEL)))
+    scale_neurons(lively[0], MIXED, np.zeros((len(MIXED), BLOCKS, D_FF + D_MODEL)))
     torch.testing.assert_close(plain(lively[0], MIXED), before, atol=0, rtol=0)
-    found = scaled(lively[0], MIXED, np.ones((len(MIXED), BLOCKS, D_FF + D_MODEL)))
+    found = scale_neurons(lively[0], MIXED, np.ones((len(MIXED), BLOCKS, D_FF + D_MODEL)))
     torch.testing.assert_close(found, before, atol=LIVELY, rtol=0)
     torch.testing.assert_close(found, lively[0].cls(MIXED), atol=LIVELY, rtol=0)
 
@@ -132,21 +140,21 @@ def test_factors_of_one_give_the_plain_vectors_and_leave_the_model_alone(lively)
 @pytest.mark.parametrize("room", [1, 24, 4096])  # each text alone, the two short ones together, all together
 def test_company_does_not_matter(lively, monkeypatch, room):
     factors = random_factors(len(MIXED))
-    alone = torch.cat([scaled(lively[0], [text], factors[i : i + 1]) for i, text in enumerate(MIXED)])
-    patches = {what: torch.cat([patched(*lively, [text], 1, what) for text in MIXED]) for what in PATCHES}
+    alone = torch.cat([scale_neurons(lively[0], [text], factors[i : i + 1]) for i, text in enumerate(MIXED)])
+    patches = {what: torch.cat([patch_block(*lively, [text], 1, what) for text in MIXED]) for what in PATCHES}
     monkeypatch.setattr("dprlens.decentralization.interventions.ROOM", room)
-    torch.testing.assert_close(scaled(lively[0], MIXED, factors), alone, atol=LIVELY, rtol=0)
+    torch.testing.assert_close(scale_neurons(lively[0], MIXED, factors), alone, atol=LIVELY, rtol=0)
     for what, expected in patches.items():
-        torch.testing.assert_close(patched(*lively, MIXED, 1, what), expected, atol=LIVELY, rtol=0)
+        torch.testing.assert_close(patch_block(*lively, MIXED, 1, what), expected, atol=LIVELY, rtol=0)
     order = [2, 0, 3, 1]
-    turned = scaled(lively[0], [MIXED[i] for i in order], factors[order])
+    turned = scale_neurons(lively[0], [MIXED[i] for i in order], factors[order])
     torch.testing.assert_close(turned, alone[order], atol=LIVELY, rtol=0)
     assert torch.pdist(alone).min() > 0.1
 
 
 def test_no_text_gives_no_vector(lively):
-    assert scaled(lively[0], [], np.ones((0, BLOCKS, D_FF + D_MODEL))).shape == (0, D_MODEL)
-    assert patched(*lively, [], 0, "state").shape == (0, D_MODEL)
+    assert scale_neurons(lively[0], [], np.ones((0, BLOCKS, D_FF + D_MODEL))).shape == (0, D_MODEL)
+    assert patch_block(*lively, [], 0, "state").shape == (0, D_MODEL)
 
 
 SCORES = np.random.default_rng(0).normal(size=(4, 3, 40))
@@ -291,7 +299,7 @@ def test_places_in_line():
 @pytest.mark.parametrize("what", ["state", "cls", "feed-forward"])
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_a_patch_from_oneself_changes_nothing(pair, block, what):
-    found = patched(pair[0], pair[0], TEXTS, block, what)
+    found = patch_block(pair[0], pair[0], TEXTS, block, what)
     torch.testing.assert_close(found, pair[0].cls(TEXTS), atol=1e-5, rtol=0)
 
 
@@ -304,7 +312,7 @@ def test_a_patch_is_that_of_a_hook(pair, block):
         return lambda out: kept.__setitem__(name, out.clone())
 
     for what in ("state", "cls", "feed-forward"):
-        found = patched(into, other, TEXTS, block, what)
+        found = patch_block(into, other, TEXTS, block, what)
         for text, vector in zip(TEXTS, found, strict=True):
             source = layer(other, block) if what != "feed-forward" else layer(other, block).output.dense
             hooked(other, text, (source, keep("theirs")))
@@ -315,16 +323,16 @@ def test_a_patch_is_that_of_a_hook(pair, block):
             else:
                 change = lambda out, theirs=theirs: theirs  # noqa: ARG005, E731
             torch.testing.assert_close(vector, hooked(into, text, (target, change)), atol=1e-5, rtol=0)
-    last = patched(into, other, TEXTS, BLOCKS - 1, "state")
+    last = patch_block(into, other, TEXTS, BLOCKS - 1, "state")
     torch.testing.assert_close(last, other.cls(TEXTS), atol=1e-5, rtol=0)
-    assert (patched(into, other, TEXTS, 0, "cls") - into.cls(TEXTS)).abs().max() > 1e-3
+    assert (patch_block(into, other, TEXTS, 0, "cls") - into.cls(TEXTS)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("what", PATCHES)
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_a_lively_patch_from_oneself_changes_nothing(lively, block, what):
     for one in lively:
-        torch.testing.assert_close(patched(one, one, MIXED, block, what), plain(one, MIXED), atol=LIVELY, rtol=0)
+        torch.testing.assert_close(patch_block(one, one, MIXED, block, what), plain(one, MIXED), atol=LIVELY, rtol=0)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
@@ -333,7 +341,7 @@ def test_a_patched_state_is_a_model_of_the_others_lower_and_ones_own_upper_block
     joined = Encoder(into.tokenizer, copy.deepcopy(other.model), "cpu")
     for i in range(block + 1, BLOCKS):
         joined.bert.encoder.layer[i] = into.bert.encoder.layer[i]
-    found = patched(into, other, MIXED, block, "state")
+    found = patch_block(into, other, MIXED, block, "state")
     torch.testing.assert_close(found, plain(joined, MIXED), atol=LIVELY, rtol=0)
     assert ((found - plain(into, MIXED)).abs().amax(1) > 0.1).all()
     same = torch.allclose(found, plain(other, MIXED), atol=LIVELY, rtol=0)
@@ -344,7 +352,7 @@ def test_a_patched_state_is_a_model_of_the_others_lower_and_ones_own_upper_block
 @pytest.mark.parametrize("what", ["cls", "feed-forward"])
 def test_a_lively_patch_is_that_of_a_hook(lively, block, what):
     into, other = lively
-    found = patched(into, other, MIXED, block, what)
+    found = patch_block(into, other, MIXED, block, what)
     for text, vector in zip(MIXED, found, strict=True):
         kept: list[Tensor] = []
         modules = [layer(one, block) if what == "cls" else layer(one, block).output.dense for one in (other, into)]
@@ -359,7 +367,7 @@ def test_a_lively_patch_is_that_of_a_hook(lively, block, what):
 def test_kinds_of_patches_differ_but_for_the_state_of_the_last_block(lively):
     """Of the last block only [CLS] is read: its state there is all its state."""
     for block in range(BLOCKS):
-        found = torch.stack([patched(*lively, MIXED, block, what) for what in PATCHES])
+        found = torch.stack([patch_block(*lively, MIXED, block, what) for what in PATCHES])
         if block == BLOCKS - 1:
             torch.testing.assert_close(found[0], found[1], atol=LIVELY, rtol=0)
         else:
@@ -371,9 +379,9 @@ def test_patches_of_blocks_that_are_not_there_are_refused_in_a_sentence(lively, 
     for block in (-1, BLOCKS):
         for what in PATCHES:
             with refused(f"block {block} is out of range", "0 to 2"):
-                patched(*lively, MIXED, block, what)
+                patch_block(*lively, MIXED, block, what)
     with refused("'CLS'", "state, cls, feed-forward"):
-        patched(*lively, MIXED, 0, "CLS")
+        patch_block(*lively, MIXED, 0, "CLS")
 
 
 def test_a_block_that_only_the_other_lacks_is_refused_as_well(lively, tokenizer, refused):
@@ -381,11 +389,11 @@ def test_a_block_that_only_the_other_lacks_is_refused_as_well(lively, tokenizer,
     shape = EncoderSpec(layers=BLOCKS - 1, d_model=D_MODEL, d_ff=D_FF, heads=2, max_length=40)
     shorter = Encoder(tokenizer, random_bert(tokenizer, shape, 5).double(), "cpu")
     with refused(f"block {BLOCKS - 1} is out of range"):
-        patched(lively[0], shorter, MIXED, BLOCKS - 1, "state")
+        patch_block(lively[0], shorter, MIXED, BLOCKS - 1, "state")
 
 
 def test_wrong_patches_are_refused(pair):
     with pytest.raises(ValueError, match="block 3 is out of range: these encoders have blocks 0 to 2"):
-        patched(*pair, TEXTS, 3, "state")
+        patch_block(*pair, TEXTS, 3, "state")
     with pytest.raises(ValueError, match="what = 'attention' is not known"):
-        patched(*pair, TEXTS, 0, "attention")
+        patch_block(*pair, TEXTS, 0, "attention")

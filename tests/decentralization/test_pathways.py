@@ -5,14 +5,14 @@ import pytest
 
 from dprlens.decentralization.pathways import (
     Search,
-    compared,
     counts,
-    described,
     doubling,
     median,
     median_in_words,
     outlasting,
+    outlasting_numbers,
     survival,
+    survival_numbers,
 )
 from dprlens.intervals import share
 
@@ -97,7 +97,7 @@ def test_a_pair_is_decided_by_who_loses_first():
     assert outlasting(a, b, range(8)) == share(2, 3)
     assert outlasting(b, a, range(8)) == share(1, 3)
     lost = {("dpr", "top"): a, ("pretrained", "top"): b}
-    found = compared("pathways", lost, search(8), [("dpr", "pretrained")])
+    found = outlasting_numbers("pathways", lost, search(8), [("dpr", "pretrained")])
     name = "pathways.lexical.dpr_outlasts_pretrained"
     assert found == {name: share(2, 3), f"{name}_matched": 6, f"{name}_never": 2, f"{name}_level": 1}
 
@@ -110,7 +110,9 @@ def test_a_gold_passage_has_one_vote():
 def test_without_a_decided_pair_there_is_no_share():
     level = np.array([4, INF, 0])
     assert outlasting(level, level, "abc") is None
-    found = compared("pathways", {(m, "top"): level for m in ("dpr", "pretrained")}, search(3), [("dpr", "pretrained")])
+    found = outlasting_numbers(
+        "pathways", {(m, "top"): level for m in ("dpr", "pretrained")}, search(3), [("dpr", "pretrained")]
+    )
     assert found["pathways.lexical.dpr_outlasts_pretrained"] is None
 
 
@@ -132,7 +134,7 @@ def test_kinds_do_not_mix():
         ("dpr", "random"): np.array([INF] * 4 + [4, 8, 8, 0]),
         ("pretrained", "top"): np.array([1, 1, 0, 0, 4, 4, 8, 0]),
     }
-    found = described("pathways", lost, search(8, kinds)) | compared(
+    found = survival_numbers("pathways", lost, search(8, kinds)) | outlasting_numbers(
         "pathways", lost, search(8, kinds), [("dpr", "pretrained")]
     )
     assert found["pathways.lexical.dpr.never_lost"].value == 1
@@ -150,11 +152,11 @@ def test_kinds_do_not_mix():
 
 
 def test_a_model_that_finds_nothing_has_no_curve():
-    found = described("pathways", {("pretrained", "top"): np.zeros(3)}, search(3))
+    found = survival_numbers("pathways", {("pretrained", "top"): np.zeros(3)}, search(3))
     assert found.keys() == {"pathways.lexical.pretrained.found"}
     assert found["pathways.lexical.pretrained.found"].value == 0
 
 
 def test_the_curve_can_be_left_out():
     lost = {("dpr", "top"): np.array([1.0, INF])}
-    assert not any(".survives." in id_ for id_ in described("pathways", lost, search(2), curves=False))
+    assert not any(".survives." in id_ for id_ in survival_numbers("pathways", lost, search(2), curves=False))

@@ -20,7 +20,14 @@ from dprlens.chapters.comparison import (
 from dprlens.decentralization import interventions
 from dprlens.decentralization.active_neurons import sample
 from dprlens.decentralization.attribution import attribute, choice, margin, matched_temperature
-from dprlens.decentralization.steps import attributed, intervened, masked_answers, patched, products, silenced
+from dprlens.decentralization.steps import (
+    attribute_sample,
+    intervene,
+    masked_answers,
+    patch_blocks,
+    products,
+    silence_neurons,
+)
 from dprlens.setup import Setup
 from dprlens.training.steps import Training, dpr
 
@@ -90,15 +97,15 @@ def test_attributions_are_of_the_sample_at_each_models_temperature(page, neurons
     np.testing.assert_allclose(neurons.found["dpr"].scores, expected.scores, atol=1e-6)
     another = replace(neurons.tasks["dpr"], temperature=1.0)
     linear = attribute(dual.query, texts, margin(candidates), PAGE.attribution)
-    np.testing.assert_allclose(attributed(another, "query", "margin").scores, linear.scores, atol=1e-4)
-    two = attributed(neurons.tasks["dpr"], "query", "choice", drawn.examples[[3, 1]].tolist())
+    np.testing.assert_allclose(attribute_sample(another, "query", "margin").scores, linear.scores, atol=1e-4)
+    two = attribute_sample(neurons.tasks["dpr"], "query", "choice", drawn.examples[[3, 1]].tolist())
     np.testing.assert_allclose(two.scores, expected.scores[[3, 1]], atol=1e-6)
-    assert (attributed(another, "query", "weights").scores >= 0).all()
+    assert (attribute_sample(another, "query", "weights").scores >= 0).all()
 
 
 def test_a_score_that_is_none_is_refused(neurons, refused):
     with refused("'bleu'", "choice", "margin", "weights"):
-        attributed(neurons.tasks["dpr"], "query", "bleu")
+        attribute_sample(neurons.tasks["dpr"], "query", "bleu")
 
 
 def test_masked_answers_are_of_known_facts_and_single_pieces(page):
@@ -110,7 +117,7 @@ def test_masked_answers_are_of_known_facts_and_single_pieces(page):
 def test_places_are_those_of_changed_vectors_among_all_passages(page, neurons):
     dual, drawn = neurons.duals["dpr"], neurons.drawn["query"]
     task, scores = neurons.tasks["dpr"], neurons.found["dpr"].scores
-    found = intervened(task, PAGE.activity.changed)
+    found = intervene(task, PAGE.activity.changed)
     assert found.place.shape == (1 + 2 * 3 * 2, 6)
     passages = read_by(page, dual, "passage", range(len(page.world.passages)))
     texts = [page.world.questions[i].text for i in drawn.examples]
@@ -127,27 +134,27 @@ def test_places_are_those_of_changed_vectors_among_all_passages(page, neurons):
 
     doubled = np.where(interventions.chosen(scores, 5, "top", SEED), 2, 1).astype(np.float32)
     for row, factors in ((0, np.ones_like(scores)), (1 + 6 + 1, doubled)):
-        place, among, by = judged(interventions.scaled(dual.query, texts, factors))
+        place, among, by = judged(interventions.scale_neurons(dual.query, texts, factors))
         assert np.abs(found.place[row] - place).max() <= 1  # float noise can turn a tie
         assert found.among[row].tolist() == among
         np.testing.assert_allclose(found.margin[row], by, atol=1e-4)
-    silent = silenced(task, [1, 5], "top")
+    silent = silence_neurons(task, [1, 5], "top")
     assert (silent.place[0] == found.place[0]).all()
     np.testing.assert_allclose(silent.margin[2], found.margin[1 + 6], atol=1e-5)  # both: the top five silent
 
 
 def test_silencing_asks_for_an_order(neurons, refused):
     with refused("'bottom'", "top or random"):
-        silenced(neurons.tasks["dpr"], [1], "bottom")
+        silence_neurons(neurons.tasks["dpr"], [1], "bottom")
 
 
 def test_a_model_patched_with_itself_finds_what_it_finds(neurons):
     dual = neurons.duals["dpr"]
-    itself = patched(dual, dual, neurons.sampling, "state")
-    plain = intervened(neurons.tasks["dpr"], (2, 5))
+    itself = patch_blocks(dual, dual, neurons.sampling, "state")
+    plain = intervene(neurons.tasks["dpr"], (2, 5))
     assert itself.place.shape == (2, 6)
     np.testing.assert_allclose(itself.margin, np.stack([plain.margin[0]] * 2), atol=1e-4)
-    other = patched(dual, neurons.duals["pretrained"], neurons.sampling, "state")
+    other = patch_blocks(dual, neurons.duals["pretrained"], neurons.sampling, "state")
     assert np.abs(other.margin - itself.margin).max() > 1e-3
 
 

@@ -22,7 +22,7 @@ from dprlens.editing.editors import (
     sequentially,
 )
 from dprlens.editing.editors.finetuning import Finetuning, Rehearsal
-from dprlens.editing.protocol import told
+from dprlens.editing.protocol import with_object
 
 SMALL = {"blocks": 1, "rank": 2, "batch": 3, "told": 1, "rephrasings": 1, "kept": 4, "steps": 2, "validate_every": 1}
 SPECS = EditorSpecs(
@@ -48,7 +48,7 @@ def held_out(world):
 @pytest.fixture(scope="module")
 def material(world, text):
     known = [fact for fact in world.facts if world.state(fact.id) == "known"]
-    practice = [told(fact, fact.alternatives[0]) for fact in known[:30] if fact.alternatives]
+    practice = [with_object(fact, fact.alternatives[0]) for fact in known[:30] if fact.alternatives]
     kept = [statement for fact in known[30:60] for statement in fact.statements]
     return Material(tuple(practice), tuple(kept), tuple(text))
 
@@ -103,7 +103,7 @@ def test_a_fact_given_twice_is_told_once(name, editors, encoder, held_out):
 def test_contradictions_are_refused(name, editors, encoder, held_out, refused):
     fact = next(fact for fact in held_out if fact.alternatives)
     with refused(repr(fact.object), repr(fact.alternatives[0])):
-        editors[name].edit(encoder, [fact, told(fact, fact.alternatives[0])])
+        editors[name].edit(encoder, [fact, with_object(fact, fact.alternatives[0])])
 
 
 @pytest.mark.parametrize("name", CHANGING)

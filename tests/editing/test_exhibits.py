@@ -83,7 +83,7 @@ def test_the_retrained_probe_and_more_passages_are_other_columns():
 def test_the_printed_table_has_the_papers_row_below_its_own_editors_only():
     x = outcome()
     found = exhibits.numbers("table3", x, 2)
-    frame = exhibits.printed("table3", found, x)
+    frame = exhibits.as_printed("table3", found, x)
     names = frame[""].tolist()
     assert names == ["MEND", "· the paper", *(label(arm) for arm in ARMS[1:])]
     assert frame.iloc[1, 1:].tolist() == ["0.57", "592", "0.38", "229"]
@@ -115,7 +115,7 @@ def test_what_cannot_move_has_no_number_but_counts_and_the_table_says_why():
             id_: value for id_, value in whole.items() if f".{arm}." in id_
         }
         assert f"table3.{arm}.found_did" in found
-    frame = exhibits.printed("table3", found, still(x, "mend"))
+    frame = exhibits.as_printed("table3", found, still(x, "mend"))
     assert frame.iloc[0].tolist()[1::2] == ["cannot move", "cannot move"]
     assert frame.iloc[1, 1] == "0.57"  # the paper's row stays
     against, frame = exhibits.against_nulls("nulls", still(x, "mend"), ["mend", "finetuning"], 2)
@@ -143,7 +143,7 @@ def test_a_claim_is_judged_on_edits_that_took_and_can_show():
     worked = {f"c.{arm}.told": value for arm, value in told.items()}
     assert exhibits.that_took("c", worked, x) == ["mend"]
     assert exhibits.that_took("c", worked, still(x, "mend")) == []
-    frame = exhibits.with_took(exhibits.printed("table3", exhibits.numbers("table3", x, 2), x), "c", worked, x)
+    frame = exhibits.with_took(exhibits.as_printed("table3", exhibits.numbers("table3", x, 2), x), "c", worked, x)
     assert frame["edit took"].tolist() == ["yes (0.97)", "", "no (0.50)", *["null arm"] * 4]
     assert frame.columns[1] == "edit took"
 
@@ -183,8 +183,8 @@ def test_a_record_speaks_of_edits_that_took_and_can_show():
 def test_how_many_facts_and_statements_in_words():
     read, unread = (Statement("a b", 0, 1, reserved) for reserved in (False, True))
     two, one = (Fact("f", "a", "r", "b", "test", statements=(*([read] * n), unread)) for n in (2, 1))
-    assert exhibits.how_told([two, two]) == "2 facts by 2 statements"
-    assert exhibits.how_told([two, one]) == "2 facts by 1 to 2 statements"
+    assert exhibits.counts_in_words([two, two]) == "2 facts by 2 statements"
+    assert exhibits.counts_in_words([two, one]) == "2 facts by 1 to 2 statements"
 
 
 def test_agreements_are_of_malmen_and_mend_with_all_that_act():
@@ -228,7 +228,7 @@ def test_how_far_cls_moved_by_what_is_read():
         {"arm": ["mend"] * 3 + ["nothing"] * 2, "group": ["edited", "edited", "gold", "edited", "edited"]}
     )
     far = far.assign(fact=list("aabab"), far=[0.5, 0.1, 0.7, 0.0, 0.0])
-    found = exhibits.moved("moved", far)
+    found = exhibits.cls_shift("moved", far)
     assert found["moved.mend.edited"] == mean([0.5, 0.1], ["a", "a"])
     assert found["moved.mend.gold"].value == 0.7
     assert not any("nothing" in id_ for id_ in found)

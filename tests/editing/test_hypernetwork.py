@@ -24,7 +24,7 @@ from dprlens.editing.editors.hypernetwork import (
 )
 from dprlens.editing.editors.malmen import Malmen, MalmenBlock, MalmenSpec
 from dprlens.editing.editors.mend import Mend, MendBlock, MendSpec
-from dprlens.editing.editors.objective import blanks, copied, nll, stated
+from dprlens.editing.editors.objective import blanks, copy_model, nll, training_statements
 
 SMALL = {"blocks": 2, "rank": 4, "batch": 6, "kept": 8, "steps": 3, "validate_every": 2, "chunk": 16}
 MEND, MALMEN = MendSpec(**SMALL), MalmenSpec(**SMALL)
@@ -51,7 +51,7 @@ def lessons(toy, practice, kept):
 
 def loss(encoder, facts):
     with torch.no_grad():
-        given = blanks(encoder, [statement for fact in facts for statement in stated(fact)], 0)
+        given = blanks(encoder, [statement for fact in facts for statement in training_statements(fact)], 0)
         return nll(masked_lm(encoder.model, given, 0), given).item()
 
 
@@ -60,8 +60,8 @@ def loss(encoder, facts):
 
 @pytest.mark.parametrize("site", [(1, "intermediate"), (1, "output"), (2, "intermediate"), (2, "output")])
 def test_products_of_rows_add_up_to_the_gradient_of_the_weights(toy, told, site):
-    model = copied(toy)
-    given = blanks(toy, [statement for fact in told for statement in stated(fact)], 1)
+    model = copy_model(toy)
+    given = blanks(toy, [statement for fact in told for statement in training_statements(fact)], 1)
     (gradient,) = torch.autograd.grad(
         nll(masked_lm(model, given, 1), given) * len(given.input), linear(model, site).weight
     )
@@ -70,8 +70,8 @@ def test_products_of_rows_add_up_to_the_gradient_of_the_weights(toy, told, site)
 
 
 def test_rows_that_do_not_reach_the_loss_are_left_out(toy, told):
-    model = copied(toy)
-    given = blanks(toy, stated(told[0]) + stated(told[-1]), 1)
+    model = copy_model(toy)
+    given = blanks(toy, training_statements(told[0]) + training_statements(told[-1]), 1)
     rows = told_rows(model, given, 1, [(1, "output"), (2, "output")], masks_only=False)
     masks = told_rows(model, given, 1, [(1, "output")], masks_only=True)[1, "output"]
     assert len(rows[1, "output"].x) == given.inside.sum()  # every token but padding is attended to
@@ -84,7 +84,7 @@ def test_rows_that_do_not_reach_the_loss_are_left_out(toy, told):
 
 
 def test_a_tap_is_gone_after_the_call(toy, told):
-    model, given = copied(toy), blanks(toy, stated(told[0]), 1)
+    model, given = copy_model(toy), blanks(toy, training_statements(told[0]), 1)
     before = masked_lm(model, given, 1)
     told_rows(model, given, 1, [(1, "output")], masks_only=True)
     assert torch.equal(masked_lm(model, given, 1), before)
@@ -92,12 +92,12 @@ def test_a_tap_is_gone_after_the_call(toy, told):
 
 @pytest.mark.parametrize("chunk", [32, 284, 1000])
 def test_284_statements_in_chunks_leave_the_rows_of_284_statements(toy, world, chunk):
-    given = blanks(toy, [statement for fact in world.facts for statement in stated(fact)][:284], 1)
+    given = blanks(toy, [statement for fact in world.facts for statement in training_statements(fact)][:284], 1)
     editor = Malmen(MalmenSpec(**SMALL | {"chunk": chunk}), shape(toy))
-    rows = editor.rows(copied(toy), given)[2, "output"]
+    rows = editor.rows(copy_model(toy), given)[2, "output"]
     assert rows.statement.tolist() == given.row.tolist()
     assert rows.statement[-1] == 283
-    whole = told_rows(copied(toy), given, 1, [(2, "output")], masks_only=True)[2, "output"]
+    whole = told_rows(copy_model(toy), given, 1, [(2, "output")], masks_only=True)[2, "output"]
     torch.testing.assert_close(rows.x, whole.x, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(rows.delta, whole.delta, rtol=1e-4, atol=1e-5)
 
@@ -111,7 +111,7 @@ def test_a_part_of_the_rows_counts_statements_anew():
 
 
 def test_blanks_by_part_are_blanks(toy, world):
-    said = [statement for fact in world.facts[:6] for statement in stated(fact)]
+    said = [statement for fact in world.facts[:6] for statement in training_statements(fact)]
     found, expected = blanks_by_part(toy, said, 1, size=7), blanks(toy, said, 1)
     for name in ("text", "row", "place", "piece"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
@@ -196,7 +196,7 @@ def test_a_batch_tells_some_statements_of_a_fact_and_asks_for_others(lessons, pr
     rng = np.random.default_rng(0)
     (topics, _), _ = lessons.split(rng)
     lesson = lessons.draw(*lessons.split(np.random.default_rng(0))[0], rng)
-    fact_of = [fact for fact in practice for _ in stated(fact)]
+    fact_of = [fact for fact in practice for _ in training_statements(fact)]
     whole, part = (rows[1, "output"] for rows in (lessons.rows, lesson.rows))
     left = [whole.delta[whole.statement == i].flatten().tolist() for i in range(len(fact_of))]  # by each statement
     drawn = [left.index(part.delta[part.statement == i].flatten().tolist()) for i in range(len(lesson.share))]
@@ -310,7 +310,7 @@ def test_training_that_diverges_raises(method, spec, toy, practice, kept, refuse
 @pytest.mark.slow
 @BOTH
 def test_the_encoder_given_stays_what_it_was(method, spec, toy, practice, kept, told):
-    fresh = Encoder(toy.tokenizer, copied(toy), device="cpu")
+    fresh = Encoder(toy.tokenizer, copy_model(toy), device="cpu")
     before = fresh.digest
     del fresh.digest
     edited = method.trained(fresh, practice, kept, spec, seed=1).edit(fresh, told)
@@ -381,7 +381,7 @@ def test_the_global_generator_is_left_alone(method, spec, toy, practice, kept):
 @BOTH
 def test_answers_of_several_pieces_can_be_told(method, spec, editors, toy, world):  # noqa: ARG001
     long = [f for f in world.facts if f.relation == "founder"][:3]
-    counts = torch.bincount(blanks(toy, [statement for fact in long for statement in stated(fact)], 0).row)
+    counts = torch.bincount(blanks(toy, [statement for fact in long for statement in training_statements(fact)], 0).row)
     assert counts.max() > 1
     assert editors[method].edit(toy, long).digest != toy.digest
 

@@ -7,7 +7,7 @@ import torch
 from dprlens.bert.forward import masked_lm
 from dprlens.editing.editors.hypernetwork import Lesson, Practice, Rows, linear, shape
 from dprlens.editing.editors.mend import Mend, MendSpec
-from dprlens.editing.editors.objective import blanks, copied, nll, stated
+from dprlens.editing.editors.objective import blanks, copy_model, nll, training_statements
 
 SMALL = {"blocks": 2, "rank": 4, "batch": 6, "kept": 8, "steps": 1}
 
@@ -21,10 +21,10 @@ def told(world):
 
 def test_without_standardisation_an_untrained_editor_is_a_gradient_step(toy, told):
     editor = Mend(MendSpec(**SMALL, norm=False, alpha=0.05), shape(toy))
-    model, edited = copied(toy), editor.edit(toy, told)
+    model, edited = copy_model(toy), editor.edit(toy, told)
     loss = 0.0
     for fact in told:
-        given = blanks(toy, stated(fact), 0)
+        given = blanks(toy, training_statements(fact), 0)
         loss = loss + nll(masked_lm(model, given, 0), given)  # a mean over the fact's statements
     weights = [linear(model, site).weight for site in editor.sites]
     for site, gradient in zip(editor.sites, torch.autograd.grad(loss, weights), strict=True):

@@ -5,10 +5,10 @@ from math import log
 import pytest
 import torch
 
-from dprlens.bert.cloze import blanked, cloze
+from dprlens.bert.cloze import cloze, mask_answers
 from dprlens.bert.encoder import Encoder
-from dprlens.bert.forward import Batch, masked_lm, numbered
-from dprlens.editing.editors.objective import blanks, copied, drift, nll, rewritten, stated, told_once
+from dprlens.bert.forward import Batch, masked_lm, text_numbers
+from dprlens.editing.editors.objective import blanks, copy_model, drift, nll, rewritten, told_once, training_statements
 from dprlens.world.records import Fact, Statement
 
 
@@ -16,7 +16,7 @@ from dprlens.world.records import Fact, Statement
 def statements(world, encoder):
     """Five statements: answers of one piece and of two, texts of different lengths."""
     every = [fact.statements[0] for fact in world.facts]
-    pieces = [len(places) for places in blanked(encoder, every)[1]]
+    pieces = [len(places) for places in mask_answers(encoder, every)[1]]
     chosen = [[s for s, n in zip(every, pieces, strict=True) if n == size] for size in (1, 2)]
     return [*chosen[0][:2], *chosen[1][:2], world.facts[0].statements[3]]
 
@@ -26,7 +26,7 @@ def of_masks(statement, piece) -> Batch:
     rows = max(statement) + 1
     inside = torch.ones(rows, 3, dtype=torch.bool)
     row, place, pieces = (torch.tensor(values) for values in (statement, [1] * len(statement), piece))
-    return Batch(torch.zeros(rows, 3, 2), numbered(inside), row, place, piece=pieces)
+    return Batch(torch.zeros(rows, 3, 2), text_numbers(inside), row, place, piece=pieces)
 
 
 def fact(object_="Wick", subject="Ada Fenn", relation="born_in", said=("{} was born in {}.",), reserved=()) -> Fact:
@@ -42,7 +42,7 @@ def fact(object_="Wick", subject="Ada Fenn", relation="born_in", said=("{} was b
 @pytest.mark.parametrize("first", [0, 1, 3])
 def test_statements_are_kept_as_the_states_that_go_into_a_block(encoder, statements, first):
     given = blanks(encoder, statements, first)
-    masked, _, _ = blanked(encoder, statements)
+    masked, _, _ = mask_answers(encoder, statements)
     assert not given.input.requires_grad
     for i, ids in enumerate(masked):
         assert given.inside[i].tolist() == [True] * len(ids) + [False] * (given.inside.shape[1] - len(ids))
@@ -54,7 +54,7 @@ def test_statements_are_kept_as_the_states_that_go_into_a_block(encoder, stateme
 @pytest.mark.parametrize("first", [0, 2, 3])
 def test_logits_at_masks_do_not_depend_on_where_the_model_is_entered(encoder, statements, first):
     given = blanks(encoder, statements, first)
-    masked, places, answers = blanked(encoder, statements)
+    masked, places, answers = mask_answers(encoder, statements)
     with torch.no_grad():
         found = masked_lm(encoder.model, given, first)
     torch.testing.assert_close(found, torch.cat(encoder.mask_logits(masked, places)), atol=1e-5, rtol=0)
@@ -117,7 +117,7 @@ def test_nothing_drifts_where_nothing_changed():
 
 def test_a_copy_shares_nothing(encoder):
     before = encoder.digest
-    copy = copied(encoder)
+    copy = copy_model(encoder)
     assert not copy.training
     assert rewritten(encoder, copy).digest == before
     with torch.no_grad():
@@ -127,19 +127,19 @@ def test_a_copy_shares_nothing(encoder):
 
 
 def test_a_copy_has_the_precision_of_the_model(encoder):
-    double = Encoder(encoder.tokenizer, copied(encoder).double(), "cpu")
-    assert {weights.dtype for weights in copied(double).parameters()} == {torch.double}
+    double = Encoder(encoder.tokenizer, copy_model(encoder).double(), "cpu")
+    assert {weights.dtype for weights in copy_model(double).parameters()} == {torch.double}
 
 
 def test_copying_leaves_the_generator_alone(encoder):
     before = torch.random.get_rng_state()
-    copied(encoder)
+    copy_model(encoder)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_an_encoder_without_a_head_is_refused(refused, encoder):
     with refused("masked-LM head", "pre-trained"):
-        copied(Encoder(encoder.tokenizer, encoder.bert, "cpu"))
+        copy_model(Encoder(encoder.tokenizer, encoder.bert, "cpu"))
 
 
 def test_repetitions_are_told_once_in_their_order():
@@ -178,5 +178,5 @@ def test_a_fact_that_is_nowhere_stated_is_refused(refused, silent):
 
 def test_reserved_statements_are_kept_apart():
     both = fact(said=("{} was born in {}.", "{} is from {}.", "{} grew up in {}."), reserved=(1,))
-    assert stated(both) == [both.statements[0], both.statements[2]]
-    assert stated(both, reserved=True) == [both.statements[1]]
+    assert training_statements(both) == [both.statements[0], both.statements[2]]
+    assert training_statements(both, reserved=True) == [both.statements[1]]

@@ -17,7 +17,7 @@ from dprlens.editing.protocol import (
     columns,
     contrast,
     eligible,
-    told,
+    with_object,
 )
 from dprlens.intervals import difference, exact, gap, kappa, mcnemar, mean
 from dprlens.paper.claims import section4
@@ -349,12 +349,12 @@ def test_a_fact_is_told_with_another_object_in_the_same_words():
         Statement("Baker is what Ann is.", 0, 5, True),
         Statement("An old baker, Ann.", 7, 12),
     )
-    false = told(Fact("f", "Ann", "occupation", "baker", "test", said), "actor")
+    false = with_object(Fact("f", "Ann", "occupation", "baker", "test", said), "actor")
     assert false.object == "actor"
     assert [s.text for s in false.statements] == ["Ann is an actor.", "Actor is what Ann is.", "An old actor, Ann."]
     assert [s.answer for s in false.statements] == ["actor", "Actor", "actor"]
     assert [s.reserved for s in false.statements] == [False, True, False]
-    assert told(false, "baker").statements == said
+    assert with_object(false, "baker").statements == said
 
 
 def test_told_in_the_closed_world_is_what_the_world_itself_would_say(world):
@@ -363,7 +363,7 @@ def test_told_in_the_closed_world_is_what_the_world_itself_would_say(world):
     for fact in world.facts:
         for other in fact.alternatives[:1]:
             expected = statements(language().relations[fact.relation], fact.subject, other)
-            assert told(fact, other).statements == expected
+            assert with_object(fact, other).statements == expected
 
 
 def test_claims_and_arms_ask_for_the_same_reach():

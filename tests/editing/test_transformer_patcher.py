@@ -7,26 +7,26 @@ import numpy as np
 import pytest
 import torch
 
-from dprlens.bert.cloze import blanked, cloze
+from dprlens.bert.cloze import cloze, mask_answers
 from dprlens.bert.encoder import Encoder
 from dprlens.editing.editors import sequentially, transformer_patcher
-from dprlens.editing.editors.objective import blanks, copied, stated
+from dprlens.editing.editors.objective import blanks, copy_model, training_statements
 from dprlens.editing.editors.transformer_patcher import (
     Patch,
     PatcherSpec,
     Told,
     TransformerPatcher,
     activation_loss,
-    attended,
-    clipped,
+    append_patch,
+    clip_gradients,
     drawn_tokens,
+    feed_forward_inputs,
     first_patch,
     memory_losses,
     neurons_for,
     no_patch,
     patches,
     readouts,
-    widened,
 )
 
 D_MODEL, D_FF, BLOCKS = 32, 64, 3  # of conftest's encoder
@@ -40,7 +40,7 @@ BRIEF = replace(ONCE, most_steps=10)  # too few for an answer to be said, enough
 
 def lively(encoder: Encoder, dtype: torch.dtype = torch.float) -> Encoder:
     """The encoder with random weights so large that it is far from linear, and that texts differ."""
-    model, generator = copied(encoder).to(dtype), torch.Generator().manual_seed(0)
+    model, generator = copy_model(encoder).to(dtype), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weights in model.parameters():
             if weights.dim() > 1:
@@ -57,14 +57,15 @@ def toy(encoder):
 def facts(world, toy):
     """A fact whose answer has one piece, one of two, another of one; the model knows none of them."""
     by_length = [
-        [fact for fact in world.facts if len(blanked(toy, [fact.statements[0]])[1][0]) == length] for length in (1, 2)
+        [fact for fact in world.facts if len(mask_answers(toy, [fact.statements[0]])[1][0]) == length]
+        for length in (1, 2)
     ]
     return [by_length[0][0], by_length[1][0], by_length[0][1]]
 
 
 @pytest.fixture(scope="module")
 def memory(world, facts):
-    return [statement for fact in world.facts if fact not in facts for statement in stated(fact)]
+    return [statement for fact in world.facts if fact not in facts for statement in training_statements(fact)]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def hidden_states(model, ids) -> list[torch.Tensor]:
 def test_silent_neurons_change_nothing(encoder, silent, dtype, tolerance):
     encoder, patch = lively(encoder, dtype), random_patch(7)
     patch = patch._replace(scale=0 * patch.scale) if silent == "v = 0" else patch._replace(bias=patch.bias - 1e4)
-    wide = widened(encoder.model, Patch(*(part.to(dtype) for part in patch)))
+    wide = append_patch(encoder.model, Patch(*(part.to(dtype) for part in patch)))
     ids = torch.tensor(encoder.token_ids(TEXTS[:1]))
     with torch.no_grad():
         torch.testing.assert_close(wide(ids).logits, encoder.model(ids).logits, atol=tolerance, rtol=0)
@@ -119,13 +120,13 @@ def test_neurons_do_what_their_equation_says(toy):
     with torch.no_grad():
         added = torch.nn.functional.gelu(fed[0] @ patch.key.T + patch.bias) @ (patch.direction * patch.scale)
         expected = last.output.LayerNorm(last.output.dense(last.intermediate(fed[0])) + added + fed[0])
-    found = hidden_states(widened(toy.model, patch), ids)[-1]
+    found = hidden_states(append_patch(toy.model, patch), ids)[-1]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("n", [3, 30])
 def test_no_patch_reaches_the_states_below_the_last_block(toy, n):
-    wide = widened(toy.model, random_patch(n, size=3.0))
+    wide = append_patch(toy.model, random_patch(n, size=3.0))
     for ids in toy.token_ids(TEXTS):
         before, after = hidden_states(toy.model, ids), hidden_states(wide, ids)
         for layer in range(BLOCKS):
@@ -136,7 +137,7 @@ def test_no_patch_reaches_the_states_below_the_last_block(toy, n):
 def test_the_last_layer_changes_only_where_a_neuron_fires(toy, memory):
     """A key along one token's input, so steep that GELU is 0 at all others."""
     given = blanks(toy, memory[:1], BLOCKS - 1)
-    rows, token = attended(toy.model, given)[0], 3
+    rows, token = feed_forward_inputs(toy.model, given)[0], 3
     along = rows @ rows[token]
     others = torch.arange(len(rows)) != token
     steep = 60 / (along[token] - along[others].max())
@@ -144,15 +145,15 @@ def test_the_last_layer_changes_only_where_a_neuron_fires(toy, memory):
     u = patch.reached(rows)[:, 0]
     assert u[token] == pytest.approx(3, abs=1e-3)
     assert u[others].max() < -50
-    ids = blanked(toy, memory[:1])[0][0]
-    change = (hidden_states(widened(toy.model, patch), ids)[-1] - hidden_states(toy.model, ids)[-1]).abs().amax(1)
+    ids = mask_answers(toy, memory[:1])[0][0]
+    change = (hidden_states(append_patch(toy.model, patch), ids)[-1] - hidden_states(toy.model, ids)[-1]).abs().amax(1)
     assert change[token] > 0.1
     assert change[others].max() < 1e-5
 
 
 @pytest.mark.parametrize("wordings", [1, 3])
 def test_a_new_neuron_begins_at_pre_activation_1(toy, facts, wordings):
-    told = readouts(toy, [stated(fact)[:wordings] for fact in facts])
+    told = readouts(toy, [training_statements(fact)[:wordings] for fact in facts])
     reads = torch.tensor(neurons_for(told, torch.ones(len(told.rows), dtype=torch.bool)))
     assert reads.shape == (4, wordings)
     patch = first_patch(told.rows, reads, 10.0, np.random.default_rng(0))
@@ -165,7 +166,7 @@ def test_a_new_neuron_begins_at_pre_activation_1(toy, facts, wordings):
 
 
 def test_many_patches_widen_the_last_feed_forward_and_are_kept_on_disk(tmp_path, encoder):
-    wide = Encoder(encoder.tokenizer, widened(encoder.model, random_patch(284)), "cpu")
+    wide = Encoder(encoder.tokenizer, append_patch(encoder.model, random_patch(284)), "cpu")
     assert wide.bert.encoder.layer[-1].output.dense.weight.shape == (D_MODEL, D_FF + 284)
     assert [block.output.dense.in_features for block in wide.bert.encoder.layer[:-1]] == [D_FF] * (BLOCKS - 1)
     wide.save(tmp_path)
@@ -178,7 +179,7 @@ def test_many_patches_widen_the_last_feed_forward_and_are_kept_on_disk(tmp_path,
 
 def test_a_patch_joins_those_that_are_there(toy):
     first, second = random_patch(2, 1), random_patch(3, 2)
-    twice, once = widened(widened(toy.model, first), second), widened(toy.model, first.joined(second))
+    twice, once = append_patch(append_patch(toy.model, first), second), append_patch(toy.model, first.joined(second))
     assert patches(twice.config) == patches(once.config) == 5
     assert patches(toy.model.config) == 0
     for name, weights in once.state_dict().items():
@@ -202,7 +203,7 @@ def test_one_step_moves_keys_biases_and_values(toy, facts, memory):
     """Adam's first step is the learning rate in every weight: that of v = e ∘ s is about 10 times as large."""
     patcher = TransformerPatcher(replace(ONCE, most_steps=1, weight_decay=0.0), memory)
     last = patcher.edit(toy, facts[:1]).bert.encoder.layer[-1]
-    told = readouts(toy, [stated(facts[0])[:1]])
+    told = readouts(toy, [training_statements(facts[0])[:1]])
     key = told.rows[0] / told.rows[0].square().sum()
     assert last.intermediate.dense.bias[D_FF].abs().item() == pytest.approx(0.01, rel=1e-4)
     moved = (last.intermediate.dense.weight[D_FF] - key).abs()
@@ -242,7 +243,7 @@ def test_memory_losses_are_those_of_all_pairs_sorted(k, margin):
 def test_gradients_are_shortened_neuron_by_neuron():
     wide = torch.tensor([[3.0, 0.0], [0.3, 0.0], [0.0, 0.0]])
     bias = torch.tensor([4.0, 0.4, 0.0])
-    shortened = clipped([wide, bias], 2.5)  # lengths 5, 0.5 and 0
+    shortened = clip_gradients([wide, bias], 2.5)  # lengths 5, 0.5 and 0
     torch.testing.assert_close(shortened[0], torch.tensor([[1.5, 0.0], [0.3, 0.0], [0.0, 0.0]]))
     torch.testing.assert_close(shortened[1], torch.tensor([2.0, 0.4, 0.0]))
 
@@ -269,10 +270,12 @@ def test_no_fact_gets_more_than_five():
 
 
 def test_readouts_are_the_masks_of_the_statements(toy, facts):
-    told = readouts(toy, [stated(facts[0])[:2], stated(facts[1])[:1], stated(facts[2])[:1]])
+    told = readouts(
+        toy, [training_statements(facts[0])[:2], training_statements(facts[1])[:1], training_statements(facts[2])[:1]]
+    )
     assert told.fact.tolist() == [0, 0, 1, 1, 2]
     assert told.order.tolist() == [0, 0, 0, 1, 0]
-    masked, places, _ = blanked(toy, [facts[1].statements[0]])
+    masked, places, _ = mask_answers(toy, [facts[1].statements[0]])
     fed = []
     handle = toy.bert.encoder.layer[-1].intermediate.register_forward_hook(lambda _, rows, __: fed.append(rows[0][0]))
     hidden_states(toy.model, masked[0])
@@ -321,7 +324,7 @@ def test_several_facts_are_said_by_a_neuron_for_each_piece(toy, memory, facts, s
 def test_neurons_stay_clear_of_the_masks_of_other_facts(toy, memory, facts):
     """By about the margin, where the memory is small enough for a key of 32 weights to stay clear of it as well."""
     edited = TransformerPatcher(ONCE, memory[:10]).edit(toy, facts)
-    told = readouts(toy, [stated(fact)[:1] for fact in facts])
+    told = readouts(toy, [training_statements(fact)[:1] for fact in facts])
     with torch.no_grad():  # [mask, neuron]: with one wording, neuron i is that of mask i
         u = edited.bert.encoder.layer[-1].intermediate.dense(told.rows)[:, D_FF:]
     others = u.masked_fill(told.fact[:, None] == told.fact, -torch.inf).amax(0)
@@ -335,7 +338,7 @@ def test_all_given_wordings_are_told(toy, memory, facts):
     several = replace(ONCE, wordings=2)
     edited = TransformerPatcher(several, memory).edit(toy, facts[:1])
     assert patches(edited.model.config) == 1
-    assert all(belief.recalled for belief in cloze(edited, stated(facts[0])[:2]))
+    assert all(belief.recalled for belief in cloze(edited, training_statements(facts[0])[:2]))
 
 
 def test_the_encoder_stays_as_it_was(toy, memory, facts):
@@ -395,7 +398,7 @@ def test_an_edited_encoder_can_be_edited_and_saved(tmp_path, toy, patcher, facts
     stepwise.save(tmp_path)
     loaded = Encoder.load(tmp_path, "cpu")
     assert loaded.digest == stepwise.digest
-    masked, places, _ = blanked(toy, [fact.statements[0] for fact in facts])
+    masked, places, _ = mask_answers(toy, [fact.statements[0] for fact in facts])
     both = (torch.cat(encoder.mask_logits(masked, places)) for encoder in (loaded, stepwise))
     assert torch.equal(*both)
 

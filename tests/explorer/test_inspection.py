@@ -11,13 +11,13 @@ from dprlens.decentralization.active_neurons import SampleSpec
 from dprlens.decentralization.attribution import AttributionSpec
 from dprlens.explorer import inspection, widgets
 from dprlens.explorer.inspection import (
-    Asked,
     Ground,
+    Inspection,
     Model,
     beliefs,
-    checked,
+    check_question,
     default_question,
-    named,
+    facts_of_question,
     notes,
     place,
     pool,
@@ -63,13 +63,13 @@ def ground(world, base, toy) -> Ground:
 
 
 @pytest.fixture(scope="module")
-def asked(ground) -> Asked:
-    return Asked(ground, ground.models[inspection.DPR], ground.world.questions[5].text)
+def asked(ground) -> Inspection:
+    return Inspection(ground, ground.models[inspection.DPR], ground.world.questions[5].text)
 
 
 @pytest.fixture(scope="module")
-def free(ground) -> Asked:
-    return Asked(ground, ground.models[inspection.DPR], "Who lives in a house by the river?")
+def free(ground) -> Inspection:
+    return Inspection(ground, ground.models[inspection.DPR], "Who lives in a house by the river?")
 
 
 # what was typed
@@ -78,22 +78,22 @@ def free(ground) -> Asked:
 @pytest.mark.parametrize("text", ["", "  \n ", "???", "… — !"])
 def test_what_is_no_question_is_refused_in_one_sentence(ground, refused, text):
     with refused("type a question"):
-        Asked(ground, ground.models[inspection.DPR], text)
+        Inspection(ground, ground.models[inspection.DPR], text)
 
 
 def test_a_question_of_too_many_characters_is_refused(refused):
-    assert checked("a" * inspection.CHARACTERS)
+    assert check_question("a" * inspection.CHARACTERS)
     with refused("2,001", "2,000"):
-        checked("a" * (inspection.CHARACTERS + 1))
+        check_question("a" * (inspection.CHARACTERS + 1))
 
 
 def test_spaces_do_not_matter(ground, asked):
-    assert Asked(ground, asked.model, f"  {asked.text.replace(' ', '  ')} \n").text == asked.text
+    assert Inspection(ground, asked.model, f"  {asked.text.replace(' ', '  ')} \n").text == asked.text
 
 
 def test_a_question_of_the_world_is_known_in_any_case_of_letters(ground, asked):
     assert asked.question == ground.world.questions[5]
-    assert Asked(ground, asked.model, asked.text.upper()).question == asked.question
+    assert Inspection(ground, asked.model, asked.text.upper()).question == asked.question
 
 
 def test_words_are_without_case_and_keep_signs():
@@ -110,7 +110,7 @@ def test_notes_say_what_is_cut_and_what_is_unknown(base):
 
 def test_the_facts_of_a_question_come_first_then_those_of_the_entities_named(ground, world):
     question = next(q for q in world.questions if q.link)
-    found = [fact.id for fact in named(ground, question.text)]
+    found = [fact.id for fact in facts_of_question(ground, question.text)]
     assert tuple(found[:2]) == question.facts
     assert len(set(found)) == len(found)
     link = world.fact[question.link]
@@ -120,9 +120,9 @@ def test_the_facts_of_a_question_come_first_then_those_of_the_entities_named(gro
 
 def test_free_text_names_the_entities_in_it_whatever_the_case(ground, world):
     subject = world.facts[0].subject
-    found = named(ground, f"tell me of {subject.lower()}!")
+    found = facts_of_question(ground, f"tell me of {subject.lower()}!")
     assert {fact.subject for fact in found} == {subject}
-    assert named(ground, "tell me of nobody") == []
+    assert facts_of_question(ground, "tell me of nobody") == []
 
 
 def test_suggestions_are_test_questions_and_begin_with_what_was_told(ground, world):
@@ -146,7 +146,7 @@ def test_the_default_question_is_answered_after_training_and_not_before(ground, 
     before, after = (ground.models[name] for name in (inspection.PRETRAINED, inspection.DPR))
 
     def finds(model: Model, text: str, top: int) -> bool:
-        one = Asked(ground, model, text)
+        one = Inspection(ground, model, text)
         return one.right in one.found.passages[:top]
 
     tops = [top for top in range(1, 20) if finds(after, default_question(ground, top), top)]
@@ -185,7 +185,7 @@ def test_the_ranking_is_that_of_the_index_in_memory(asked, world):
 
 def test_a_pool_ranks_its_own_passages_in_the_same_order(ground, asked):
     places = np.arange(0, len(ground.world.passages), 3)
-    found = Asked(ground, replace(asked.model, places=places), asked.text).found
+    found = Inspection(ground, replace(asked.model, places=places), asked.text).found
     assert found.passages.tolist() == [i for i in asked.found.passages.tolist() if i % 3 == 0]
     assert place(found, 1) is None
     assert place(found, int(found.passages[4])) == 5
@@ -196,7 +196,7 @@ def test_passages_on_the_disk_give_the_same_answers(ground, asked, tmp_path):
     world = replace(ground.world, passages=store)
     places = pool(world, ground.negatives, len(store) - 20, 0)
     model = replace(asked.model, world=world, places=places)
-    found = Asked(replace(ground, world=world), model, asked.text)
+    found = Inspection(replace(ground, world=world), model, asked.text)
     searched = set(places)
     assert found.found.passages.tolist() == [i for i in asked.found.passages.tolist() if i in searched]
     assert (found.right, found.hard) == (asked.right, asked.hard)
@@ -270,7 +270,7 @@ def test_a_model_with_added_neurons_is_not_attributed(ground, base, refused):
     config = base.model.config.__class__.from_dict(base.model.config.to_dict() | {"patches": 3})
     wide = Encoder(base.tokenizer, new_model(config), "cpu")
     model = replace(ground.models[inspection.DPR], dual=DualEncoder(wide, wide))
-    found = Asked(ground, model, "Who was born there?")
+    found = Inspection(ground, model, "Who was born there?")
     assert len(found.found.passages) == len(ground.world.passages)
     with refused("3", "choose another model"):
         _ = found.attribution
@@ -352,7 +352,7 @@ def test_text_from_data_and_from_the_reader_is_shown_as_text(ground, asked):
     models = {f"{name} {CANARY}": replace(model, world=world) for name, model in ground.models.items()}
     hostile = replace(ground, world=world, models=models)
     for text in (asked.text, f"{CANARY} {ground.world.facts[0].subject}"):
-        several = {name: Asked(hostile, model, text) for name, model in models.items()}
+        several = {name: Inspection(hostile, model, text) for name, model in models.items()}
         one = next(iter(several.values()))
         active = one.active(0.2)
         pages = [
@@ -376,7 +376,7 @@ def test_the_gold_passage_and_its_answers_are_marked(ground, asked):
 
 
 def test_a_pool_says_how_much_was_searched(ground, asked):
-    few = Asked(ground, replace(asked.model, places=np.arange(4)), asked.text)
+    few = Inspection(ground, replace(asked.model, places=np.arange(4)), asked.text)
     page = widgets.passages({"m": few}, 3)
     assert f"4 passages were searched, of {len(ground.world.passages)}" in page
 

@@ -50,7 +50,7 @@ def interval(estimate) -> tuple[float, float]:
 
 def test_tested_are_test_questions_whose_fact_training_never_asks_for():
     before = ROWS.copy()
-    assert exhibits.tested(ROWS, "knowledge_required")["question"].tolist() == [
+    assert exhibits.select_test_questions(ROWS, "knowledge_required")["question"].tolist() == [
         "q0",
         "q1",
         "q2",
@@ -59,14 +59,19 @@ def test_tested_are_test_questions_whose_fact_training_never_asks_for():
         "q5",
         "q6",
     ]
-    assert exhibits.tested(ROWS, "lexical")["question"].tolist() == ["q10", "q11"]
+    assert exhibits.select_test_questions(ROWS, "lexical")["question"].tolist() == ["q10", "q11"]
     assert ROWS.equals(before)
 
 
 def test_tested_may_ask_for_values_of_columns():
-    assert exhibits.tested(ROWS, "knowledge_required", state="held out")["question"].tolist() == ["q4", "q5"]
-    assert exhibits.tested(ROWS, "knowledge_required", state="known", fact="f1")["question"].tolist() == ["q2", "q3"]
-    assert exhibits.tested(ROWS, "lexical", seed=1).empty
+    assert exhibits.select_test_questions(ROWS, "knowledge_required", state="held out")["question"].tolist() == [
+        "q4",
+        "q5",
+    ]
+    assert exhibits.select_test_questions(ROWS, "knowledge_required", state="known", fact="f1")[
+        "question"
+    ].tolist() == ["q2", "q3"]
+    assert exhibits.select_test_questions(ROWS, "lexical", seed=1).empty
 
 
 @pytest.mark.parametrize(
@@ -81,46 +86,46 @@ def test_mostly_described_is_more_often_than_not(exposures, described, mostly):
 
 
 def test_top_counts_the_places_before_k_from_zero():
-    links = exhibits.tested(ROWS, "knowledge_required")
-    assert exhibits.top(links, K)[::3] == (5 / 7, 7)
-    assert exhibits.top(links, 21).value == 6 / 7
-    assert exhibits.top(links, 1).value == 1 / 7
+    links = exhibits.select_test_questions(ROWS, "knowledge_required")
+    assert exhibits.mean_measure(links, K)[::3] == (5 / 7, 7)
+    assert exhibits.mean_measure(links, 21).value == 6 / 7
+    assert exhibits.mean_measure(links, 1).value == 1 / 7
 
 
 def test_top_of_no_passage_is_refused(refused):
     for k in (0, -1):
         with refused(f"k = {k}", "1 or more"):
-            exhibits.top(ROWS, k)
+            exhibits.mean_measure(ROWS, k)
 
 
 def test_top_may_look_at_another_place():
-    assert exhibits.top(rows([0, 0, 0], false_place=[50, 0, 50]), K, "false_place").value == 1 / 3
+    assert exhibits.mean_measure(rows([0, 0, 0], false_place=[50, 0, 50]), K, "false_place").value == 1 / 3
 
 
 def test_tops_are_by_group():
-    links = exhibits.tested(ROWS, "knowledge_required")
-    assert {group: e[::3] for group, e in exhibits.tops(links, K, "state").items()} == {
+    links = exhibits.select_test_questions(ROWS, "knowledge_required")
+    assert {group: e[::3] for group, e in exhibits.mean_by_group(links, K, "state").items()} == {
         "known": (3 / 4, 4),
         "held out": (1 / 2, 2),
         "low dose": (1, 1),
     }
-    assert exhibits.tops(ROWS, K, ["kind", "in_training"])["knowledge_required", True][::3] == (1, 2)
+    assert exhibits.mean_by_group(ROWS, K, ["kind", "in_training"])["knowledge_required", True][::3] == (1, 2)
 
 
 def test_apart_is_the_difference_of_two_shares_and_n_that_of_the_smaller_group():
     a, b = rows([0, 0, 50, 50, 50]), rows([0, 50, 50, 50])
-    assert exhibits.apart(a, b, K)[::3] == (pytest.approx(2 / 5 - 1 / 4), 4)
-    assert exhibits.apart(b, a, K).value == pytest.approx(1 / 4 - 2 / 5)
+    assert exhibits.unpaired_difference(a, b, K)[::3] == (pytest.approx(2 / 5 - 1 / 4), 4)
+    assert exhibits.unpaired_difference(b, a, K).value == pytest.approx(1 / 4 - 2 / 5)
 
 
 def test_known_minus_held_out_leaves_low_doses_out():
-    links = exhibits.tested(ROWS, "knowledge_required")
+    links = exhibits.select_test_questions(ROWS, "knowledge_required")
     assert exhibits.known_minus_held_out(links, K)[::3] == (3 / 4 - 1 / 2, 2)
     assert exhibits.known_minus_held_out(links, 2).value == 1 / 4 - 0
 
 
 def test_by_seed_is_one_difference_a_seed():
-    links = exhibits.tested(ROWS, "knowledge_required")
+    links = exhibits.select_test_questions(ROWS, "knowledge_required")
     other = links.assign(seed=7, place=0)
     alone = links[links["state"] == "known"].assign(seed=8)
     assert {seed: e and e.value for seed, e in exhibits.by_seed(pd.concat([other, links, alone]), K).items()} == {
@@ -134,33 +139,39 @@ def test_paired_compares_the_same_questions_in_whatever_order():
     """Four questions: gained, found by both, lost, gained, so (1 + 0 − 1 + 1) / 4."""
     a = rows([0, 5, 50, 2])
     b = rows([50, 3, 0, 40])
-    assert exhibits.paired(a, b.sample(frac=1, random_state=1), K)[::3] == (1 / 4, 4)
-    assert exhibits.paired(b, a, K).value == -1 / 4
+    assert exhibits.paired_difference(a, b.sample(frac=1, random_state=1), K)[::3] == (1 / 4, 4)
+    assert exhibits.paired_difference(b, a, K).value == -1 / 4
 
 
 def test_paired_takes_questions_of_one_name_in_two_worlds_for_two_questions():
     a = pd.concat([rows([0, 50]), rows([50, 50], seed=1)])
     b = pd.concat([rows([50, 0], seed=1), rows([50, 50])])
-    assert exhibits.paired(a, b, K)[::3] == ((1 + 0 + 0 - 1) / 4, 4) == (0, 4)
-    assert exhibits.paired(a[a["seed"] == 0], b[b["seed"] == 0], K).value == 1 / 2
+    assert exhibits.paired_difference(a, b, K)[::3] == ((1 + 0 + 0 - 1) / 4, 4) == (0, 4)
+    assert exhibits.paired_difference(a[a["seed"] == 0], b[b["seed"] == 0], K).value == 1 / 2
 
 
 def test_paired_may_look_at_another_place():
     a, b = rows([0, 0], false_place=[0, 50]), rows([0, 0], false_place=[50, 50])
-    assert exhibits.paired(a, b, K).value == 0
-    assert exhibits.paired(a, b, K, "false_place").value == 1 / 2
+    assert exhibits.paired_difference(a, b, K).value == 0
+    assert exhibits.paired_difference(a, b, K, "false_place").value == 1 / 2
 
 
 def test_the_interval_of_pairs_is_that_of_their_differences():
     """Every question is gained, or none changes, though each arm varies: with n comes certainty."""
     few, many = ([0, 0, 0, 0], [50, 50, 50, 50]), ([0] * 400, [50] * 400)
-    assert all(exhibits.paired(rows(a), rows(b), K)[::2] == (1, 1) for a, b in (few, many))
-    lows = [exhibits.paired(rows(a), rows(b), K).low for a, b in (few, many)]
+    assert all(exhibits.paired_difference(rows(a), rows(b), K)[::2] == (1, 1) for a, b in (few, many))
+    lows = [exhibits.paired_difference(rows(a), rows(b), K).low for a, b in (few, many)]
     assert lows[0] < 0.5 < 0.9 < lows[1]
     mixed = rows([0, 50] * 200)
-    same = exhibits.paired(mixed, mixed, K)
+    same = exhibits.paired_difference(mixed, mixed, K)
     assert same.value == 0
-    assert exhibits.apart(mixed, mixed, K).low < same.low < 0 < same.high < exhibits.apart(mixed, mixed, K).high
+    assert (
+        exhibits.unpaired_difference(mixed, mixed, K).low
+        < same.low
+        < 0
+        < same.high
+        < exhibits.unpaired_difference(mixed, mixed, K).high
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,17 +187,17 @@ def test_the_interval_of_pairs_is_that_of_their_differences():
 )
 def test_arms_of_other_questions_are_not_paired(refused, a, b, said):
     with refused(*said, "give"):
-        exhibits.paired(a, b, K)
+        exhibits.paired_difference(a, b, K)
 
 
 def test_without_rows_there_is_no_number():
     none = ROWS[:0]
-    assert exhibits.top(none, K) is None
-    assert exhibits.paired(none, none, K) is None
-    assert exhibits.apart(none, ROWS, K) is exhibits.apart(ROWS, none, K) is None
+    assert exhibits.mean_measure(none, K) is None
+    assert exhibits.paired_difference(none, none, K) is None
+    assert exhibits.unpaired_difference(none, ROWS, K) is exhibits.unpaired_difference(ROWS, none, K) is None
     assert exhibits.known_minus_held_out(ROWS[ROWS["state"] == "known"], K) is None
     assert exhibits.known_minus_held_out(ROWS[ROWS["state"] == "held out"], K) is None
-    assert exhibits.tops(none, K, "state") == exhibits.by_seed(none, K) == {}
+    assert exhibits.mean_by_group(none, K, "state") == exhibits.by_seed(none, K) == {}
 
 
 # --- doses ---
@@ -210,16 +221,16 @@ def test_one_dose_has_no_slope(refused):
 def test_a_fact_is_one_of_its_world():
     """All found: the interval is Wilson's with one trial a cluster, so it says how many clusters there were."""
     twice = rows([0, 0], ["f0", "f0"])
-    assert (exhibits.top(twice, K).low, exhibits.top(twice, K).n) == (share(1, 1).low, 2)
-    assert exhibits.top(rows([0, 0], ["f0", "f1"]), K).low == share(2, 2).low
+    assert (exhibits.mean_measure(twice, K).low, exhibits.mean_measure(twice, K).n) == (share(1, 1).low, 2)
+    assert exhibits.mean_measure(rows([0, 0], ["f0", "f1"]), K).low == share(2, 2).low
 
 
 @pytest.mark.parametrize("column", exhibits.WORLD)
 def test_facts_of_one_name_in_two_worlds_are_two(column):
     assert HERE[column] != ELSEWHERE[column]
     two = rows([0, 0], ["f0", "f0"], **{column: [HERE[column], ELSEWHERE[column]]})
-    assert len(set(exhibits.facts(two))) == 2
-    assert exhibits.top(two, K).low == share(2, 2).low
+    assert len(set(exhibits.fact_clusters(two))) == 2
+    assert exhibits.mean_measure(two, K).low == share(2, 2).low
 
 
 KNOWN = rows([0, 50, 0, 50], exposures=[0, 9, 9, 0], false_place=[0, 50, 50, 50])
@@ -230,10 +241,10 @@ STATES = KNOWN.assign(state=["known", "known", "held out", "held out"])
 @pytest.mark.parametrize(
     ("contrast", "groups"),
     [
-        (exhibits.top, [KNOWN]),
-        (lambda a, k: exhibits.tops(a, k, "exposures")[9], [KNOWN]),
-        (exhibits.apart, [KNOWN, OTHER]),
-        (exhibits.paired, [KNOWN, OTHER]),
+        (exhibits.mean_measure, [KNOWN]),
+        (lambda a, k: exhibits.mean_by_group(a, k, "exposures")[9], [KNOWN]),
+        (exhibits.unpaired_difference, [KNOWN, OTHER]),
+        (exhibits.paired_difference, [KNOWN, OTHER]),
         (exhibits.known_minus_held_out, [STATES]),
         (lambda a, k: exhibits.by_seed(a, k)[0], [STATES]),
         (exhibits.dose_slope, [KNOWN]),
@@ -267,36 +278,40 @@ def within(places, peers=11, tied=0, **columns) -> pd.DataFrame:
 
 
 def test_auc_is_the_share_of_other_passages_behind():
-    assert exhibits.values(within([0, 10, 5, 2]), "auc").tolist() == [1, 0, 0.5, 0.8]
-    assert exhibits.values(within([0, 4], tied=[10, 2]), "auc").tolist() == [0.5, 0.5]  # ties count half
+    assert exhibits.measured_rows(within([0, 10, 5, 2]), "auc").tolist() == [1, 0, 0.5, 0.8]
+    assert exhibits.measured_rows(within([0, 4], tied=[10, 2]), "auc").tolist() == [0.5, 0.5]  # ties count half
 
 
 def test_top1_within_the_relation_shares_the_first_place_among_ties():
-    assert exhibits.values(within([0, 1, 0], tied=[0, 0, 3]), "top1").tolist() == [1, 0, 1 / 4]
+    assert exhibits.measured_rows(within([0, 1, 0], tied=[0, 0, 3]), "top1").tolist() == [1, 0, 1 / 4]
 
 
 def test_a_k_counts_places_among_all_passages_whatever_is_within_the_relation():
-    assert exhibits.values(within([0]).assign(place=19), 20).tolist() == [1]
-    assert exhibits.values(within([0]).assign(place=20), 20).tolist() == [0]
+    assert exhibits.measured_rows(within([0]).assign(place=19), 20).tolist() == [1]
+    assert exhibits.measured_rows(within([0]).assign(place=20), 20).tolist() == [0]
 
 
 def test_a_measure_of_no_passage_is_refused(refused):
     with refused("k = 0", "1 or more"):
-        exhibits.values(within([0]), 0)
+        exhibits.measured_rows(within([0]), 0)
 
 
 @pytest.mark.slow
 def test_random_ranks_have_auc_one_half_and_top1_one_in_n_and_perfect_ranks_have_one():
     rng = np.random.default_rng(0)
     random = within(rng.integers(40, size=4000), peers=40)
-    assert exhibits.top(random, "auc").low < 0.5 < exhibits.top(random, "auc").high
-    assert exhibits.top(random, "top1").low < 1 / 40 < exhibits.top(random, "top1").high
-    assert exhibits.top(within([0] * 30), "auc").value == exhibits.top(within([0] * 30), "top1").value == 1
+    assert exhibits.mean_measure(random, "auc").low < 0.5 < exhibits.mean_measure(random, "auc").high
+    assert exhibits.mean_measure(random, "top1").low < 1 / 40 < exhibits.mean_measure(random, "top1").high
+    assert (
+        exhibits.mean_measure(within([0] * 30), "auc").value
+        == exhibits.mean_measure(within([0] * 30), "top1").value
+        == 1
+    )
 
 
 def test_the_only_passage_of_a_relation_has_no_auc(refused):
     with refused("only one of its relation"):
-        exhibits.values(within([0], peers=1), "auc")
+        exhibits.measured_rows(within([0], peers=1), "auc")
 
 
 def test_measures_have_names_of_their_own(refused):
@@ -314,7 +329,7 @@ def test_contrasts_take_measures_within_the_relation():
     found = in_states([0, 1], [5, 10])
     assert exhibits.known_minus_held_out(found, "auc").value == pytest.approx((1 + 0.9) / 2 - (0.5 + 0) / 2)
     assert exhibits.known_minus_held_out(found, "top1").value == 1 / 2
-    assert exhibits.paired(found, in_states([1, 1], [5, 10]), "auc").value == pytest.approx(0.1 / 4)
+    assert exhibits.paired_difference(found, in_states([1, 1], [5, 10]), "auc").value == pytest.approx(0.1 / 4)
 
 
 # --- two arms, and how much of one the other has ---
@@ -492,11 +507,11 @@ def test_random_scores_of_a_world_have_auc_one_half():
     world = make_world(ClosedSpec(30, 10, 8, 10, low_doses=()), 3)
     scores = np.random.default_rng(0).normal(size=(len(world.questions), len(world.passages)))
     found = pd.DataFrame(exhibits.standings(world, scores)).assign(place=0)
-    assert exhibits.values(found, "auc").mean() == pytest.approx(0.5, abs=0.03)
+    assert exhibits.measured_rows(found, "auc").mean() == pytest.approx(0.5, abs=0.03)
     gold = [world.place(question.gold) for question in world.questions]
     scores[range(len(gold)), gold] = 9
     perfect = pd.DataFrame(exhibits.standings(world, scores))
-    assert set(exhibits.values(perfect, "auc")) == set(exhibits.values(perfect, "top1")) == {1}
+    assert set(exhibits.measured_rows(perfect, "auc")) == set(exhibits.measured_rows(perfect, "top1")) == {1}
 
 
 def test_compositions_count_descriptions_of_the_target_through_the_link():

@@ -39,10 +39,10 @@ def test_groups_are_named_by_their_point():
 
 
 def test_a_fact_with_many_questions_is_recalled_once():
-    assert exhibits.recalled(ROWS[ROWS["entry"] == 0])[::3] == (0.75, 2)
+    assert exhibits.mean_recall(ROWS[ROWS["entry"] == 0])[::3] == (0.75, 2)
     twice = pd.concat([ROWS, ROWS.assign(model=1, recalled=0.0)])
-    assert exhibits.recalled(twice[twice["entry"] == 0])[::3] == (0.375, 4)
-    assert exhibits.recalled(ROWS[:0]) is None
+    assert exhibits.mean_recall(twice[twice["entry"] == 0])[::3] == (0.375, 4)
+    assert exhibits.mean_recall(ROWS[:0]) is None
 
 
 def test_curves_go_from_never_to_after():
@@ -84,7 +84,7 @@ def test_a_group_that_is_not_there_leaves_its_contrasts_out(missing):
 
 
 def test_of_recalled_keeps_whole_recall_and_the_never_told():
-    assert set(exhibits.of_recalled(ROWS)["fact"]) == {"a", "c", "d", "f", "g"}
+    assert set(exhibits.recalled_rows(ROWS)["fact"]) == {"a", "c", "d", "f", "g"}
 
 
 def test_intervals_draw_whole_facts():
@@ -123,15 +123,15 @@ def test_arms_are_compared_with_never_on_their_own_questions():
 
 
 def test_one_arm_against_another():
-    assert exhibits.against(TOLD, "opened", "plain", 20)[::3] == (1 / 2, 2)
-    assert exhibits.against(TOLD, "never", "plain", 20).value == pytest.approx(-1 / 3)
-    assert exhibits.against(TOLD, "described", "plain", 20) is None
+    assert exhibits.arm_difference(TOLD, "opened", "plain", 20)[::3] == (1 / 2, 2)
+    assert exhibits.arm_difference(TOLD, "never", "plain", 20).value == pytest.approx(-1 / 3)
+    assert exhibits.arm_difference(TOLD, "described", "plain", 20) is None
 
 
 def test_a_question_is_one_of_its_own_world():
     other = TOLD[(TOLD["arm"] != "opened") | (TOLD["question"] == "q2")].assign(seed=1)  # opened: another question
     both = pd.concat([TOLD, other])
-    assert exhibits.against(both, "opened", "plain", 20)[::3] == (pytest.approx(1 / 3), 3)
+    assert exhibits.arm_difference(both, "opened", "plain", 20)[::3] == (pytest.approx(1 / 3), 3)
 
 
 # --- on record ---

@@ -115,13 +115,13 @@ def test_the_replication_has_thirteen_layers_of_each_of_48_rows_and_starts_at_ch
 
 def test_what_the_text_says_agrees_with_the_tables():
     """Each range in the text is that of a column; the leads are those of Table 1, as far as hundredths tell."""
-    text = {(number.section, number.said): number for number in paper.said()}
+    text = {(number.section, number.said): number for number in paper.text_numbers()}
     for number in text.values():
         if number.said.endswith("%") and len(number.ids) == 3:
             low, high = re.findall(r"\d+", number.said)
             column = [round(100 * paper.numbers()[id_]) for id_ in number.ids]
             assert (min(column), max(column)) == (int(low), int(high))
-    assert [n.said for n in paper.said() if n.said == str(paper.FACTS)] == ["284", "284"]
+    assert [n.said for n in paper.text_numbers() if n.said == str(paper.FACTS)] == ["284", "284"]
     lead = {n: 100 * (row(n, "pretrained") - row(n, "dpr_query"))[12] for n in range(2, 6)}
     assert lead[2] == pytest.approx(1.8, abs=1)
     assert lead[5] == pytest.approx(6, abs=1.1)  # the table's five points
@@ -129,11 +129,11 @@ def test_what_the_text_says_agrees_with_the_tables():
 
 
 def test_every_number_of_the_text_has_a_kind_and_ids_that_are_reported_or_none():
-    assert {number.kind for number in paper.said()} == {"setting", "result"}
-    assert not any(number.ids for number in paper.said() if number.kind == "setting")
+    assert {number.kind for number in paper.text_numbers()} == {"setting", "result"}
+    assert not any(number.ids for number in paper.text_numbers() if number.kind == "setting")
     records = [json.loads(path.read_text("utf-8")) for path in (REPOSITORY / "results").glob("[sf]*/*.json")]
     reported = {id_ for record in records for exhibit in record["exhibits"].values() for id_ in exhibit["numbers"]}
-    asked = {id_ for number in paper.said() for id_ in number.ids}
+    asked = {id_ for number in paper.text_numbers() for id_ in number.ids}
     # of facts that Transformer-Patcher adds or removes none shows in the probe, so that no share of them can be taken
     assert asked - reported == {"table3.transformer_patcher.dpr_added", "table4.transformer_patcher.dpr_removed"}
 

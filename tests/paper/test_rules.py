@@ -6,7 +6,19 @@ from benchmarks import rules as simulation
 from scipy.stats import t
 
 from dprlens.intervals import Estimate, exact, over_runs
-from dprlens.paper.rules import FAILS, HOLDS, LEVEL, OPEN, above, below, between, every, false_verdicts, more, where
+from dprlens.paper.rules import (
+    FAILS,
+    HOLDS,
+    LEVEL,
+    OPEN,
+    above,
+    applicable,
+    below,
+    between,
+    every,
+    false_verdicts,
+    more,
+)
 
 
 def estimate(low, high, n=100):
@@ -90,7 +102,7 @@ def test_more_compares_shares_of_different_items():
 
 
 def test_arms_whose_condition_does_not_hold_test_nothing():
-    check = where(
+    check = applicable(
         {arm: above(f"told.{arm}", 0.9) for arm in ("p", "q")},
         {arm: above(f"did.{arm}", 0) for arm in ("p", "q")},
         "No arm took.",

@@ -21,7 +21,7 @@ from dprlens.chapters.knowledge_consistency import probing_tasks
 from dprlens.consistency.probes import items, probed_part
 from dprlens.decentralization.attribution import AttributionSpec
 from dprlens.decentralization.steps import masked_answers
-from dprlens.editing.steps import material, retrieved
+from dprlens.editing.steps import material, rank_passages
 from dprlens.explorer import inspection, widgets
 from dprlens.profile import get_profile
 from dprlens.real_setting.commands import encode_in_group, write_trec
@@ -86,7 +86,7 @@ def test_nobody_knows_what_the_model_has_read(page):
     assert world.state(id_) == "not recorded"
     assert world.doses(id_) == (-1, -1)
     assert world.may_know(id_)
-    asked = cloze.asked(world)
+    asked = cloze.question_table(world)
     assert {*asked["state"]} == {"not recorded"}
     assert {*asked["exposures"]} == {*asked["described"]} == {-1}
     assert {*cloze.constant_guess(world)["state"]} == {"not recorded"}
@@ -183,8 +183,8 @@ def test_places_among_stored_passages_are_those_among_passages_in_memory(page):
     part = probed_part(world, 30, SEED)
     in_memory = replace(part, passages=tuple(p._replace(facts=()) for p in world.passages))
     judging = replace(judging_of(page), part=part, choices=(2, 3))
-    stored = retrieved(judging, dual)
-    own = retrieved(replace(judging, world=in_memory), dual)
+    stored = rank_passages(judging, dual)
+    own = rank_passages(replace(judging, world=in_memory), dual)
     np.testing.assert_allclose(stored.products, own.products, rtol=1e-4, atol=1e-5)
     assert (stored.place == own.place).mean() > 0.9  # but for near ties
     asked = [question.text for question in part.questions[:9]]
@@ -230,7 +230,7 @@ def test_facts_that_the_two_models_get_wrong_can_be_added(page, monkeypatch):
     monkeypatch.setattr(editing_experiment, "run", one_by_one)
     small = Setup(chosen.but(protocol={"training": chosen.dpr, "choices": (2, 3), "questions": 30}), SEED)
     unedited = editing_experiment.Arm()
-    rows = editing_experiment._rows(small, {unedited: editing_experiment.follow_arm(small, unedited, None)})["nothing"]
+    rows = editing_experiment._rows(small, {unedited: editing_experiment.run_arm(small, unedited, None)})["nothing"]
     assert {*rows["recalled"].unique()} <= {0.0, 0.5, 1.0}
     assert rows["probe2"].dtype == rows["match3"].dtype == bool
     assert np.isfinite(rows["place"]).all()

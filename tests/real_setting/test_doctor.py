@@ -7,7 +7,7 @@ import re
 import pytest
 
 from dprlens.real_setting import doctor as module
-from dprlens.real_setting.doctor import Gpu, Machine, PlanSpec, costs, doctor, measured, report
+from dprlens.real_setting.doctor import Gpu, Machine, PlanSpec, costs, doctor, measure_machine, report
 from dprlens.world.natural.resources import resources
 
 LAPTOP = Machine(cores=2, memory=20 * 10**9, disk=500 * 10**9, gpus=(), fp32=1.5e11, bf16=None, text=1.5e8)
@@ -162,7 +162,7 @@ def test_the_closed_world_needs_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_this_machine(tmp_path):
-    machine = measured(tmp_path / "not" / "yet")
+    machine = measure_machine(tmp_path / "not" / "yet")
     assert machine.cores >= 1
     assert 1e6 < machine.memory < 1e14
     assert machine.disk > 0
@@ -207,7 +207,7 @@ def command(*words):
 
 
 def test_the_command(placed, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module, "measured", lambda _: SERVER)
+    monkeypatch.setattr(module, "measure_machine", lambda _: SERVER)
     assert command("--data", str(placed), "--hash") == 0
     assert capsys.readouterr().out.endswith("profile paper can run\n")
     assert command("--data", str(tmp_path / "empty")) == 1

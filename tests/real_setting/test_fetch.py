@@ -18,7 +18,7 @@ import pytest
 
 from dprlens.real_setting import fetch as fetching
 from dprlens.real_setting.fetch import FetchError, FetchSpec, fetch
-from dprlens.world.natural.resources import Resource, amount, look, parsed, read_seal, resources, seal
+from dprlens.world.natural.resources import Resource, amount, look, parse_resources, read_seal, resources, seal
 
 BODY = random.Random(3).randbytes(300_000)
 TABLE = gzip.compress(b"id\ttext\ttitle\n1\tA lake.\tWick\n", mtime=0)
@@ -519,9 +519,9 @@ GOOD = {"place": "a.csv", "path": "b.csv", "why": "because"}
 )
 def test_a_bad_entry_of_the_list(refused, change, words):
     table = {"base": "https://a.example/", "licence": "", "models": {}}
-    parsed({**table, "files": {"one": GOOD}})
+    parse_resources({**table, "files": {"one": GOOD}})
     with refused("one", words):
-        parsed({**table, "files": {"one": {**GOOD, **change}}})
+        parse_resources({**table, "files": {"one": {**GOOD, **change}}})
 
 
 def test_an_unknown_name(refused, tmp_path):

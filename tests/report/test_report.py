@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 
 from dprlens.intervals import Estimate, exact, share
 from dprlens.report import report as module
-from dprlens.report.report import Report, judge_again, light_svg, plain, recorded, svg
+from dprlens.report.report import Report, judge_again, light_svg, plain, read_record, svg
 
 CANARY = (
     "<script>alert(1)</script> | $x^2$ *em* _u_ `code` {{ 7*7 }} {ref}`x` [l](javascript:alert(1)) "
@@ -239,7 +239,7 @@ def test_verdicts_are_shown_and_kept_with_their_reason(shown):
 
 def test_numbers_that_come_later_and_those_on_record_over_worlds_are_heard(shown, monkeypatch):
     kept = {"ratios.dpr_over_pretrained.sharing": Estimate(0.8, 0.7, 0.9, 5)}
-    monkeypatch.setattr("dprlens.report.report.recorded", lambda _, profile: kept if profile == "full" else {})
+    monkeypatch.setattr("dprlens.report.report.read_record", lambda _, profile: kept if profile == "full" else {})
     report = make()
     report.table("figure1", pd.DataFrame({"x": [1]}), "T")
     report.claims("figure1")
@@ -311,7 +311,7 @@ def test_recorded_numbers_are_those_that_were_reported():
     report = make()
     report.number("a.third", share(1, 3))
     report.table("b", pd.DataFrame({"x": [1]}), "Tränen – 涙", {"b.count": 1323, "b.part": 0.5, "b.none": None})
-    found = recorded("00_world", "small")
+    found = read_record("00_world", "small")
     assert sorted(found) == ["a.third", "b.count", "b.part"]
     assert found["a.third"] == tuple(float(f"{x:.6g}") for x in share(1, 3))
     assert f"{found['a.third']}" == f"{share(1, 3)}"
@@ -322,15 +322,15 @@ def test_recorded_numbers_are_those_that_were_reported():
 @pytest.mark.usefixtures("record")
 def test_records_are_of_one_notebook_in_one_profile():
     make(profile="full").number("a.b", 1)
-    assert recorded("00_world", "full")
-    assert recorded("00_world", "small") == recorded("01_other", "full") == {}
+    assert read_record("00_world", "full")
+    assert read_record("00_world", "small") == read_record("01_other", "full") == {}
 
 
 def test_a_damaged_record_is_no_missing_one(record):
     make()
     (record / "small" / "00_world.json").write_text("{")
     with pytest.raises(json.JSONDecodeError):
-        recorded("00_world", "small")
+        read_record("00_world", "small")
 
 
 def test_records_are_the_committed_files_unless_told(monkeypatch):
@@ -339,7 +339,7 @@ def test_records_are_the_committed_files_unless_told(monkeypatch):
     exhibits = json.loads(file.read_text(encoding="utf-8"))["exhibits"]
     assert exhibits
     values = {name: n["ours"] for exhibit in exhibits.values() for name, n in exhibit["numbers"].items()}
-    assert {name: e.value for name, e in recorded("00_world_and_models", "small").items()} == values
+    assert {name: e.value for name, e in read_record("00_world_and_models", "small").items()} == values
 
 
 # --- what is shown ---

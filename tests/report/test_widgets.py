@@ -15,7 +15,7 @@ from dprlens.report.widgets import (
     articles,
     beliefs,
     drawn,
-    edited,
+    edited_fact,
     explorer,
     picture,
     questions,
@@ -250,7 +250,7 @@ def test_an_edited_fact_shows_models_side_by_side_and_escapes_all():
     shown = world()
     told, blank = Statement(f"{CANARY} is Wick.", len(CANARY) + 4, len(CANARY) + 8), Statement("Wick it is.", 0, 4)
     seen = pd.DataFrame({"": ["no edit", CANARY], "says": [CANARY, "wick"], "place": ["7", "1"]})
-    source = edited(told, blank, shown.questions[0], shown.passages[0], seen)
+    source = edited_fact(told, blank, shown.questions[0], shown.passages[0], seen)
     read = safe(source)
     assert read.text.count(CANARY) >= 6  # statement, question, title, passage, model, what it says
     assert "blank: ▢▢▢ it is." in read.text

@@ -9,7 +9,7 @@ import torch
 from dprlens.retrieval.corpus import search as module
 from dprlens.retrieval.corpus.compressed import IVFPQSpec, build_ivfpq, recall, search_ivfpq
 from dprlens.retrieval.corpus.plan import Plan, ShardSpec
-from dprlens.retrieval.corpus.search import best_of, merge, placed, search
+from dprlens.retrieval.corpus.search import best_of, merge, rank_rows, search
 from dprlens.retrieval.corpus.shards import Block, Shards
 from dprlens.retrieval.exact_search import FlatIndex, Ranking
 
@@ -80,7 +80,7 @@ def test_passages_are_placed_where_a_ranking_of_all_has_them(case, scores, tmp_p
     every = FlatIndex(vectors).search(queries, len(vectors))
     expected = [ranked.tolist().index(row[0]) for ranked, row in zip(every.passages, rows, strict=True)]
     for n in (1, 7):
-        found = placed(sharded(tmp_path / str(n), vectors, n), queries, rows, "cpu")
+        found = rank_rows(sharded(tmp_path / str(n), vectors, n), queries, rows, "cpu")
         np.testing.assert_allclose(found.scores, np.einsum("qd,qcd->qc", queries, vectors[rows]), rtol=1e-4, atol=1e-4)
         assert found.places.tolist() == expected
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from dprlens.bert.encoder import DualEncoder, Encoder, EncoderSpec, random_bert, untrained
+from dprlens.bert.encoder import DualEncoder, Encoder, EncoderSpec, random_bert, reinitialise
 from dprlens.bert.forward import forward
 from dprlens.cache.artifacts import step
 from dprlens.training import dpr, processes
@@ -420,7 +420,7 @@ def test_steps_are_adams_on_clipped_gradients_at_the_scheduled_rates(script, sta
 
 def test_the_very_first_step_moves_nothing(start, train):
     """Each tower begins as its own encoder; afterwards two that began as one differ."""
-    pair = DualEncoder(start.query, untrained(start.query, seed=9))
+    pair = DualEncoder(start.query, reinitialise(start.query, seed=9))
     once = DPRSpec(epochs=1, batch=10, warm_up_steps=1)
     after, before = weights_of(train_dpr(pair, train, [], once).dual), weights_of(pair)
     assert all(torch.equal(after[name], weights) for name, weights in before.items())

@@ -11,15 +11,15 @@ import torch
 from dprlens.cache import artifacts
 from dprlens.cache.artifacts import LATER, Task, digest, step
 from dprlens.editing.editors import RehearsalSpec
-from dprlens.editing.steps import Edit, edited
-from dprlens.knowledge_bound.steps import Making, findings
+from dprlens.editing.steps import Edit, edit_model
+from dprlens.knowledge_bound.steps import Making, causal_arm
 from dprlens.late_facts.steps import Entering, LateTelling, entered, told_late
 from dprlens.profile import FULL, SMALL, TINY
 from dprlens.training import muon
 from dprlens.training.muon import Muon, in_quick_precision, orthogonal
 from dprlens.training.pretrain import PretrainSpec
 from dprlens.training.steps import base_model
-from dprlens.world.closed import misinformed
+from dprlens.world.closed import with_false_links
 from dprlens.world.steps import closed_world
 
 SHAPES = ((16, 16), (48, 16), (16, 48))
@@ -217,7 +217,7 @@ def float32(cached, *call):
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_step_that_runs_muon_asks_the_machine(machine, monkeypatch, quick):
     machine(quick)
-    for one in (base_model, entered, told_late, edited):
+    for one in (base_model, entered, told_late, edit_model):
         monkeypatch.setattr(one.as_asked, "record", lambda *_: None)
     reading = SMALL.text, SMALL.encoder, SMALL.pretrain
     assert float32(base_model, "world", *reading, 0) is not quick
@@ -227,7 +227,7 @@ def test_every_step_that_runs_muon_asks_the_machine(machine, monkeypatch, quick)
         telling = "base", "world", SMALL.text, "telling", SMALL.pretrain, rate, 1.0, (), False, 0
         assert float32(told_late, LateTelling(*telling)) is needed
         again = "base", "world", SMALL.text, "relearning", RehearsalSpec(learning_rate=rate), "", (), (), 0
-        assert float32(edited, Edit(*again)) is needed
+        assert float32(edit_model, Edit(*again)) is needed
 
 
 @pytest.mark.slow
@@ -236,9 +236,9 @@ def test_the_causal_test_goes_by_its_base_model(machine, monkeypatch):
     machine(False)
     asked = Making(TINY.world, TINY.text, TINY.encoder, SMALL.pretrain, TINY.negatives, TINY.dpr, 0)
     true = closed_world(TINY.world, 0)
-    reads = {"true": true, "nothing": true, "false": misinformed(true, 0)}
+    reads = {"true": true, "nothing": true, "false": with_false_links(true, 0)}
     for told_, read in reads.items():
         for on_record in (True, False):
             kept = {digest(read): {}} if on_record else {}
             monkeypatch.setattr(base_model.as_asked, "record", lambda world, *_, at=kept: at.get(digest(world)))
-            assert float32(findings, asked, told_) is not on_record
+            assert float32(causal_arm, asked, told_) is not on_record

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dprlens.training import processes
-from dprlens.training.processes import add_up, agreed, everybodys, group, own, rank, size
+from dprlens.training.processes import add_up, everybodys, group, own, rank, share_first, size
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 7, 128])
@@ -36,7 +36,7 @@ def test_a_process_alone_is_a_group_of_one(monkeypatch):
         assert not together.requires_grad
         add_up([mine])
         assert mine.tolist() == [[1, 2], [3, 4]]
-        assert agreed("it") == "it"
+        assert share_first("it") == "it"
 
 
 MEMBER = """

@@ -2,16 +2,16 @@
 
 import pytest
 
-from dprlens.world.natural.bad_rows import PLACES, Finding, Findings, shorter
+from dprlens.world.natural.bad_rows import PLACES, BadRows, Finding, shorter
 
 
 def test_strict_refuses_a_bad_row_at_once(refused):
     with refused("a.tsv, line 7", "no text", "'Ada'", "skip"):
-        Findings().bad("a.tsv", "line", 7, "no text", "Ada")
+        BadRows().bad("a.tsv", "line", 7, "no text", "Ada")
 
 
 def test_skip_counts_bad_rows_and_keeps_the_first_places():
-    findings = Findings("skip")
+    findings = BadRows("skip")
     for place in range(9):
         findings.bad("a.tsv", "line", place, "no text")
     findings.bad("b.tsv", "line", 3, "no text")
@@ -25,14 +25,14 @@ def test_skip_counts_bad_rows_and_keeps_the_first_places():
 
 def test_what_is_left_out_or_kept_is_counted_in_either_mode():
     for mode in ("strict", "skip"):
-        findings = Findings(mode)
+        findings = BadRows(mode)
         findings.left_out("a", "record", 0, "x")
         findings.kept("a", "record", 0, "x")
         assert [(row.left_out, row.times) for row in findings.rows()] == [(True, 1), (False, 1)]
 
 
 def test_findings_of_another_time_are_added_up():
-    findings = Findings()
+    findings = BadRows()
     findings.kept("a", "record", 1, "x")
     findings.add(
         [Finding("a", "x", False, 10, "record", (2, 3, 4, 5, 6)), Finding("b", "x", False, 2, "record", (0, 1))]
@@ -42,7 +42,7 @@ def test_findings_of_another_time_are_added_up():
 
 def test_an_unknown_mode_is_refused(refused):
     with refused("'lenient'", "strict, skip"):
-        Findings("lenient")
+        BadRows("lenient")
 
 
 @pytest.mark.parametrize("value", ["x" * 10**6, "a\nb\x1b[0m", "\ud800", ["é"] * 1000, None, {"a": 1}])

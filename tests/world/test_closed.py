@@ -21,8 +21,8 @@ from dprlens.world.closed import (
     leaks,
     make_world,
     mentions,
-    misinformed,
     segments,
+    with_false_links,
 )
 from dprlens.world.closed.language import described, language, statement, statements
 from dprlens.world.closed.text import meetings, pair
@@ -50,7 +50,7 @@ def read(request, world, text):
     """A world as it is told, and the text that tells it."""
     if request.param == "true":
         return world, text
-    told = misinformed(world, 3)
+    told = with_false_links(world, 3)
     return told, segments(told, TextSpec(remarks=3), 3)
 
 
@@ -400,7 +400,7 @@ def test_names_belong_to_one_entity_and_couples_to_two_people(seeded):
 
 @pytest.fixture(scope="module")
 def told(seeded):
-    return misinformed(seeded, 1)
+    return with_false_links(seeded, 1)
 
 
 @pytest.fixture(scope="module")
@@ -501,7 +501,7 @@ def test_no_other_fact_joins_a_false_pair(spec):
     trades = 0
     for seed in range(20):
         world = make_world(small, seed)
-        told = misinformed(world, seed)
+        told = with_false_links(world, seed)
         joined = Counter(pair(fact) for fact in told.facts)
         for true, false in falsified(world, told).values():
             assert joined[pair(false)] == 1
@@ -536,7 +536,7 @@ def test_every_form_of_text_follows_the_false_fact(seeded, told, told_text):
 
 def test_couples_stay_couples():
     world = make_world(ClosedSpec(people=80, relations=("spouse", "occupation"), low_doses=()), 0)
-    told = misinformed(world, 0)
+    told = with_false_links(world, 0)
     assert len(falsified(world, told)) > 4
     partners = Counter(name for f in told.facts if f.relation == "spouse" for name in (f.subject, f.object))
     assert set(partners.values()) == {1}
@@ -544,21 +544,21 @@ def test_couples_stay_couples():
 
 def test_two_facts_trade_their_objects():
     world = handmade(("Ada Low", "born_in", "Wick"), ("Otto Low", "born_in", "Gate"), ("Ida Low", "born_in", "Mere"))
-    assert {tuple(objects(misinformed(world, seed))) for seed in range(12)} == {
+    assert {tuple(objects(with_false_links(world, seed))) for seed in range(12)} == {
         ("Gate", "Mere", "Wick"),
         ("Mere", "Wick", "Gate"),
     }
     kept_for_training = replace(world, facts=(*world.facts[:2], world.facts[2]._replace(split="train")))
-    assert objects(misinformed(kept_for_training, 0)) == ["Gate", "Wick", "Mere"]
+    assert objects(with_false_links(kept_for_training, 0)) == ["Gate", "Wick", "Mere"]
     low_dose = replace(world, known={**world.known, "f0": Exposure(3, 1)})
-    assert objects(misinformed(low_dose, 0)) == ["Wick", "Mere", "Gate"]
+    assert objects(with_false_links(low_dose, 0)) == ["Wick", "Mere", "Gate"]
 
 
 def test_as_many_facts_are_false_as_can_be():
     people = ("Ada Low", "Otto Low", "Ida Low", "Emil Low")
     world = handmade(*((name, "born_in", "Wick" if name != "Ida Low" else "Gate") for name in people))
     for seed in range(6):
-        told = objects(misinformed(world, seed))
+        told = objects(with_false_links(world, seed))
         assert told[2] == "Wick"
         assert sorted(told) == ["Gate", "Wick", "Wick", "Wick"]
 
@@ -569,7 +569,7 @@ def test_a_fact_whose_truth_is_told_by_others_stays_true():
     by_paragraph = (("The Red Door", "director", "Ada Low"), ("The Red Door", "set_in", "Wick"))
     by_fact = (("Wick", "mayor", "Ada Low"),)
     for others in (by_description, by_paragraph, by_fact):
-        told = misinformed(handmade(*born, *others, train=(3, 4)), 0)
+        told = with_false_links(handmade(*born, *others, train=(3, 4)), 0)
         assert objects(told)[:3] == ["Wick", "Mere", "Gate"], others
 
 
@@ -577,7 +577,7 @@ def test_a_false_object_is_no_one_whom_another_fact_joins_with_the_subject():
     """Ada governs Gate: to be told as born there would join the two names twice."""
     born = (("Ada Low", "born_in", "Wick"), ("Otto Low", "born_in", "Gate"), ("Ida Low", "born_in", "Mere"))
     world = handmade(*born, ("Gate", "mayor", "Ada Low"), train=(3,))
-    assert {tuple(objects(misinformed(world, seed))[:3]) for seed in range(12)} == {("Mere", "Wick", "Gate")}
+    assert {tuple(objects(with_false_links(world, seed))[:3]) for seed in range(12)} == {("Mere", "Wick", "Gate")}
 
 
 @pytest.mark.parametrize(
@@ -592,18 +592,18 @@ def test_a_false_object_is_no_one_whom_another_fact_joins_with_the_subject():
 )
 def test_without_facts_to_trade_the_world_comes_back_as_it_was(triples):
     world = handmade(*triples)
-    assert misinformed(world, 0) == world
-    assert false_gold(world, misinformed(world, 0)) == {}
+    assert with_false_links(world, 0) == world
+    assert false_gold(world, with_false_links(world, 0)) == {}
 
 
 def test_the_seed_decides_what_is_told(world):
-    assert misinformed(world, 1).digest == misinformed(world, 1).digest
-    assert len({misinformed(world, seed).digest for seed in range(4)}) == 4
+    assert with_false_links(world, 1).digest == with_false_links(world, 1).digest
+    assert len({with_false_links(world, seed).digest for seed in range(4)}) == 4
 
 
 def test_a_world_of_unknown_exposures_cannot_be_misinformed(world, refused):
     with refused("closed", "exposures"):
-        misinformed(replace(world, known=None), 0)
+        with_false_links(replace(world, known=None), 0)
 
 
 def test_false_gold_of_a_world_by_hand():
@@ -635,7 +635,7 @@ def test_false_gold_of_a_world_by_hand():
         questions=(*(through(*ids) for ids in ((0, 3), (1, 4), (0, 5), (0, 7), (0, 8), (2, 10))), lexical),
         known={**world.known, "f6": Exposure(0)},
     )
-    told = misinformed(world, 0)
+    told = with_false_links(world, 0)
     assert objects(told)[:3] == ["Gate", "Wick", "Nova Works"]
     assert false_gold(world, told) == {"q0-3": "p4", "q1-4": "p3"}
 
@@ -664,7 +664,7 @@ def test_false_gold_passages_are_about_the_false_object_and_leak_nothing(seeded,
 
 
 def test_false_gold_needs_two_readings_of_one_world(world, spec, refused):
-    told, other = misinformed(world, 1), make_world(spec, 9)
+    told, other = with_false_links(world, 1), make_world(spec, 9)
     with refused("told", told.digest[:16], other.digest[:16]):
         false_gold(other, told)
     with refused("told", "misinformed"):

@@ -7,7 +7,17 @@ from itertools import combinations
 import pytest
 
 from dprlens.world.closed import Segment, TextSpec, make_world, segments
-from dprlens.world.closed.entry import AFTER, Telling, dealt, in_order, opened, rehearsed, told, under_study, untold
+from dprlens.world.closed.entry import (
+    AFTER,
+    Telling,
+    deal_entries,
+    open_links,
+    order_by_entry,
+    rehearsal_text,
+    telling_text,
+    under_study,
+    without_facts,
+)
 from dprlens.world.records import Exposure
 
 POINTS = (0.0, 0.5)
@@ -21,7 +31,7 @@ def facts(world):
 
 @pytest.fixture(scope="module")
 def entry(world, facts):
-    return dealt(world, facts, GROUPS, 0, 5)
+    return deal_entries(world, facts, GROUPS, 0, 5)
 
 
 def stating(fact, lines):
@@ -59,9 +69,9 @@ def test_every_point_gets_about_as_many_facts_in_each_relation(facts, entry):
 
 
 def test_in_as_many_deals_as_points_each_fact_gets_each_point(world, facts):
-    deals = [dealt(world, facts, GROUPS, turn, 5) for turn in range(3)]
+    deals = [deal_entries(world, facts, GROUPS, turn, 5) for turn in range(3)]
     assert all({deal[fact.id] for deal in deals} == set(GROUPS) for fact in facts)
-    assert deals[0] == dealt(world, facts, GROUPS, 0, 5) != dealt(world, facts, GROUPS, 0, 6)
+    assert deals[0] == deal_entries(world, facts, GROUPS, 0, 5) != deal_entries(world, facts, GROUPS, 0, 6)
 
 
 # --- the text in another order ---
@@ -69,7 +79,7 @@ def test_in_as_many_deals_as_points_each_fact_gets_each_point(world, facts):
 
 @pytest.fixture(scope="module")
 def ordered(world, text, entry):
-    return in_order(world, text, entry, POINTS, 5)
+    return order_by_entry(world, text, entry, POINTS, 5)
 
 
 def test_the_text_is_the_same_in_another_order(text, ordered):
@@ -99,39 +109,39 @@ def test_a_segment_of_several_facts_follows_the_latest(world, facts):
     a, b = next((a, b) for a, b in combinations(facts, 2) if len({a.subject, a.object, b.subject, b.object}) == 4)
     both = Segment("-", (a.id, b.id), ((0, 1), (0, 1)), "paragraph")
     rest = [Segment(str(i), (), (), "remark") for i in range(5)]
-    early, late = in_order(world, [both, *rest], {a.id: 0.0, b.id: 0.5}, POINTS, 0).parts
+    early, late = order_by_entry(world, [both, *rest], {a.id: 0.0, b.id: 0.5}, POINTS, 0).parts
     assert both in late
     assert len(early) == len(late) == 3
 
 
 def test_the_seed_decides_the_order(world, text, entry, ordered):
-    assert in_order(world, text, entry, POINTS, 5) == ordered != in_order(world, text, entry, POINTS, 6)
+    assert order_by_entry(world, text, entry, POINTS, 5) == ordered != order_by_entry(world, text, entry, POINTS, 6)
 
 
 @pytest.mark.parametrize("points", [(), (0.5,), (0.0, 0.5, 0.5), (0.0, 0.7, 0.3), (0.0, 1.0)], ids=str)
 def test_points_that_divide_nothing_are_refused(world, text, entry, refused, points):
     with refused("points"):
-        in_order(world, text, entry, points, 0)
+        order_by_entry(world, text, entry, points, 0)
 
 
 def test_an_entry_between_the_points_is_refused(world, text, facts, refused):
     with refused("0.3", "points"):
-        in_order(world, text, {facts[0].id: 0.3}, POINTS, 0)
+        order_by_entry(world, text, {facts[0].id: 0.3}, POINTS, 0)
 
 
 def test_more_late_segments_than_room_are_refused(world, facts, refused):
     lines = [Segment(str(i), (facts[0].id,), ((0, 1),), "single") for i in range(4)]
     with refused("4 segments", "2 have room"):
-        in_order(world, lines, {facts[0].id: 0.5}, POINTS, 0)
+        order_by_entry(world, lines, {facts[0].id: 0.5}, POINTS, 0)
 
 
 def test_rehearsal_states_nothing_under_study(world, text, facts):
-    old = rehearsed(world, text, facts, 200, 1)
+    old = rehearsal_text(world, text, facts, 200, 1)
     assert len(old) == len({id(line) for line in old}) == 200
     assert Counter(old) <= Counter(text)
     assert not any(joins(world, line, fact) for line in old for fact in facts)
-    assert old != rehearsed(world, text, facts, 200, 2)
-    everything = rehearsed(world, text, facts, 10**9, 1)
+    assert old != rehearsal_text(world, text, facts, 200, 2)
+    everything = rehearsal_text(world, text, facts, 10**9, 1)
     assert len(everything) == sum(not any(joins(world, line, fact) for fact in facts) for line in text)
 
 
@@ -139,7 +149,7 @@ def test_rehearsal_states_nothing_under_study(world, text, facts):
 
 
 def test_what_is_untold_is_in_no_text(world, facts):
-    before = untold(world, facts)
+    before = without_facts(world, facts)
     assert all(before.state(fact.id) == "held out" for fact in facts)
     assert (before.facts, before.passages, before.questions) == (world.facts, world.passages, world.questions)
     kept = {id_: world.known[id_] for id_ in world.known if id_ not in {fact.id for fact in facts}}
@@ -159,7 +169,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def ways(world, facts):
-    return {name: told(untold(world, facts), facts, how, 2) for name, how in WAYS.items()}
+    return {name: telling_text(without_facts(world, facts), facts, how, 2) for name, how in WAYS.items()}
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -183,7 +193,7 @@ def test_ways_to_tell_differ_as_they_say(ways, facts):
 
 @pytest.mark.parametrize("name", ["beside", "described"])
 def test_what_is_said_beside_a_fact_was_known_and_gives_no_other_away(name, ways, world, facts):
-    before = untold(world, facts)
+    before = without_facts(world, facts)
     secret = [fact for fact in world.facts if before.state(fact.id) != "known"]
     for line in ways[name]:
         extra = [world.fact[id_] for id_ in line.facts if id_ not in {fact.id for fact in facts}]
@@ -193,7 +203,7 @@ def test_what_is_said_beside_a_fact_was_known_and_gives_no_other_away(name, ways
 
 def test_a_fact_without_neighbours_is_told_alone(world, facts):
     alone = replace(world, known={fact.id: Exposure(0) for fact in world.facts})
-    assert {line.form for line in told(alone, facts[:1], Telling(3, beside=True))} == {"single"}
+    assert {line.form for line in telling_text(alone, facts[:1], Telling(3, beside=True))} == {"single"}
 
 
 def test_reserved_wordings_are_never_told(ways, facts):
@@ -203,7 +213,7 @@ def test_reserved_wordings_are_never_told(ways, facts):
 
 def test_opened_links_are_asked_through_and_no_test_fact_is(world, facts):
     half = facts[::2]
-    other = opened(world, half)
+    other = open_links(world, half)
     moved = [q for q, was in zip(other.questions, world.questions, strict=True) if q.split != was.split]
     assert moved
     assert all(q.split == "train" and world.fact[q.target].split == "train" for q in moved)
@@ -224,4 +234,4 @@ def test_tellings_are_checked(refused, fields):
 def test_a_world_without_questions_has_nothing_under_study(spec):
     lone = make_world(replace(spec, relations=("river",), low_doses=()), 0)
     assert under_study(lone) == []
-    assert dealt(lone, [], GROUPS, 0, 0) == {}
+    assert deal_entries(lone, [], GROUPS, 0, 0) == {}

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from dprlens.world.natural.bad_rows import Findings
+from dprlens.world.natural.bad_rows import BadRows
 from dprlens.world.natural.files import Context, Record, lines_of, open_questions, passages, records
 from dprlens.world.passages import Passage
 
@@ -27,7 +27,7 @@ def write(folder, name: str, content: bytes | str):
 
 def psgs(folder, content, mode="skip", expected=None):
     """The passages, and (what, left out, times, first place) of the findings."""
-    findings = Findings(mode)
+    findings = BadRows(mode)
     content = HEADER.encode() + content if isinstance(content, bytes) else HEADER + content
     found = list(passages(write(folder, "psgs.tsv", content), findings, expected))
     return found, [(row.what, row.left_out, row.times, row.places[0]) for row in findings.rows()]
@@ -97,7 +97,7 @@ def test_a_missing_title_is_kept_and_counted(tmp_path):
 @pytest.mark.parametrize("mode", ["strict", "skip"])
 def test_a_file_without_the_header_is_refused_in_both_modes(tmp_path, refused, header, mode):
     with refused("psgs.tsv", "header"):
-        list(passages(write(tmp_path, "psgs.tsv", header), Findings(mode)))
+        list(passages(write(tmp_path, "psgs.tsv", header), BadRows(mode)))
 
 
 def test_the_number_of_rows_counts_bad_ones_too(tmp_path, refused):
@@ -134,7 +134,7 @@ def test_passages_that_csv_wrote_come_back(tmp_path):
 
 
 def asked(folder, content, mode="skip", expected=None):
-    findings = Findings(mode)
+    findings = BadRows(mode)
     found = list(open_questions(write(folder, "nq-test.qa.csv", content), findings, expected))
     return found, [(row.what, row.left_out, row.times, row.places[0]) for row in findings.rows()]
 
@@ -213,7 +213,7 @@ def record(**changes) -> dict:
 
 
 def asking(folder, listed, mode="skip", expected=None):
-    findings = Findings(mode)
+    findings = BadRows(mode)
     content = listed if isinstance(listed, str | bytes) else json.dumps(listed)
     found = list(records(write(folder, "train.json", content), findings, expected))
     return found, [(row.what, row.left_out, row.times, row.places[0]) for row in findings.rows()]

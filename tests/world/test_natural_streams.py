@@ -9,7 +9,7 @@ import random
 import pytest
 
 from dprlens.world.natural import streams
-from dprlens.world.natural.bad_rows import Findings
+from dprlens.world.natural.bad_rows import BadRows
 from dprlens.world.natural.streams import is_unicode, items, rows
 
 
@@ -21,7 +21,7 @@ def write(folder, content: bytes | str):
 
 def read(folder, content, mode="skip"):
     """The rows, and what was found."""
-    findings = Findings(mode)
+    findings = BadRows(mode)
     return list(rows(write(folder, content), findings)), findings.rows()
 
 
@@ -116,7 +116,7 @@ def test_a_gzip_with_a_changed_byte_is_refused(tmp_path, refused):
 
 
 def test_a_file_that_is_not_there_is_told_in_one_sentence(tmp_path, refused):
-    for reader in (items, lambda path: rows(path, Findings())):
+    for reader in (items, lambda path: rows(path, BadRows())):
         with refused(str(tmp_path / "none"), error=FileNotFoundError):
             list(reader(tmp_path / "none"))
 

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from dprlens.editing.protocol import told
+from dprlens.editing.protocol import with_object
 from dprlens.world.closed.language import language
 from dprlens.world.records import Fact, Statement
 from dprlens.world.statements.answers import TYPES, answer_type
-from dprlens.world.statements.records import Entry, Written, placed, read, write
-from dprlens.world.statements.writer import Pair, WritingSpec, statements, written
+from dprlens.world.statements.records import Entry, Written, answer_span, read, write
+from dprlens.world.statements.writer import Pair, WritingSpec, statements, write_statements
 
 # Our own questions in the manner of Natural Questions: question, answer and type; first wording; first reserved wording
 EXAMPLES = """
@@ -185,7 +185,7 @@ def sound(said, answer, longest=8):
     for one in said:
         assert one.answer in (answer, answer[:1].upper() + answer[1:])
         assert one.start == 0 or one.answer == answer
-        assert placed(one.text, answer) == (one.start, one.end)
+        assert answer_span(one.text, answer) == (one.start, one.end)
         assert len(re.findall(rf"(?<!\w){re.escape(answer.lower())}(?!\w)", one.text.lower())) == 1
         assert re.match("[^a-z]", one.text)
         assert one.text[-1] in ".!?"
@@ -203,7 +203,7 @@ def test_wordings_are_sound(question, answer):
 @pytest.mark.slow
 def test_questions_of_the_closed_world(world):
     pairs = [Pair(question.id, question.text, question.answers) for question in world.questions]
-    made = written(pairs, seed=1, spec=WritingSpec(alternatives=2))
+    made = write_statements(pairs, seed=1, spec=WritingSpec(alternatives=2))
     assert len(made.entries) + sum(made.rejects.values()) == len(pairs)
     assert len(made.entries) > 0.9 * len(pairs)
     relations, same, all_ = language().relations, 0, 0
@@ -266,7 +266,7 @@ def test_quotation_marks_and_question_marks_are_not_doubled():
 def test_facts_can_be_told_with_another_answer():
     said = statements("who wrote night ferry", "bo lind")
     fact = Fact("f", "night ferry", "wrote", "bo lind", "train", said)
-    other = told(fact, "una vale")
+    other = with_object(fact, "una vale")
     assert other.statements[0].text == "Una vale wrote night ferry."
     assert {one.answer.lower() for one in other.statements} == {"una vale"}
 
@@ -318,7 +318,7 @@ def test_false_answers_are_of_the_type_and_never_right():
         Pair("long", "when was bridge z built", ("May 1903",)),
     ]
     for seed in range(20):
-        made = written(pairs, seed, WritingSpec(alternatives=2))
+        made = write_statements(pairs, seed, WritingSpec(alternatives=2))
         assert set(made.alternatives["who"]) == {"Una Vale", "Mia Stone"}
         assert set(made.alternatives["also"]) <= {"Bo Lind", "Una Vale", "Mia Stone"}
         assert all(re.fullmatch(r"19\d\d", year) for year in made.alternatives["y3"])
@@ -336,19 +336,19 @@ def test_what_contains_a_right_answer_is_not_false():
         Pair("c", "when will the fair end", ("June 1, 2018",)),
         Pair("d", "when did the fair end", ("18 May 2018 in Wick",)),
     ]
-    assert written(pairs, 0, WritingSpec(alternatives=1)).alternatives["b"] != ("18 May 2018 in Wick",)
+    assert write_statements(pairs, 0, WritingSpec(alternatives=1)).alternatives["b"] != ("18 May 2018 in Wick",)
     three = [
         Pair("a", "where is it", ("Lake Wick",)),
         Pair("b", "where was it", ("Wick",)),
         Pair("c", "where", ("Mere",)),
     ]
-    assert written(three, 0, WritingSpec(alternatives=1)).alternatives["b"] == ("Mere",)
+    assert write_statements(three, 0, WritingSpec(alternatives=1)).alternatives["b"] == ("Mere",)
     numbers = [
         Pair("a", "how many herons", ("2",)),
         Pair("b", "how many ducks", ("two",)),
         Pair("c", "how many", ("9",)),
     ]
-    assert written(numbers, 0, WritingSpec(alternatives=1)).alternatives["a"] == ("9",)
+    assert write_statements(numbers, 0, WritingSpec(alternatives=1)).alternatives["a"] == ("9",)
 
 
 def test_what_the_question_names_is_no_false_answer():
@@ -358,31 +358,31 @@ def test_what_the_question_names_is_no_false_answer():
         Pair("c", "who", ("Per Falk",)),
     ]
     for seed in range(5):
-        assert written(three, seed, WritingSpec(alternatives=1)).alternatives["a"] == ("Per Falk",)
+        assert write_statements(three, seed, WritingSpec(alternatives=1)).alternatives["a"] == ("Per Falk",)
 
 
 def test_a_question_asked_twice_has_all_its_answers():
     pairs = [*years(3), Pair("again", "When was bridge a built?", ("1901",))]
-    made = written(pairs, 0, WritingSpec(alternatives=1))
+    made = write_statements(pairs, 0, WritingSpec(alternatives=1))
     assert made.alternatives["y0"] == made.alternatives["again"] == ("1902",)
 
 
 def test_false_answers_are_first_those_to_the_same_question():
     pairs = years(30) + [Pair(f"f{i}", f"when was town {chr(97 + i)} founded", (str(1300 + i),)) for i in range(5)]
-    made = written(pairs, 0, WritingSpec(alternatives=4))
+    made = write_statements(pairs, 0, WritingSpec(alternatives=4))
     assert all(set(made.alternatives[f"f{i}"]) <= {str(1300 + j) for j in range(5)} for i in range(5))
-    more = written(pairs, 0, WritingSpec(alternatives=5))
+    more = write_statements(pairs, 0, WritingSpec(alternatives=5))
     assert {len(alternatives) for alternatives in more.alternatives.values()} == {5}
     assert len(set(more.alternatives["f0"]) - {str(1300 + j) for j in range(5)}) == 1
 
 
 def test_the_seed_decides_and_the_order_does_not():
     pairs = years(26)
-    made = written(pairs, 7)
-    turned = written(pairs[::-1], 7)
+    made = write_statements(pairs, 7)
+    turned = write_statements(pairs[::-1], 7)
     assert dict(turned.entries) == dict(made.entries)
-    assert written(pairs, 8).alternatives != made.alternatives
-    assert written(pairs, 8).statements == made.statements
+    assert write_statements(pairs, 8).alternatives != made.alternatives
+    assert write_statements(pairs, 8).statements == made.statements
 
 
 def test_rejects_are_counted_by_reason(refused):
@@ -400,7 +400,7 @@ def test_rejects_are_counted_by_reason(refused):
         Pair("e11", "what is it", ("the answer to the question",)),
         *(Pair(f"o{i}", f"what is that {i}", (f"{name} stone",)) for i, name in enumerate(("red", "blue", "grey"))),
     ]
-    made = written(years(5) + odd, 0)
+    made = write_statements(years(5) + odd, 0)
     assert made.rejects == {
         "no question": 1,
         "no answer": 2,
@@ -414,11 +414,11 @@ def test_rejects_are_counted_by_reason(refused):
     assert made.first[0] == "e1: no question"
     assert len(made.first) == 5
     with refused("'y1'", "more than once"):
-        written([*years(3), years(2)[1]], 0)
+        write_statements([*years(3), years(2)[1]], 0)
 
 
 def test_pieces_are_counted_as_the_model_does():
-    made = written(years(5), 0, WritingSpec(pieces=3), pieces=lambda answer: 3 + (answer == "1902"))
+    made = write_statements(years(5), 0, WritingSpec(pieces=3), pieces=lambda answer: 3 + (answer == "1902"))
     assert made.rejects == {"an answer of more than 3 pieces": 1}
     assert "1902" not in {other for others in made.alternatives.values() for other in others}
 
@@ -430,13 +430,13 @@ def test_the_spec_checks_itself(refused, field):
 
 
 def test_where_an_answer_stands():
-    assert placed("It was 13 and 3 of 3.", "3") == (14, 15)
-    assert placed("Una vale wrote it.", "una vale") == (0, 8)
-    assert placed("It was Una vale.", "una vale") is None
-    assert placed("Una vale met una vale.", "una vale") == (0, 8)
-    assert placed("It cost $5.", "$5") == (8, 10)
-    assert placed("(a+b) is it", "(a+b)") == (0, 5)
-    assert placed("unavailable", "una") is None
+    assert answer_span("It was 13 and 3 of 3.", "3") == (14, 15)
+    assert answer_span("Una vale wrote it.", "una vale") == (0, 8)
+    assert answer_span("It was Una vale.", "una vale") is None
+    assert answer_span("Una vale met una vale.", "una vale") == (0, 8)
+    assert answer_span("It cost $5.", "$5") == (8, 10)
+    assert answer_span("(a+b) is it", "(a+b)") == (0, 5)
+    assert answer_span("unavailable", "una") is None
 
 
 # The cache
@@ -523,7 +523,7 @@ def test_what_is_written_comes_back(tmp_path, world):
     odd = [Pair("ü—", "où est l’école ?", ("à “Wick” </script>",)), Pair("none", "where", ())]
     pairs = [Pair(question.id, question.text, question.answers) for question in world.questions]
     pairs += [Pair(f"s{i}", f"which stone is that {i}", (f"{name} stone",)) for i, name in enumerate(("red", "grey"))]
-    made = written(pairs + odd, 3, WritingSpec(alternatives=1))
+    made = write_statements(pairs + odd, 3, WritingSpec(alternatives=1))
     assert made.rejects == {"no answer": 1}
     made.save(tmp_path)
     assert Written.load(tmp_path) == made

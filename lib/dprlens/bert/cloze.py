@@ -17,7 +17,7 @@ import torch
 
 from dprlens.bert.architecture import encoder_of, head
 from dprlens.bert.encoder import Encoder, new_model
-from dprlens.bert.vocabulary import decoded, with_places
+from dprlens.bert.vocabulary import decode, with_places
 from dprlens.cache.artifacts import step
 from dprlens.intervals import mean
 from dprlens.world.records import Statement, World
@@ -33,12 +33,12 @@ class Cloze(NamedTuple):
 
 def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
     """Masks each statement's answer and reads the masked-LM head's belief about it."""
-    masked, places, answers = blanked(encoder, statements)
+    masked, places, answers = mask_answers(encoder, statements)
     results = []
     for logits, answer in zip(encoder.mask_logits(masked, places), answers, strict=True):
         said = logits.argmax(-1).tolist()
         log_probability = torch.log_softmax(logits, -1)[range(len(answer)), answer].mean().item()
-        results.append(Cloze(said == answer, float(np.exp(log_probability)), decoded(encoder.tokenizer, said)))
+        results.append(Cloze(said == answer, float(np.exp(log_probability)), decode(encoder.tokenizer, said)))
     return results
 
 
@@ -70,22 +70,22 @@ def recall(encoder: Encoder, world: World, seen: int = 2, seed: int = 0) -> pd.D
     )
 
 
-def shares_recalled(found: pd.DataFrame, by: str | list[str]) -> dict:
+def recall_by(found: pd.DataFrame, by: str | list[str]) -> dict:
     """The share recalled in each group of rows of `recall` or `constant_guess`, with facts drawn whole."""
     return {group: mean(rows["recalled"], rows["fact"]) for group, rows in found.groupby(by)}
 
 
 def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tuple[str, float]]:
     """The model's n likeliest answers in a statement's blank, with their probabilities (product over pieces, 0–1)."""
-    masked, places, _ = blanked(encoder, [statement])
+    masked, places, _ = mask_answers(encoder, [statement])
     (logits,) = encoder.mask_logits(masked, places)
     chances, pieces = logits.softmax(-1).topk(n)
     choices = [list(zip(*place, strict=True)) for place in zip(pieces.tolist(), chances.tolist(), strict=True)]
-    answers = [(decoded(encoder.tokenizer, [i for i, _ in c]), prod(p for _, p in c)) for c in product(*choices)]
+    answers = [(decode(encoder.tokenizer, [i for i, _ in c]), prod(p for _, p in c)) for c in product(*choices)]
     return sorted(answers, key=lambda answer: -answer[1])[:n]
 
 
-def asked(world: World) -> pd.DataFrame:
+def question_table(world: World) -> pd.DataFrame:
     """What each question takes: one row a question, in the world's order.
 
     Columns: question, kind, split, fact (whose knowledge decides: the linking fact, or a lexical question's target),
@@ -126,7 +126,7 @@ def with_head(tower: Encoder, base: Encoder) -> Encoder:
     return Encoder(tower.tokenizer, model, tower.model.device.type)
 
 
-def blanked(
+def mask_answers(
     encoder: Encoder, statements: Sequence[Statement]
 ) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
     """Token ids with the answers masked, the places of the masks, and the pieces that stood there."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer, PreTrainedModel
 
 from dprlens.bert.architecture import blocks, encoder_of, head
-from dprlens.bert.forward import Batch, forward, masked_lm, mean_over_tokens, padded
+from dprlens.bert.forward import Batch, forward, masked_lm, mean_over_tokens, pad_texts
 from dprlens.bert.packing import read
 from dprlens.bert.vocabulary import VOCABULARY, load_vocabulary, save_vocabulary
 from dprlens.ranges import COUNT, check, one_of
@@ -203,7 +203,7 @@ class Encoder:
             rows = [row for row, i in enumerate(chosen) for _ in places[i]]
             columns = [place for i in chosen for place in places[i]]
             with torch.no_grad():
-                given = padded(self.model, [ids[i] for i in chosen], columns, rows)
+                given = pad_texts(self.model, [ids[i] for i in chosen], columns, rows)
                 logits = masked_lm(self.model, given).float().cpu()
             for i, of_text in zip(chosen, logits.split([len(places[i]) for i in chosen]), strict=True):
                 found[i] = of_text
@@ -273,7 +273,7 @@ def _shape(weights: dict[str, Tensor], name: str) -> torch.Size | None:
     return weights[name].shape if name in weights else None
 
 
-def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
+def reinitialise(encoder: Encoder, seed: int = 0) -> Encoder:
     """The same network with BERT's random initialisation instead of what it has read."""
     model = new_model(encoder.bert.config, head(encoder.model) is not None, seed)
     return Encoder(encoder.tokenizer, model, encoder.model.device.type)

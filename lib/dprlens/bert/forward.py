@@ -67,21 +67,21 @@ class Batch(NamedTuple):
         counts = torch.tensor([len(of_row) for of_row in reads], dtype=torch.long, device=rows.device)
         piece = self.piece[chosen] if len(self.piece) else self.piece
         row = torch.repeat_interleave(counts)
-        return Batch(self.input[rows], numbered(self.inside[rows]), row, self.place[chosen], piece=piece)
+        return Batch(self.input[rows], text_numbers(self.inside[rows]), row, self.place[chosen], piece=piece)
 
     def repeated(self, times: int, states: Tensor) -> "Batch":
         """Each row of a padded batch, read once, so many times in a row, with other states [row · times, …]."""
-        text = numbered(self.inside.repeat_interleave(times, 0))
+        text = text_numbers(self.inside.repeat_interleave(times, 0))
         row = torch.arange(len(text), device=text.device)
         return Batch(states, text, row, self.place.repeat_interleave(times))
 
 
-def numbered(inside: Tensor) -> Tensor:
+def text_numbers(inside: Tensor) -> Tensor:
     """`Batch.text` of padded rows: bool [row, token] to int [row, token]."""
     return torch.where(inside, torch.arange(len(inside), device=inside.device)[:, None], -1)
 
 
-def padded(
+def pad_texts(
     model: PreTrainedModel,
     ids: Sequence[Sequence[int]],
     place: Sequence[int] | None = None,
@@ -95,7 +95,7 @@ def padded(
     rows = torch.tensor([[*text, *[pad] * (longest - len(text))] for text in ids])
     inside = torch.arange(longest) < torch.tensor(list(map(len, ids)))[:, None]
     read = (range(len(ids)) if row is None else row), ([0] * len(ids) if place is None else place)
-    return Batch(rows, numbered(inside), *map(torch.LongTensor, map(list, read))).to(model.device)
+    return Batch(rows, text_numbers(inside), *map(torch.LongTensor, map(list, read))).to(model.device)
 
 
 def forward(

@@ -36,7 +36,7 @@ def pack(texts: Sequence[Sequence[int]], pad: int, width: int = WIDTH) -> Batch:
     return Batch(ids, text, torch.tensor(row), torch.tensor(first), positions)
 
 
-def in_parts(texts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+def split_by_tokens(texts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
     """The texts' indices in parts of at most `tokens` tokens, or of one longer text.
 
     Texts of similar length go together; texts that fit into one part stay in their order.
@@ -71,7 +71,7 @@ def read(
     """
     if not texts:
         raise ValueError("no text is given; give one or more")
-    parts, pad = in_parts(texts, room(model)), model.config.pad_token_id or 0
+    parts, pad = split_by_tokens(texts, room(model)), model.config.pad_token_id or 0
     found = torch.cat([reading(model, pack([texts[i] for i in p], pad, width).to(model.device)) for p in parts])
     order = torch.tensor([i for part in parts for i in part], device=found.device)
     return found if len(parts) == 1 else found[order.argsort()]

@@ -41,7 +41,7 @@ def load_vocabulary(folder: Path) -> BertTokenizer:
     return make_tokenizer((folder / VOCABULARY).read_text(encoding="utf-8").split("\n")[:-1])
 
 
-def decoded(tokenizer: BertTokenizer, pieces: list[int]) -> str:
+def decode(tokenizer: BertTokenizer, pieces: list[int]) -> str:
     """Token ids as text."""
     return str(tokenizer.decode(pieces))  # a list for many texts, says its type
 

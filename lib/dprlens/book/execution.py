@@ -55,7 +55,7 @@ def execute(
     except Hung as hung:
         notice(f"{hung}; trying once more")
         _papermill(notebook, values, draft, environment, limit)
-    content = normalised(load(draft))
+    content = normalise(load(draft))
     if wrong := what_is_wrong(content):
         raise RunFailed(f"{notebook.name}: {wrong}\n  the run is kept in {draft}")
     write_json(out, content)
@@ -117,7 +117,7 @@ def _lists(value: object) -> object:
 # did it run?
 
 
-def numbered(content: dict) -> list[tuple[int | None, dict]]:
+def number_cells(content: dict) -> list[tuple[int | None, dict]]:
     """The cells with their numbers in the source notebook, None for those that papermill put in."""
     cells, n = [], 0
     for cell in content["cells"]:
@@ -132,7 +132,7 @@ def numbered(content: dict) -> list[tuple[int | None, dict]]:
 def what_is_wrong(content: dict) -> str:
     """Why an executed notebook must not be shown, or "" if all is well."""
     widgets = content["metadata"].get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
-    for n, cell in numbered(content):
+    for n, cell in number_cells(content):
         if cell["cell_type"] != "code" or not source(cell).strip():
             continue
         if cell["execution_count"] is None:
@@ -152,7 +152,7 @@ def _failure(draft: Path, said: str) -> str:
     if not draft.exists() or draft.stat().st_size == 0:
         return f" before its first cell\n{_indented(last)}"
     kept = f"  the half-run notebook is {draft}"
-    code = [(n, cell) for n, cell in numbered(load(draft)) if cell["cell_type"] == "code" and source(cell).strip()]
+    code = [(n, cell) for n, cell in number_cells(load(draft)) if cell["cell_type"] == "code" and source(cell).strip()]
     for n, cell in code:
         for output in cell["outputs"]:
             if output["output_type"] == "error":
@@ -177,7 +177,7 @@ def _indented(text: str) -> str:
 # two equal runs, one file
 
 
-def normalised(content: dict) -> dict:
+def normalise(content: dict) -> dict:
     """The executed notebook without what differs between equal runs.
 
     Removed: papermill's and the kernel's times and paths. Renamed: the injected cell's id, and widget model ids in the

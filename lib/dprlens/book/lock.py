@@ -59,7 +59,7 @@ def changes(code: Code, lock: Lock, name: str) -> list[str]:
     return found or ["which definitions it reaches"]
 
 
-def unsettled(code: Code, lock: Lock) -> list[str]:
+def changed_steps(code: Code, lock: Lock) -> list[str]:
     """The steps whose code is not what it was while their version is, or is a lower one."""
     return [
         name
@@ -71,7 +71,7 @@ def unsettled(code: Code, lock: Lock) -> list[str]:
 def problems(root: Path) -> Iterator[str]:
     """What is wrong with the lock, a line a step, then what to do about it."""
     code, lock = Code(root / "lib"), read_lock(root / LOCK)
-    left = unsettled(code, lock)
+    left = changed_steps(code, lock)
     for name in left:
         version = f"still version {code.steps[name].version}"
         if code.steps[name].version < lock.steps[name].version:
@@ -79,13 +79,13 @@ def problems(root: Path) -> Iterator[str]:
         yield f"the code of step {name} changed, {version}: {', '.join(changes(code, lock, name))}"
     if left:
         yield WAYS_OUT.format(names=" ".join(left))
-    elif str(renewed(code, lock)) != str(lock):
+    elif str(renew(code, lock)) != str(lock):
         yield f"{LOCK} does not say which code and versions there are: python -m dprlens steps --write"
 
 
-def renewed(code: Code, lock: Lock, same: Collection[str] = ()) -> Lock:
+def renew(code: Code, lock: Lock, same: Collection[str] = ()) -> Lock:
     """The lock of today's code; steps that are neither settled nor `same`, and what they reach, stay as recorded."""
-    left = {*unsettled(code, lock)} - {*same}
+    left = {*changed_steps(code, lock)} - {*same}
     reaching = {name: step for name, step in code.steps.items() if name not in left}
     held = {one for name in left for one in code.steps[name].reaches}
     definitions = {one: code.hashes[one] for step in reaching.values() for one in step.reaches if one not in held}
@@ -96,7 +96,7 @@ def renewed(code: Code, lock: Lock, same: Collection[str] = ()) -> Lock:
 def write(root: Path, same: Collection[str] = ()) -> None:
     """Record new steps, raised versions, and steps that are the `same` as before."""
     file = root / LOCK
-    file.write_text(str(renewed(Code(root / "lib"), read_lock(file), same)), encoding="utf-8")
+    file.write_text(str(renew(Code(root / "lib"), read_lock(file), same)), encoding="utf-8")
 
 
 # trying whether a change changes results
@@ -110,7 +110,7 @@ def try_same(root: Path, names: Sequence[str], revision: str) -> dict[str, str]:
     lock was not written for the revision's code.
     """
     code, lock = Code(root / "lib"), read_lock(root / LOCK)
-    open_, asking = unsettled(code, lock), baseline.notebooks_of(root)
+    open_, asking = changed_steps(code, lock), baseline.notebooks_of(root)
     for name in names:
         if name not in open_ or code.steps[name].version != lock.steps[name].version:
             raise Mistake(f"there is nothing to try about {name!r}: choose from {', '.join(open_) or 'no step'}")

@@ -4,14 +4,14 @@ import re
 from collections.abc import Sequence
 
 from dprlens.book.notebooks import Mistake, Notebook
-from dprlens.book.pages.scorecard import GLANCE, Found, briefly, sign, with_record
+from dprlens.book.pages.scorecard import GLANCE, BuiltResults, briefly, sign, with_record
 from dprlens.paper import BY_ID, Claim
 
 BEGIN = "<!-- results: written by `python -m dprlens readme`, not by hand -->"
 END = "<!-- end of results -->"
 
 
-def with_results(text: str, notebooks: Sequence[Notebook], small: Found, full: Found) -> str:
+def with_results(text: str, notebooks: Sequence[Notebook], small: BuiltResults, full: BuiltResults) -> str:
     """The README with the table of these results in it; Mistake unless it has each comment once, in their order."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -20,7 +20,7 @@ def with_results(text: str, notebooks: Sequence[Notebook], small: Found, full: F
     return f"{before}{BEGIN}\n{results_table(notebooks, small, full)}{END}{after}"
 
 
-def results_table(notebooks: Sequence[Notebook], small: Found, full: Found) -> str:
+def results_table(notebooks: Sequence[Notebook], small: BuiltResults, full: BuiltResults) -> str:
     """The claims of the front page with their verdicts and objections, as Markdown that GitHub shows."""
     chapters = {exhibit: notebook for notebook in notebooks for exhibit in notebook.exhibits}
     judged = with_record(small, full)
@@ -31,7 +31,7 @@ def results_table(notebooks: Sequence[Notebook], small: Found, full: Found) -> s
     return "\n".join(rows) + "\n"
 
 
-def _said(claim: Claim, here: Found, full: Found) -> str:
+def _said(claim: Claim, here: BuiltResults, full: BuiltResults) -> str:
     """The verdict in bold and what decided it, with the record's beside it where it is another experiment."""
     said = [_verdict(claim, here)]
     if full.decides(claim) and not claim.is_across(here.numbers) and not full.repeats(here, claim):
@@ -41,7 +41,7 @@ def _said(claim: Claim, here: Found, full: Found) -> str:
     return " ".join(said)
 
 
-def _verdict(claim: Claim, found: Found) -> str:
+def _verdict(claim: Claim, found: BuiltResults) -> str:
     verdict = found.verdict(claim)
     return f"**{sign(verdict)}**: {_escaped(briefly(verdict))}" if claim.is_reported(found.numbers) else "–"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dprlens.cache.parallel import run
-from dprlens.knowledge_bound.steps import Making, cooccurrence_findings, findings, untrained_findings
+from dprlens.knowledge_bound.steps import Making, causal_arm, cooccurrence_arm, pretrained_arm
 from dprlens.profile import Profile
 from dprlens.setup import Setup, closed_spec
 
@@ -32,29 +32,29 @@ def making_of(profile: Profile, seed: int) -> Making:
 
 
 def causal_test(setup: Setup) -> pd.DataFrame:
-    """`findings` of all models of the causal test (`exhibits.BoundSpec`), one below the other.
+    """`causal_arm` of all models of the causal test (`exhibits.BoundSpec`), one below the other.
 
     Further columns say which model a row is about: study, size, form, seed, told (see `Model`).
     """
     models = [*_shallow(setup), *_deep(setup)]  # the deep ones may have to wait for the base model
-    return _stacked([(one, partial(findings, making_of(one.profile, one.seed), one.told)) for one in models])
+    return _stacked([(one, partial(causal_arm, making_of(one.profile, one.seed), one.told)) for one in models])
 
 
 def baselines(setup: Setup) -> pd.DataFrame:
     """What is retrieved without a trained retriever, in the worlds of `causal_test`, with the same further columns.
 
-    told "cooccurrence" and "cooccurrence_max": `cooccurrence_findings` in each world whose text is true, by pool; told
-    "pretrained": `untrained_findings` of each model of full depth.
+    told "cooccurrence" and "cooccurrence_max": `cooccurrence_arm` in each world whose text is true, by pool; told
+    "pretrained": `pretrained_arm` of each model of full depth.
     """
     true = [one for one in (*_deep(setup), *_shallow(setup)) if one.told == "true"]
     calls: list[tuple[Model, Callable[[], pd.DataFrame]]] = []
     for arm, pool in {"cooccurrence": "mean", "cooccurrence_max": "max"}.items():
         for one in true:
             world, text = closed_spec(one.profile), one.profile.text
-            calls.append((one._replace(told=arm), partial(cooccurrence_findings, world, text, one.seed, pool)))
+            calls.append((one._replace(told=arm), partial(cooccurrence_arm, world, text, one.seed, pool)))
     for one in (one for one in true if one.study == "deep"):
         p = one.profile
-        before = partial(untrained_findings, closed_spec(p), p.text, p.encoder, p.pretrain, one.seed)
+        before = partial(pretrained_arm, closed_spec(p), p.text, p.encoder, p.pretrain, one.seed)
         calls.append((one._replace(told="pretrained"), before))
     return _stacked(calls)
 

@@ -5,13 +5,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from dprlens.bert.encoder import DualEncoder, untrained
+from dprlens.bert.encoder import DualEncoder, reinitialise
 from dprlens.cache.parallel import run
-from dprlens.consistency.exhibits import selected
+from dprlens.consistency.exhibits import select
 from dprlens.decentralization import attribution
 from dprlens.decentralization.active_neurons import Sample, SampleSpec
 from dprlens.decentralization.attribution import Attribution
-from dprlens.decentralization.steps import AttributionTask, Sampling, attributed, products
+from dprlens.decentralization.steps import AttributionTask, Sampling, attribute_sample, products
 from dprlens.setup import Setup
 from dprlens.training.steps import Continuing, continued, dpr
 from dprlens.world.records import World
@@ -33,7 +33,7 @@ def compared_models(setup: Setup, names: Sequence[str] | None = None) -> dict[st
         f"dpr{i or ''}": partial(dpr, replace(training, seed=setup.seed + i)) for i in range(chosen.activity.dpr_seeds)
     }
     trainings["shuffled"] = partial(dpr, training, shuffled=True)
-    found = selected("model", ["pretrained", *trainings, "continued", "random"], names)
+    found = select("model", ["pretrained", *trainings, "continued", "random"], names)
     trained = run({name: call for name, call in trainings.items() if name in found})
     models = {"pretrained": setup.start} | {name: model.dual for name, model in trained.items()}
     if "continued" in found:
@@ -41,7 +41,7 @@ def compared_models(setup: Setup, names: Sequence[str] | None = None) -> dict[st
         longer = continued(Continuing(setup.base, *texts, chosen.pretrain, chosen.dpr, setup.seed))
         models["continued"] = DualEncoder(longer, longer)
     if "random" in found:
-        random = untrained(setup.base, setup.seed)
+        random = reinitialise(setup.base, setup.seed)
         models["random"] = DualEncoder(random, random)
     return {name: models[name] for name in found}
 
@@ -63,8 +63,8 @@ def attribution_tasks(
 def attributions(
     tasks: Mapping[str, AttributionTask], side: str, workers: ProcessPoolExecutor | None = None
 ) -> dict[str, Attribution]:
-    """`attributed` of each model's task on one side, by name."""
-    return run({name: partial(attributed, task, side) for name, task in tasks.items()}, workers)
+    """`attribute_sample` of each model's task on one side, by name."""
+    return run({name: partial(attribute_sample, task, side) for name, task in tasks.items()}, workers)
 
 
 def attributed_in_worlds(setup: Setup, workers: ProcessPoolExecutor | None = None) -> list[dict[str, Attribution]]:

@@ -20,7 +20,7 @@ from dprlens.decentralization.active_neurons import ActivitySpec, Sample
 from dprlens.decentralization.attribution import SITES, Attribution, AttributionSpec
 from dprlens.decentralization.exhibits import ACROSS, Sites, label
 from dprlens.decentralization.interventions import KINDS
-from dprlens.decentralization.steps import AttributionTask, Judged
+from dprlens.decentralization.steps import AttributionTask, GoldRanks
 from dprlens.intervals import Estimate
 from dprlens.report import figures, widgets
 from dprlens.report.report import Drawing, Table
@@ -53,7 +53,7 @@ class Meaning(NamedTuple):
     """A meaning of "the passage is found": its words, and whether it holds [1 + silent, example]."""
 
     words: str
-    holds: Callable[[Judged], ndarray]
+    holds: Callable[[GoldRanks], ndarray]
 
 
 MEANINGS = {  # by the head of their numbers' ids
@@ -124,7 +124,7 @@ def strips(exhibit: str, active: Active, title: str) -> Drawing:
         "intermediate and the output layer of both models.",
         numbers={
             **exhibits.counts(exhibit, pair, clusters),
-            **exhibits.paired(exhibit, pair, clusters),
+            **exhibits.paired_differences(exhibit, pair, clusters),
         },
     )
 
@@ -207,7 +207,7 @@ def cases(active: Active, found: Search) -> Cases:
     tested = found.right[[question.split == "test" for question in compared.world.questions]]
     tested = tested.sample(frac=1, random_state=compared.setup.seed)
     eight = [int(i) for i in tested.groupby([*PAIR]).head(2).sort_values([*PAIR]).index]
-    calls = {name: partial(steps.attributed, compared.tasks[name], "query", only=eight) for name in PAIR}
+    calls = {name: partial(steps.attribute_sample, compared.tasks[name], "query", only=eight) for name in PAIR}
     return Cases(found, eight, _strong(run(calls, compared.workers), active.criterion))
 
 
@@ -292,7 +292,7 @@ def question_pages(active: Active, found: Search, most: int = 10) -> dict[str, s
     world, examples = active.compared.world, active.compared.sample.examples.tolist()
     ranked = [found.rankings[name].passages[:, :SHOWN] for name in PAIR]
     pages = {}
-    for i in exhibits.followed(world, examples, most, *ranked):
+    for i in exhibits.examples_by_kind(world, examples, most, *ranked):
         question = world.questions[examples[i]]
         rows = {
             label(name): active_neurons.strongest(active.compared.attributions[name], i, active.criterion.threshold)
@@ -317,7 +317,7 @@ class Variant(NamedTuple):
 def attribute_few(compared: Comparison, variants: Mapping[str, Variant]) -> dict[str, dict[str, Attribution]]:
     """Attribute the neurons of pre-trained BERT and DPR anew on a few questions: {variant: {model: attributions}}."""
     calls = {
-        (title, name): partial(steps.attributed, _task(compared, name, variant), "query", variant.score)
+        (title, name): partial(steps.attribute_sample, _task(compared, name, variant), "query", variant.score)
         for title, variant in variants.items()
         for name in PAIR
     }
@@ -467,20 +467,22 @@ def variants(
 # neurons silenced and exchanged
 
 
-def intervene(compared: Comparison) -> dict[str, Judged]:
-    """Silence and double neurons of pre-trained BERT and DPR: `steps.intervened` by model."""
+def intervene(compared: Comparison) -> dict[str, GoldRanks]:
+    """Silence and double neurons of pre-trained BERT and DPR: `steps.intervene` by model."""
     changed = compared.setup.profile.activity.changed
-    calls = {name: partial(steps.intervened, compared.tasks[name], changed) for name in PAIR}
+    calls = {name: partial(steps.intervene, compared.tasks[name], changed) for name in PAIR}
     return run(calls, compared.workers)
 
 
-def causal(compared: Comparison, judged: Mapping[str, Judged]) -> Drawing:
+def causal(compared: Comparison, judged: Mapping[str, GoldRanks]) -> Drawing:
     """Change of the gold passage's margin when the top, bottom or random neurons are silenced or doubled."""
     ks = compared.setup.profile.activity.changed
     numbers: dict[str, Estimate] = {}
     for name, one in judged.items():
         scale = compared.tasks[name].temperature
-        numbers |= exhibits.changed(f"causal.{name}", one.margin, one.place, ks, TOP, scale, compared.clusters)
+        numbers |= exhibits.intervention_effects(
+            f"causal.{name}", one.margin, one.place, ks, TOP, scale, compared.clusters
+        )
     panels = {
         f"{label(name)}, {action}": {
             kind: {i: numbers[f"causal.{name}.{action}.{kind}.k{k}.margin"] for i, k in enumerate(ks)} for kind in KINDS
@@ -510,7 +512,7 @@ class Silencing:
     """What becomes of the passages when more and more neurons of a question are silent."""
 
     search: pathways.Search
-    judged: Mapping[tuple[str, str], Judged]  # by model and order: strongest first or random
+    judged: Mapping[tuple[str, str], GoldRanks]  # by model and order: strongest first or random
 
     @cached_property
     def lost(self) -> dict[str, pathways.Counts]:
@@ -541,7 +543,7 @@ def silence(compared: Comparison) -> Silencing:
     kinds = [compared.world.questions[q].kind for q in compared.sample.examples]
     searched = pathways.Search(pathways.doubling(compared.neurons), kinds, compared.clusters)
     calls = {
-        (name, order): partial(steps.silenced, compared.tasks[name], searched.silent, order)
+        (name, order): partial(steps.silence_neurons, compared.tasks[name], searched.silent, order)
         for name in TRIO
         for order in pathways.ORDERS
     }
@@ -552,8 +554,8 @@ def survival(silenced: Silencing) -> Drawing:
     """Share of the found passages that are not lost yet against the number of silent neurons, by kind of question."""
     numbers: dict[str, Estimate | int | None] = {}
     for id_, lost in silenced.lost.items():
-        numbers |= pathways.described(id_, lost, silenced.search, curves=id_ == "pathways")
-        numbers |= pathways.compared(id_, lost, silenced.search, DUELS)
+        numbers |= pathways.survival_numbers(id_, lost, silenced.search, curves=id_ == "pathways")
+        numbers |= pathways.outlasting_numbers(id_, lost, silenced.search, DUELS)
     panels: dict[str, dict[str, dict[int, Estimate]]] = {
         f"{kind.replace('_', '-')} questions": {} for kind in silenced.kinds
     }
@@ -642,12 +644,12 @@ def decided_in_words(numbers: Mapping[str, Estimate], id_: str) -> str:
     return str(numbers.get(id_, NOT_DECIDED))
 
 
-def patch(compared: Comparison) -> dict[tuple[str, str, str], Judged]:
+def patch(compared: Comparison) -> dict[tuple[str, str, str], GoldRanks]:
     """Exchange activations between pre-trained BERT and DPR: {(into, from, what): judged [block, example]}."""
     sampling = comparison.sampling_of(compared.setup)
     calls = {
         (into, other, what): partial(
-            steps.patched, compared.tasks[into].dual, compared.tasks[other].dual, sampling, what
+            steps.patch_blocks, compared.tasks[into].dual, compared.tasks[other].dual, sampling, what
         )
         for into, other in (PAIR[::-1], PAIR)
         for what in PATCHED
@@ -656,7 +658,7 @@ def patch(compared: Comparison) -> dict[tuple[str, str, str], Judged]:
 
 
 def patching(
-    compared: Comparison, patched: Mapping[tuple[str, str, str], Judged], numbers: Mapping[str, Estimate]
+    compared: Comparison, patched: Mapping[tuple[str, str, str], GoldRanks], numbers: Mapping[str, Estimate]
 ) -> Drawing:
     """Share of the passages found when one block's activations are the other model's; `numbers` has `causal`'s."""
     found: dict[str, Estimate] = {}

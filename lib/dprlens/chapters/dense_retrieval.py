@@ -12,7 +12,7 @@ import pandas as pd
 from numpy import ndarray
 
 from dprlens.bert import cloze
-from dprlens.bert.encoder import DualEncoder, untrained
+from dprlens.bert.encoder import DualEncoder, reinitialise
 from dprlens.bert.pretrained import load_towers
 from dprlens.cache.parallel import run
 from dprlens.intervals import Estimate, mean
@@ -21,7 +21,7 @@ from dprlens.report.report import Drawing, Table
 from dprlens.retrieval import exact_search
 from dprlens.retrieval.exact_search import Ranking
 from dprlens.retrieval.negatives import BM25
-from dprlens.retrieval.steps import answered, rankings
+from dprlens.retrieval.steps import answer_ranks, rankings
 from dprlens.setup import Setup
 from dprlens.training.dpr import Trained
 from dprlens.training.steps import dpr
@@ -37,7 +37,7 @@ Group = tuple[str, str]  # kind of question, state of the fact that decides
 
 def train(setup: Setup) -> dict[str, Trained]:
     """The three models that are trained alike, by name."""
-    random = untrained(setup.base, setup.seed)
+    random = reinitialise(setup.base, setup.seed)
     unread = replace(setup.training, start=DualEncoder(random, random))
     return run(
         {
@@ -70,7 +70,7 @@ class Search(NamedTuple):
     setup: Setup
     rankings: Mapping[str, Ranking]  # of the first `DEPTH` passages, by the model's name
     ranks: Mapping[str, exact_search.Places]  # [question]: of the gold passage
-    tested: pd.DataFrame  # test questions whose deciding fact DPR training never asks for (`cloze.asked`)
+    tested: pd.DataFrame  # test questions whose deciding fact DPR training never asks for (`cloze.question_table`)
 
     @property
     def world(self) -> World:
@@ -104,7 +104,7 @@ def search(setup: Setup, trained: Mapping[str, Trained]) -> Search:
     found = {name: rankings(dual, world, depth) for name, dual in duals.items()}
     found["BM25"] = BM25(world.passages, setup.profile.negatives).search([q.text for q in world.questions], depth)
     gold = [world.place(question.gold) for question in world.questions]
-    asked = cloze.asked(world)
+    asked = cloze.question_table(world)
     tested = asked[(asked["split"] == "test") & ~asked["in_training"] & (asked["state"] != "low dose")]
     return Search(setup, found, {name: exact_search.gold_places(one, gold) for name, one in found.items()}, tested)
 
@@ -247,11 +247,11 @@ def _id(name: Hashable) -> str:
 
 
 def compare_with_published(setup: Setup, dual: DualEncoder) -> dict[str, ndarray]:
-    """`answered` of this DPR and of the published towers, if the profile asks for the check (`ModelsSpec.check`)."""
+    """`answer_ranks` of this DPR and of published towers, if the profile asks for the check (`ModelsSpec.check`)."""
     if not setup.profile.models.check:
         return {}
     spec = setup.profile.world
     assert isinstance(spec, NaturalSpec), "published towers are checked in the real setting alone"
     questions, k = natural.asked_openly(spec), min(100, len(setup.world.passages))
     towers = {"DPR": dual, "published DPR": load_towers(setup.profile.models.published, Path(spec.folder))}
-    return {name: answered(one, setup.world, questions, k) for name, one in towers.items()}
+    return {name: answer_ranks(one, setup.world, questions, k) for name, one in towers.items()}

@@ -8,13 +8,13 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from dprlens.chapters import editing_experiment
-from dprlens.chapters.editing_experiment import Experiment, FactFollowed
+from dprlens.chapters.editing_experiment import Experiment, FactTrace
 from dprlens.editing import exhibits, protocol
 from dprlens.editing.protocol import Outcome
 from dprlens.intervals import Estimate
 from dprlens.profile import Profile
 from dprlens.report import figures, widgets
-from dprlens.report.report import Absent, Drawing, Table, recorded
+from dprlens.report.report import Absent, Drawing, Table, read_record
 from dprlens.setup import Setup
 
 NOTEBOOKS = {"added": "04_1_knowledge_addition", "removed": "04_2_knowledge_removal"}
@@ -107,7 +107,7 @@ class Arms(NamedTuple):
 def run_arms(setup: Setup, direction: str, workers: ProcessPoolExecutor | None = None) -> Arms:
     """Edit, probe, train DPR and search in every arm and world; complete statements with every edited model."""
     experiments = editing_experiment.experiments(setup, direction, workers)
-    completed = protocol.stacked(editing_experiment.said(one, workers) for one in experiments)
+    completed = protocol.stack_worlds(editing_experiment.cloze_rows(one, workers) for one in experiments)
     outcome = protocol.together([one.outcome for one in experiments])
     return Arms(experiments, outcome, exhibits.success(f"{direction}_cloze", completed))
 
@@ -144,13 +144,13 @@ def selection_table(arms: Arms) -> Table:
     return Table(exhibit, frame, f"Eligible facts and questions, {arms.titles.halves}", counts)
 
 
-def follow_facts(arms: Arms, fact: str | None = None) -> dict[str, FactFollowed]:
+def follow_facts(arms: Arms, fact: str | None = None) -> dict[str, FactTrace]:
     """Follow facts of this page's world through every arm, by id: one fact, or the first that were edited."""
     ids = [fact] if fact else editing_experiment.examples(arms.page, arms.n, EXAMPLES)
-    return {id_: editing_experiment.followed(arms.page, id_, arms.n) for id_ in ids}
+    return {id_: editing_experiment.trace_fact(arms.page, id_, arms.n) for id_ in ids}
 
 
-def statement_card(arms: Arms, followed: Mapping[str, FactFollowed]) -> Styler:
+def statement_card(arms: Arms, followed: Mapping[str, FactTrace]) -> Styler:
     """The first fact in four texts: as it was told, the wording with a blank, the question, the gold passage."""
     id_, one = _first(followed)
     gold = arms.page.setup.world.passage[one.question.gold]
@@ -163,7 +163,7 @@ def statement_card(arms: Arms, followed: Mapping[str, FactFollowed]) -> Styler:
     return pd.DataFrame({"": texts.keys(), id_: texts.values()}).style.hide()
 
 
-def fact_table(arms: Arms, followed: Mapping[str, FactFollowed]) -> Table:
+def fact_table(arms: Arms, followed: Mapping[str, FactTrace]) -> Table:
     """The first fact in every arm: what the model says, what probe and DPR decide, the gold passage's rank from 1."""
     exhibit, (id_, one) = arms.exhibit("fact"), _first(followed)
     return Table(
@@ -174,7 +174,7 @@ def fact_table(arms: Arms, followed: Mapping[str, FactFollowed]) -> Table:
     )
 
 
-def fact_pages(arms: Arms, followed: Mapping[str, FactFollowed]) -> dict[widgets.Key, str]:
+def fact_pages(arms: Arms, followed: Mapping[str, FactTrace]) -> dict[widgets.Key, str]:
     """Pages for an explorer, by fact and arm: each arm beside the unedited model."""
     pages: dict[widgets.Key, str] = {}
     for id_, one in followed.items():
@@ -182,7 +182,9 @@ def fact_pages(arms: Arms, followed: Mapping[str, FactFollowed]) -> dict[widgets
         gold = arms.page.setup.world.passage[one.question.gold]
         for arm in rows.index.drop("nothing"):
             both = rows.loc[["nothing", arm]]
-            pages[_name(arms, id_), exhibits.label(arm)] = widgets.edited(one.told, one.blank, one.question, gold, both)
+            pages[_name(arms, id_), exhibits.label(arm)] = widgets.edited_fact(
+                one.told, one.blank, one.question, gold, both
+            )
     return pages
 
 
@@ -200,11 +202,11 @@ def rounds_table(arms: Arms, workers: ProcessPoolExecutor | None = None) -> Tabl
     """Share of statements completed after MALMEN and MEND told all facts once, twice, four times."""
     exhibit = arms.exhibit("tradeoff")
     recall = exhibits.success(
-        exhibit, protocol.stacked(editing_experiment.traded(one, workers) for one in arms.experiments)
+        exhibit, protocol.stack_worlds(editing_experiment.trade_off_rows(one, workers) for one in arms.experiments)
     )
     return Table(
         exhibit,
-        exhibits.traded(recall, exhibit),
+        exhibits.trade_off(recall, exhibit),
         "Telling the facts several times: what is won, and what is lost",
         recall,
     )
@@ -213,7 +215,9 @@ def rounds_table(arms: Arms, workers: ProcessPoolExecutor | None = None) -> Tabl
 def displacement_table(arms: Arms) -> Table:
     """How far each edit moved [CLS] of the last layer, as a share of its length, by what is read."""
     exhibit = arms.exhibit("moved")
-    distances = exhibits.moved(exhibit, protocol.stacked(editing_experiment.moved(one) for one in arms.experiments))
+    distances = exhibits.cls_shift(
+        exhibit, protocol.stack_worlds(editing_experiment.cls_shift_rows(one) for one in arms.experiments)
+    )
     titles = {
         "edited": f"questions, {arms.titles.edited}",
         "gold": "their passages",
@@ -238,7 +242,7 @@ def paper_table(measured: Effects) -> Table:
     arms, exhibit = measured.arms, exhibits.TABLES[measured.arms.direction]
     return Table(
         exhibit,
-        _with_took(arms, exhibits.printed(exhibit, measured.of_all, arms.outcome)),
+        _with_took(arms, exhibits.as_printed(exhibit, measured.of_all, arms.outcome)),
         f"Facts {arms.direction} (N = {arms.n}; off-target counts over {len(arms.outcome.before)} test questions)",
         measured.of_all,
     )
@@ -335,7 +339,7 @@ def retrained_probe_table(arms: Arms) -> Table:
 def record_table(direction: str) -> Table | Absent:
     """Recall, differences in differences and search of every arm, on record for the profile full."""
     exhibit, title = f"{direction}_on_record", "Three worlds and networks, on record"
-    numbers, frame = exhibits.on_record(recorded(NOTEBOOKS[direction], "full"), direction)
+    numbers, frame = exhibits.on_record(read_record(NOTEBOOKS[direction], "full"), direction)
     if not numbers:
         return Absent(exhibit, title, "This chapter is not on record for the profile full.")
     return Table(exhibit, frame, title, numbers)
@@ -343,7 +347,7 @@ def record_table(direction: str) -> Table | Absent:
 
 def record_in_words(direction: str) -> dict[str, str]:
     """Parts of sentences about the record for full: took, churn, top (`exhibits.recorded_in_words`)."""
-    numbers, _ = exhibits.on_record(recorded(NOTEBOOKS[direction], "full"), direction)
+    numbers, _ = exhibits.on_record(read_record(NOTEBOOKS[direction], "full"), direction)
     return exhibits.recorded_in_words(numbers, direction)
 
 
@@ -385,7 +389,7 @@ def in_words(measured: Effects) -> Words:
     acting = [arm for arm in editing_experiment.PAPER if f"{table}.{arm}.{probing}" in of_all]
     return Words(
         worlds=exhibits.in_worlds(len(arms.experiments)),
-        used=exhibits.how_told(arms.page.plan.told),
+        used=exhibits.counts_in_words(arms.page.plan.told),
         judged=exhibits.in_words(arms.recall, cloze, "told", arms.judged),
         set_aside=exhibits.set_aside(cloze, arms.recall, arms.outcome),
         told=exhibits.in_words(arms.recall, cloze, "told", editing_experiment.PAPER),
@@ -403,7 +407,7 @@ def in_words(measured: Effects) -> Words:
     )
 
 
-def _first(followed: Mapping[str, FactFollowed]) -> tuple[str, FactFollowed]:
+def _first(followed: Mapping[str, FactTrace]) -> tuple[str, FactTrace]:
     return next(iter(followed.items()))
 
 

@@ -1,6 +1,6 @@
 """Chapters 04_1 and 04_2: every arm edited, probed, trained as DPR and judged.
 
-All arms go the same way (`follow_arm`), the null arms included; only the edit differs. `experiment` is the whole of
+All arms go the same way (`run_arm`), the null arms included; only the edit differs. `experiment` is the whole of
 Table 3 or 4 in one world; `protocol.together` puts the outcomes of several worlds into one table.
 """
 
@@ -29,13 +29,13 @@ from dprlens.editing.protocol import Chosen, Outcome
 from dprlens.editing.steps import (
     Edit,
     Judging,
-    Retrieved,
+    PassageRanks,
     cloze_after,
-    edited,
+    edit_model,
     hypernetwork,
     last_features,
     probe_verdicts,
-    retrieved,
+    rank_passages,
 )
 from dprlens.profile import Profile
 from dprlens.setup import Setup
@@ -79,44 +79,44 @@ def arms(chosen: Profile) -> list[Arm]:
     return [*(Arm(editor) for editor in (*PAPER, *spec.baselines)), *shams, Arm(), *churn]
 
 
-class Edited(NamedTuple):
+class EditedModel(NamedTuple):
     """An arm's model before and after DPR training."""
 
     encoder: Encoder
     dual: DualEncoder
 
 
-class Followed(NamedTuple):
+class ArmResult(NamedTuple):
     """An arm's model on its whole way."""
 
     encoder: Encoder
     dual: DualEncoder  # DPR trained from it
     features: Features  # of its last layer, before DPR training
     verdicts: np.ndarray  # bool [n, test question], of a probe fitted to it
-    retrieved: Retrieved
+    retrieved: PassageRanks
 
 
-def edit_and_train(setup: Setup, arm: Arm, edit: Edit | None) -> Edited:
+def edit_and_train(setup: Setup, arm: Arm, edit: Edit | None) -> EditedModel:
     """An arm's model (None: the pre-trained one) and DPR trained from it.
 
     The data and, but for churn, the seed of DPR training are the same for every arm.
     """
-    encoder = setup.base if edit is None else edited(edit)
+    encoder = setup.base if edit is None else edit_model(edit)
     chosen = setup.profile
     asks = protocol.asking_less(setup.world, chosen.protocol.questions, setup.seed)
     start, seed = DualEncoder(encoder, encoder), setup.seed + arm.reseed
-    return Edited(encoder, dpr(Training(start, asks, chosen.negatives, chosen.protocol.training, seed)).dual)
+    return EditedModel(encoder, dpr(Training(start, asks, chosen.negatives, chosen.protocol.training, seed)).dual)
 
 
-def follow_arm(setup: Setup, arm: Arm, edit: Edit | None) -> Followed:
+def run_arm(setup: Setup, arm: Arm, edit: Edit | None) -> ArmResult:
     """An arm from its edit to the ranks of passages."""
     model, judging = edit_and_train(setup, arm, edit), judging_of(setup)
     features = last_features(model.encoder, setup.part)
-    return Followed(
+    return ArmResult(
         *model,
         features,
         probe_verdicts(judging, features, [features], arm.reseed)[0],
-        retrieved(judging, model.dual),
+        rank_passages(judging, model.dual),
     )
 
 
@@ -142,7 +142,7 @@ class Experiment(NamedTuple):
     direction: str
     setup: Setup
     plan: Plan
-    after: Mapping[str, Followed]  # by the name of the arm
+    after: Mapping[str, ArmResult]  # by the name of the arm
     rows: Mapping[str, pd.DataFrame]  # of the arms' models; see `edits`
 
     @property
@@ -162,7 +162,7 @@ def experiment(setup: Setup, direction: str, workers: ProcessPoolExecutor | None
     before = _before_edits(setup, workers)
     plan = _plan(setup, direction, before)
     slow_first = sorted(plan.edits, key=lambda arm: arm.editor in HYPERNETWORKS)  # hypernetworks are trained by now
-    calls = {arm: partial(follow_arm, setup, arm, plan.edits[arm]) for arm in slow_first}
+    calls = {arm: partial(run_arm, setup, arm, plan.edits[arm]) for arm in slow_first}
     ways = run(calls, workers)
     after = {arm: ways[arm] for arm in plan.edits}
     return Experiment(direction, setup, plan, {arm.name: one for arm, one in after.items()}, _rows(setup, after))
@@ -173,9 +173,9 @@ def _before_edits(setup: Setup, workers: ProcessPoolExecutor | None) -> pd.DataF
     calls: dict[Arm, Callable[[], object]] = {
         Arm(editor): partial(hypernetwork, _edit(setup, Arm(editor))) for editor in HYPERNETWORKS
     }
-    calls |= {arm: partial(follow_arm, setup, arm, None) for arm in arms(setup.profile) if not arm.edits}
+    calls |= {arm: partial(run_arm, setup, arm, None) for arm in arms(setup.profile) if not arm.edits}
     run(calls, workers)
-    return _rows(setup, {Arm(): follow_arm(setup, Arm(), None)})["nothing"]
+    return _rows(setup, {Arm(): run_arm(setup, Arm(), None)})["nothing"]
 
 
 def _plan(setup: Setup, direction: str, before: pd.DataFrame) -> Plan:
@@ -200,12 +200,12 @@ class OnRecord(NamedTuple):
     """What of `experiment` is in the cache: the facts as they were told, and models by the names of their arms."""
 
     told: tuple[Fact, ...]
-    models: Mapping[str, Edited]
+    models: Mapping[str, EditedModel]
 
 
 def on_record(setup: Setup, direction: str) -> OnRecord:
     """The models of the paper's editors and the baselines as far as they are cached; nothing is edited or trained."""
-    models: dict[str, Edited] = {}
+    models: dict[str, EditedModel] = {}
     try:
         with only_cached():
             plan = _plan(setup, direction, _before_edits(setup, None))
@@ -218,13 +218,13 @@ def on_record(setup: Setup, direction: str) -> OnRecord:
     return OnRecord(plan.told, models)
 
 
-def _rows(setup: Setup, followed: Mapping[Arm, Followed]) -> dict[str, pd.DataFrame]:
+def _rows(setup: Setup, followed: Mapping[Arm, ArmResult]) -> dict[str, pd.DataFrame]:
     """The arms' rows (`edits`), by the arm's name."""
     world, part, judging = setup.world, setup.part, judging_of(setup)
     test, unedited = judging.items("test").questions, last_features(setup.base, setup.part)
     frozen = probe_verdicts(judging, unedited, [one.features for one in followed.values()])
     number = {question.id: i for i, question in enumerate(world.questions)}
-    common = cloze.asked(world).iloc[[number[part.questions[i].id] for i in test]].reset_index(drop=True)
+    common = cloze.question_table(world).iloc[[number[part.questions[i].id] for i in test]].reset_index(drop=True)
     common["recalled"] = _recalled(setup).loc[common["fact"]].to_numpy()
     found = {}
     for (arm, one), kept in zip(followed.items(), frozen, strict=True):
@@ -248,7 +248,7 @@ def _recalled(setup: Setup) -> pd.Series:
 
 
 def _as_told(fact: Fact, direction: str) -> Fact:
-    return fact if direction == "added" else protocol.told(fact, fact.alternatives[0])
+    return fact if direction == "added" else protocol.with_object(fact, fact.alternatives[0])
 
 
 def _choose(setup: Setup, direction: str, before: pd.DataFrame) -> Chosen:
@@ -285,8 +285,8 @@ def _unrelated(setup: Setup, chosen: Chosen, direction: str) -> list[Fact]:
     return [*apart, *near][: len(chosen.edited)]
 
 
-def traded(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
-    """`said`, for the hypernetworks' editors when they tell all facts several times (`HypernetworkSpec.rounds`).
+def trade_off_rows(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
+    """`cloze_rows`, for the hypernetworks' editors when they tell all facts several times (`HypernetworkSpec.rounds`).
 
     The arm is the editor's name and the number of rounds: malmen_2.
     """
@@ -295,11 +295,11 @@ def traded(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.Data
         edit = _edit(x.setup, Arm(editor), x.plan.told)
         assert isinstance(edit.spec, HypernetworkSpec)
         for rounds in ROUNDS:
-            again[f"{editor}_{rounds}"] = partial(edited, replace(edit, spec=replace(edit.spec, rounds=rounds)))
+            again[f"{editor}_{rounds}"] = partial(edit_model, replace(edit, spec=replace(edit.spec, rounds=rounds)))
     return _completed(x, run(again, workers), workers)
 
 
-def said(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
+def cloze_rows(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
     """What every edited model says of facts: rows of `cloze_after` with their arm and group.
 
     told: the edited facts as they were told, in the wordings that told them; unread: in the others. bystanders (their
@@ -310,7 +310,7 @@ def said(x: Experiment, workers: ProcessPoolExecutor | None = None) -> pd.DataFr
 
 
 def _completed(x: Experiment, encoders: Mapping[str, Encoder], workers: ProcessPoolExecutor | None) -> pd.DataFrame:
-    """See `said`."""
+    """See `cloze_rows`."""
     facts, group = _cloze_facts(x)
     found = run({arm: partial(cloze_after, encoder, facts) for arm, encoder in encoders.items()}, workers)
     edited_ids, frames = set(x.plan.chosen.edited), []
@@ -322,7 +322,7 @@ def _completed(x: Experiment, encoders: Mapping[str, Encoder], workers: ProcessP
 
 
 def _cloze_facts(x: Experiment) -> tuple[tuple[Fact, ...], dict[str, str]]:
-    """The facts whose statements every model completes, and the group of each that was not told (see `said`)."""
+    """The facts whose statements every model completes, and the group of each that was not told (see `cloze_rows`)."""
     world, chosen, told, recalled = x.setup.world, x.plan.chosen, x.plan.told, _recalled(x.setup)
     names = {name for fact in told for name in (fact.subject, fact.object)}
     known = [fact for fact in world.facts if recalled[fact.id] == 1 and fact.id not in chosen.edited]
@@ -338,7 +338,7 @@ def _cloze_facts(x: Experiment) -> tuple[tuple[Fact, ...], dict[str, str]]:
     return (*told, *reserved), {fact.id: name for name, facts in reversed(groups.items()) for fact in facts}
 
 
-def moved(x: Experiment) -> pd.DataFrame:
+def cls_shift_rows(x: Experiment) -> pd.DataFrame:
     """How far [CLS] of the last layer moved, as a share of its length: arm, group, fact (or passage), far.
 
     edited and bystanders: questions about them; gold: the passages of the edited facts' questions; others: all else.
@@ -362,7 +362,7 @@ def _share_moved(after: np.ndarray, before: np.ndarray) -> np.ndarray:
     return np.linalg.norm(after - before, axis=1) / np.linalg.norm(before, axis=1)
 
 
-class FactFollowed(NamedTuple):
+class FactTrace(NamedTuple):
     """One edited fact through every arm."""
 
     told: Statement  # the first that told it
@@ -371,7 +371,7 @@ class FactFollowed(NamedTuple):
     arms: pd.DataFrame  # a row an arm: what the model says of it, what the probe decides, where DPR finds it
 
 
-def followed(x: Experiment, fact_id: str, n: int) -> FactFollowed:
+def trace_fact(x: Experiment, fact_id: str, n: int) -> FactTrace:
     """An edited fact (else ValueError) through every arm, with its first question that is eligible among n passages.
 
     Columns of the arms: arm, said (in the blank), probability (of what was told), probe and match (bool, is the
@@ -390,7 +390,7 @@ def followed(x: Experiment, fact_id: str, n: int) -> FactFollowed:
         verdicts["place"] = int(x.rows[arm]["place"].iloc[row]) + 1
         rows.append({"arm": arm, "said": one.said, "probability": one.probability, **verdicts})
     question = next(q for q in x.setup.world.questions if q.id == x.plan.before.loc[row, "question"])
-    return FactFollowed(told.statements[0], blank, question, pd.DataFrame(rows))
+    return FactTrace(told.statements[0], blank, question, pd.DataFrame(rows))
 
 
 def examples(x: Experiment, n: int, most: int) -> list[str]:

@@ -13,7 +13,7 @@ from dprlens.chapters import causal_test
 from dprlens.intervals import Estimate
 from dprlens.knowledge_bound import exhibits
 from dprlens.report import figures, widgets
-from dprlens.report.report import Drawing, Table, recorded
+from dprlens.report.report import Drawing, Table, read_record
 from dprlens.retrieval.steps import rankings
 from dprlens.setup import Setup
 from dprlens.world.closed import segments
@@ -72,9 +72,9 @@ class CausalTest(NamedTuple):
         return self.tested("deep", "true", "knowledge_required")
 
     def tested(self, study: str, told: str, kind: str) -> pd.DataFrame:
-        """Test questions of a kind (`exhibits.tested`) in the models of a study told this, or in a baseline."""
+        """Test questions of a kind (`select_test_questions`) in the models of a study told this, or in a baseline."""
         rows = self.baselines if told in {*self.baselines["told"]} else self.models
-        return exhibits.tested(rows[(rows["study"] == study) & (rows["told"] == told)], kind)
+        return exhibits.select_test_questions(rows[(rows["study"] == study) & (rows["told"] == told)], kind)
 
     def arms(self, study: str = "deep") -> dict[str, pd.DataFrame]:
         """Test questions through links by arm: dpr, unpretrained, and the study's baselines."""
@@ -144,7 +144,7 @@ def composed_shares(test: CausalTest) -> dict[str, Estimate]:
     """The share of questions through links that have a composed sentence, by the state of the link."""
     asked = test.tested("deep", "cooccurrence", "knowledge_required")
     return {
-        _key(state): intervals.mean(rows["composed"] > 0, exhibits.facts(rows))
+        _key(state): intervals.mean(rows["composed"] > 0, exhibits.fact_clusters(rows))
         for state, rows in asked.groupby("state")
     }
 
@@ -171,11 +171,11 @@ def _accuracies(test: CausalTest) -> Numbers:
         for arm, told in (("dpr", "true"), ("without_pre_training", "nothing")):
             rows = test.tested("deep", told, kind)
             for state in known:
-                numbers[f"{kind}.{_key(state)}.{arm}.top{k}"] = exhibits.top(rows[rows["state"] == state], k)
+                numbers[f"{kind}.{_key(state)}.{arm}.top{k}"] = exhibits.mean_measure(rows[rows["state"] == state], k)
     for arm, told in (("", "true"), ("cooccurrence_max.", "cooccurrence_max")):
         for state, rows in test.tested("deep", told, "lexical").groupby("state"):
             for name, measure in exhibits.measures(k).items():
-                numbers[f"lexical.{_key(state)}.{arm}{name}"] = exhibits.top(rows, measure)
+                numbers[f"lexical.{_key(state)}.{arm}{name}"] = exhibits.mean_measure(rows, measure)
     counted = test.tested("deep", "cooccurrence_max", "lexical")
     numbers[f"cooccurrence_max.lexical_difference.top{k}"] = exhibits.known_minus_held_out(counted, k)
     return numbers
@@ -203,7 +203,7 @@ def power_table(found: Contrasts) -> Table:
 
 def lexical_accuracy(test: CausalTest, told: str) -> Estimate | None:
     """Top-k accuracy on lexical questions at full depth, of DPR from a model that was told this."""
-    return exhibits.top(test.tested("deep", told, "lexical"), test.top_k)
+    return exhibits.mean_measure(test.tested("deep", told, "lexical"), test.top_k)
 
 
 def dose_response(test: CausalTest) -> Drawing:
@@ -212,8 +212,8 @@ def dose_response(test: CausalTest) -> Drawing:
     k = test.top_k
     curves = {
         "recalled": {dose: _recalled(rows) for dose, rows in links.groupby("exposures")},
-        f"dpr.top{k}": exhibits.tops(links, k, "exposures"),
-        f"unpretrained.top{k}": exhibits.tops(untrained, k, "exposures"),
+        f"dpr.top{k}": exhibits.mean_by_group(links, k, "exposures"),
+        f"unpretrained.top{k}": exhibits.mean_by_group(untrained, k, "exposures"),
     }
     names = ("link recalled", f"DPR, first {k}", f"without pre-training, first {k}")
     return Drawing(
@@ -255,7 +255,7 @@ class Traded(NamedTuple):
 
     def effect(self, k: int, place: str) -> Estimate | None:
         """What false links add to top-k accuracy, of the gold passage (place) or of the false one (false_place)."""
-        return exhibits.paired(self.false, self.true, k, place)
+        return exhibits.paired_difference(self.false, self.true, k, place)
 
 
 def traded_links(test: CausalTest, study: str) -> Traded:
@@ -271,7 +271,7 @@ def counterfactual_table(test: CausalTest) -> Table:
     places = {"true_passage": "place", "false_passage": "false_place"}
     columns = {"true_passage": "finds the true passage", "false_passage": "finds the false one"}
     arms = {
-        told: {passage: exhibits.top(rows, k, place) for passage, place in places.items()}
+        told: {passage: exhibits.mean_measure(rows, k, place) for passage, place in places.items()}
         for told, rows in both._asdict().items()
     }
     effect = {passage: both.effect(k, place) for passage, place in places.items()}
@@ -296,11 +296,13 @@ def taught_table(test: CausalTest) -> Table:
     studies = {
         name: true[asked & (true["study"] == study)] for name, study in (("full depth", "deep"), ("shallow",) * 2)
     }
-    shares = {study: exhibits.tops(rows, k, ["state", "in_training"]) for study, rows in studies.items()}
+    shares = {study: exhibits.mean_by_group(rows, k, ["state", "in_training"]) for study, rows in studies.items()}
     gain = {}
     for study, rows in studies.items():
         held_out = rows[rows["state"] == "held out"]
-        gain[study] = exhibits.apart(held_out[held_out["in_training"]], held_out[~held_out["in_training"]], k)
+        gain[study] = exhibits.unpaired_difference(
+            held_out[held_out["in_training"]], held_out[~held_out["in_training"]], k
+        )
     lines = [
         {
             "link": f"{state}, {words} in DPR training",
@@ -334,7 +336,7 @@ def old_head_table(setup: Setup) -> Table:
     for name, model in models.items():
         said = cloze_recall(model, setup.world).query("wording == 'reserved'")
         said = said.assign(asked=said["fact"].isin(trained_on))
-        recall[name] = cloze.shares_recalled(said, ["state", "asked"])
+        recall[name] = cloze.recall_by(said, ["state", "asked"])
     groups = [group for group in recall["before"] if group[0] != "low dose"]
     return Table(
         "old_head",
@@ -380,8 +382,8 @@ def surface(test: CausalTest) -> Drawing:
         alt="Two shaded tables, recall above and retrieval below; rows are forms, columns are exposures.",
         numbers=numbers
         | {
-            f"surface.form.top{k}": exhibits.apart(known[described], known[~described], k),
-            f"surface.given_recall.top{k}": exhibits.top(known[known["recalled"] == 1], k),
+            f"surface.form.top{k}": exhibits.unpaired_difference(known[described], known[~described], k),
+            f"surface.given_recall.top{k}": exhibits.mean_measure(known[known["recalled"] == 1], k),
         },
     )
 
@@ -399,7 +401,7 @@ def world_size(test: CausalTest) -> Drawing:
         if state != "low dose"
     }
     numbers = {
-        f"world_size.size{100 * size:.0f}.form{100 * form:.0f}.{_key(state)}.top{k}": exhibits.top(rows, k)
+        f"world_size.size{100 * size:.0f}.form{100 * form:.0f}.{_key(state)}.top{k}": exhibits.mean_measure(rows, k)
         for (size, form, state), rows in _grouped(grid, ["size", "form", "state"]).items()
     }
     numbers |= {
@@ -410,7 +412,7 @@ def world_size(test: CausalTest) -> Drawing:
     numbers |= {f"world_size.{id_}": e for id_, e in by_size.items()}
     if len({*known["form"]}) > 1:
         most, least = (known[known["form"] == form] for form in (known["form"].max(), known["form"].min()))
-        numbers[f"world_size.form_effect.top{k}"] = exhibits.apart(most, least, k)
+        numbers[f"world_size.form_effect.top{k}"] = exhibits.unpaired_difference(most, least, k)
     return Drawing(
         "world_size",
         figures.dose_response(lines, "facts in the world", f"found among the first {k}"),
@@ -422,7 +424,7 @@ def world_size(test: CausalTest) -> Drawing:
 
 def size_table(test: CausalTest, here: Mapping[str, Estimate]) -> Table:
     """Known minus held out by size of the world, of `here` (numbers by id) and on record: AUC and top-k accuracy."""
-    sources = {"": here, "on record: ": recorded(NOTEBOOK, "full")}
+    sources = {"": here, "on record: ": read_record(NOTEBOOK, "full")}
     return Table(
         "size_effect",
         pd.DataFrame(exhibits.rows_by_size(sources, len(test.world.facts), test.top_k)),
@@ -432,7 +434,7 @@ def size_table(test: CausalTest, here: Mapping[str, Estimate]) -> Table:
 
 def record_table(top_k: int, here: Mapping[str, Estimate]) -> Table:
     """The page's main numbers, of `here` by id, beside those on record for the profile full."""
-    kept = recorded(NOTEBOOK, "full")
+    kept = read_record(NOTEBOOK, "full")
     ids = {words: id_.format(k=top_k) for words, id_ in COMPARED.items()}
     return Table(
         "record",
@@ -446,7 +448,7 @@ def record_table(top_k: int, here: Mapping[str, Estimate]) -> Table:
 
 def record_by_size(world: World) -> Drawing:
     """On record: recall of known links and top-20 accuracy through them, by size of the world and form of the text."""
-    kept = recorded(NOTEBOOK, "full")
+    kept = read_record(NOTEBOOK, "full")
     measures = {
         "known, recalled": "known.recalled",
         "known, found": "known.top20",
@@ -500,7 +502,7 @@ def record_in_words() -> dict[str, str]:
         "taught": "taught.full_depth.held_out.asked.top20",
         "not_taught": "taught.full_depth.held_out.not_asked.top20",
     }
-    kept = recorded(NOTEBOOK, "full")
+    kept = read_record(NOTEBOOK, "full")
     return {name: str(kept.get(id_, "(not on record yet)")) for name, id_ in ids.items()}
 
 
@@ -516,13 +518,13 @@ def _grouped(rows: pd.DataFrame, by: str | list[str]) -> dict[Any, pd.DataFrame]
 
 
 def _accuracy(rows: pd.DataFrame, k: int) -> Estimate:
-    """`exhibits.top`, of some rows."""
-    return intervals.mean(exhibits.values(rows, k), exhibits.facts(rows))
+    """`exhibits.mean_measure`, of some rows."""
+    return intervals.mean(exhibits.measured_rows(rows, k), exhibits.fact_clusters(rows))
 
 
 def _recalled(rows: pd.DataFrame) -> Estimate:
     """The share of unread wordings of the link that the model completes; facts are clusters."""
-    return intervals.mean(rows["recalled"], exhibits.facts(rows))
+    return intervals.mean(rows["recalled"], exhibits.fact_clusters(rows))
 
 
 def _numbered(world: World) -> dict[str, int]:

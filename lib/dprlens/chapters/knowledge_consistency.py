@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from dprlens import paper
-from dprlens.bert.encoder import untrained
+from dprlens.bert.encoder import reinitialise
 from dprlens.cache.parallel import run
 from dprlens.consistency import exhibits, steps
 from dprlens.consistency.controls import Selectivity
 from dprlens.consistency.exhibits import ACROSS, LABELS, Results, Who, n_once, without_number
 from dprlens.consistency.probes import (
     Items,
-    Probed,
+    ProbeResult,
 )
-from dprlens.consistency.steps import ProbingTask, features, probed
+from dprlens.consistency.steps import ProbingTask, features, fit_probe
 from dprlens.intervals import Estimate, difference, mean, over_runs
 from dprlens.report import figures, widgets
 from dprlens.report.report import Absent, Drawing, Table
@@ -116,7 +116,7 @@ def question_cards(world: World, items: Items) -> widgets.HTML:
 def fit_probes(grid: Grid) -> Results:
     """Fit every probe of the grid, the untrained one several times, since it says most as a mean."""
     calls = {
-        (who, name): partial(steps.probed, task, name, grid.choices, grid.layers)
+        (who, name): partial(steps.fit_probe, task, name, grid.choices, grid.layers)
         for name in grid.probes
         for who, task in grid.tasks.items()
         if name not in ("untrained", "replication") and not (name == "low_rank" and "random" in who)
@@ -124,7 +124,7 @@ def fit_probes(grid: Grid) -> Results:
     for task in grid.of("pretrained").values() if "untrained" in grid.probes else ():
         calls |= {
             (f"pretrained{seed}", "untrained"): partial(
-                steps.probed, replace(task, seed=seed), "untrained", grid.choices, grid.layers
+                steps.fit_probe, replace(task, seed=seed), "untrained", grid.choices, grid.layers
             )
             for seed in grid.seeds
         }
@@ -197,10 +197,10 @@ def significant_in_words(significant: Mapping[str, int]) -> dict[str, str]:
     return {name: str(significant.get(other, NOT_ASKED)) for name, other in names.items()}
 
 
-def fit_redrawn(grid: Grid) -> dict[tuple[str, int], Probed]:
+def fit_redrawn(grid: Grid) -> dict[tuple[str, int], ProbeResult]:
     """The paper's probe at the last layer with slots and negatives drawn anew, by encoder pair and seed."""
     calls = {
-        (who, seed): partial(steps.probed, replace(task, seed=seed), "linear", grid.choices, [grid.last])
+        (who, seed): partial(steps.fit_probe, replace(task, seed=seed), "linear", grid.choices, [grid.last])
         for who, task in grid.of("pretrained", "dpr_query").items()
         for seed in grid.seeds
         if "linear" in grid.probes
@@ -208,12 +208,12 @@ def fit_redrawn(grid: Grid) -> dict[tuple[str, int], Probed]:
     return run(calls, grid.workers)
 
 
-def fit_penalties(grid: Grid) -> dict[Who, Probed]:
+def fit_penalties(grid: Grid) -> dict[Who, ProbeResult]:
     """The paper's probe at the last layer with a stronger and a weaker penalty, by strength and encoder pair."""
     spec = grid.setup.profile.probe
     specs = {"stronger": replace(spec, l2=10 * spec.l2), "weaker": replace(spec, l2=spec.l2 / 10)}
     calls = {
-        (strength, who): partial(steps.probed, replace(task, spec=own), "linear", grid.choices, [grid.last])
+        (strength, who): partial(steps.fit_probe, replace(task, spec=own), "linear", grid.choices, [grid.last])
         for strength, own in specs.items()
         for who, task in grid.of("pretrained", "dpr_query").items()
         if "linear" in grid.probes
@@ -221,7 +221,9 @@ def fit_penalties(grid: Grid) -> dict[Who, Probed]:
     return run(calls, grid.workers)
 
 
-def spread(results: Results, redrawn: Mapping[tuple[str, int], Probed], penalties: Mapping[Who, Probed]) -> Table:
+def spread(
+    results: Results, redrawn: Mapping[tuple[str, int], ProbeResult], penalties: Mapping[Who, ProbeResult]
+) -> Table:
     """Accuracy at the last layer over draws, and BERT minus DPR with other penalties, by number of passages."""
     numbers = exhibits.by_draw(redrawn, results.choices)
     numbers |= exhibits.by_strength(penalties, results.choices, results.golds)
@@ -239,7 +241,7 @@ def spread(results: Results, redrawn: Mapping[tuple[str, int], Probed], penaltie
 def fit_last_layer(grid: Grid, encoders: Iterable[str], probes: Iterable[str], fit_on: str = "train") -> Results:
     """Fit probes at the last layer only, to train questions or to half of the test questions."""
     calls = {
-        (who, name): partial(steps.probed, task, name, grid.choices, [grid.last], fit_on)
+        (who, name): partial(steps.fit_probe, task, name, grid.choices, [grid.last], fit_on)
         for who, task in grid.of(*encoders).items()
         for name in probes
         if name in grid.probes
@@ -301,7 +303,7 @@ def question_of_signal(numbers: Mapping[str, Estimate], layer: int) -> str:
 
 
 def no_network(right: Mapping[str, np.ndarray], results: Results) -> Table:
-    """Accuracy of what needs no network, by number of passages; `right` as `steps.without_network` gives it."""
+    """Accuracy of what needs no network, by number of passages; `right` as `steps.fit_surface_features` gives it."""
     accuracies = {
         name: {n: mean(of_n, results.golds) for n, of_n in zip(results.choices, right[name], strict=True)}
         for name in SURFACE
@@ -318,9 +320,9 @@ def no_network(right: Mapping[str, np.ndarray], results: Results) -> Table:
 
 
 def fit_reversible(grid: Grid) -> dict[Who, dict[str, np.ndarray]]:
-    """Probes on reversible pairs of test questions at the last layer, fitted in two ways (`steps.reversed_pairs`)."""
+    """Probes on reversible pairs of test questions at the last layer, fitted in two ways."""
     calls = {
-        (who, name): partial(steps.reversed_pairs, task, name, grid.last)
+        (who, name): partial(steps.fit_reversible_pairs, task, name, grid.last)
         for who, task in grid.of("pretrained", "dpr_paired", "random0").items()
         for name in PAIRED
     }
@@ -366,7 +368,7 @@ def compares_rivals(exhibit: Table | Absent) -> bool:
 def fit_control_tasks(grid: Grid) -> dict[Cell, Selectivity]:
     """Probes of two passages on the task and on the control task (`controls.selectivity`)."""
     calls = {
-        who: partial(steps.selective, task, who[1], grid.fewest, grid.some_layers)
+        who: partial(steps.control_task, task, who[1], grid.fewest, grid.some_layers)
         for who, task in grid.controlled().items()
     }
     return {
@@ -434,7 +436,7 @@ def fit_parts(grid: Grid) -> dict[Who, dict[int, np.ndarray]]:
     questions = len(next(iter(grid.tasks.values())).items("train").questions)
     sizes = [questions // part for part in (8, 4, 2, 1)]
     calls = {
-        who: partial(steps.learned, task, who[1], grid.fewest, grid.last, sizes)
+        who: partial(steps.learning_curve, task, who[1], grid.fewest, grid.last, sizes)
         for who, task in grid.controlled().items()
     }
     return {who: dict(zip(sizes, right, strict=True)) for who, right in run(calls, grid.workers).items()}
@@ -574,7 +576,7 @@ def probing_tasks(
     """
     chosen = setup.profile
     encoders = {"pretrained": setup.base, "dpr_query": setup.dpr.query, "dpr_context": setup.dpr.passage}
-    encoders |= {f"random{i}": untrained(setup.base, setup.seed + i) for i in range(chosen.probing.random_encoders)}
+    encoders |= {f"random{i}": reinitialise(setup.base, setup.seed + i) for i in range(chosen.probing.random_encoders)}
     seen = run({name: partial(features, one, setup.part, pooling) for name, one in encoders.items()}, workers)
     pairs = {name: (name, name) for name in encoders} | {"dpr_paired": ("dpr_query", "dpr_context")}
     order = ("pretrained", "dpr_query", "dpr_context", "dpr_paired")
@@ -600,7 +602,7 @@ def probed_in_worlds(
     for seed in range(setup.seed, setup.seed + chosen.probing.worlds):
         tasks = probing_tasks(replace(setup, seed=seed), pooling, workers)
         calls = {
-            (who, probe): partial(probed, task, probe, choices, layers)
+            (who, probe): partial(fit_probe, task, probe, choices, layers)
             for who, task in tasks.items()
             for name, probe in wanted
             if name == without_number(who)

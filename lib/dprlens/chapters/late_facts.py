@@ -13,9 +13,9 @@ from dprlens.intervals import Estimate
 from dprlens.late_facts import exhibits, steps
 from dprlens.profile import Profile
 from dprlens.report import figures
-from dprlens.report.report import Absent, Drawing, Table, recorded
+from dprlens.report.report import Absent, Drawing, Table, read_record
 from dprlens.setup import Setup
-from dprlens.world.closed.entry import AFTER, told, under_study, untold
+from dprlens.world.closed.entry import AFTER, telling_text, under_study, without_facts
 
 NOTEBOOK = "B_2_late_facts"
 NOT_ON_RECORD = "This chapter is not on record for the profile full."
@@ -142,7 +142,7 @@ def entry_curves(study: Study) -> Drawing:
 def contrasts_table(study: Study) -> Table:
     """Differences between groups of entry, of all links and of recalled ones, and what could have been detected."""
     every = exhibits.contrasts(study.falling, study.top_k)
-    of_recalled = exhibits.contrasts(exhibits.of_recalled(study.falling), study.top_k)
+    of_recalled = exhibits.contrasts(exhibits.recalled_rows(study.falling), study.top_k)
     power = {id_: intervals.detectable(e) for id_, e in every.items() if e}
     words = {id_.format(k=study.top_k): name for id_, name in CONTRASTS.items()}
     numbers = {f"contrasts.recalled.{id_}": e for id_, e in of_recalled.items()}
@@ -197,9 +197,10 @@ def telling_examples(study: Study) -> dict[str, str]:
     """One link as a finished model is told it: plain, described (through it, something else), beside (a neighbour)."""
     world, (fact, *_) = study.setup.world, under_study(study.setup.world)
     ways = {"plain": "plain", "described": "described", "beside": "beside_neighbours"}
-    before = untold(world, under_study(world))
+    before = without_facts(world, under_study(world))
     return {
-        name: told(before, [fact], exhibits.ARMS[arm].telling, study.setup.seed)[0].text for name, arm in ways.items()
+        name: telling_text(before, [fact], exhibits.ARMS[arm].telling, study.setup.seed)[0].text
+        for name, arm in ways.items()
     }
 
 
@@ -208,7 +209,7 @@ def telling_table(study: Study) -> Table:
     arms, top = exhibits.arms(study.by_telling, study.top_k), f"top{study.top_k}"
     numbers = {f"telling.{arm}.{name}": e for arm, found in arms.items() for name, e in found.items()}
     numbers |= {
-        f"telling.{arm}_minus_plain.{top}": exhibits.against(study.by_telling, arm, "plain", study.top_k)
+        f"telling.{arm}_minus_plain.{top}": exhibits.arm_difference(study.by_telling, arm, "plain", study.top_k)
         for arm in arms
         if arm != "plain"
     }
@@ -227,7 +228,7 @@ def telling_table(study: Study) -> Table:
 
 def gaps_to_start(study: Study) -> dict[str, Estimate | None]:
     """Top-k accuracy of each arm minus that of links told from the start, on the same questions."""
-    return {arm: exhibits.against(study.by_telling, arm, "start", study.top_k) for arm in study.chosen.late.arms}
+    return {arm: exhibits.arm_difference(study.by_telling, arm, "start", study.top_k) for arm in study.chosen.late.arms}
 
 
 def missing_table(study: Study) -> Table:
@@ -266,13 +267,13 @@ def blocks(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing:
     )
 
 
-def patched(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing:
+def patched_halves(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing:
     """Recall of late links by the lower blocks of one network and the upper blocks of another, one told, one not."""
     models, world = late_models.told_models(study.setup, workers), study.setup.world
     facts = [fact.id for fact in under_study(world)]
     recall = {}
     for name, (above, below) in HALVES.items():
-        recalled = steps.answers_patched(models[above], models[below], world)
+        recalled = steps.patch_answers(models[above], models[below], world)
         recall[name] = {layer: intervals.mean(right.astype(float), facts) for layer, right in enumerate(recalled)}
     return Drawing(
         "patched",
@@ -293,12 +294,12 @@ def patched(study: Study, workers: ProcessPoolExecutor | None = None) -> Drawing
 
 def record() -> Mapping[str, object]:
     """The numbers on record for the profile full, by id; of any other id, that it is not on record yet."""
-    return defaultdict(lambda: "(not on record yet)", recorded(NOTEBOOK, "full"))
+    return defaultdict(lambda: "(not on record yet)", read_record(NOTEBOOK, "full"))
 
 
 def record_table(top_k: int, here: Mapping[str, Estimate]) -> Table:
     """The page's main numbers, of `here` by id, beside those on record for the profile full."""
-    kept = recorded(NOTEBOOK, "full")
+    kept = read_record(NOTEBOOK, "full")
     ids = {words: id_.format(k=top_k) for words, id_ in COMPARED.items()}
     return Table(
         "late_on_record",
@@ -313,7 +314,7 @@ def record_table(top_k: int, here: Mapping[str, Estimate]) -> Table:
 def record_curves() -> Drawing | Absent:
     """On record: recall and top-20 accuracy by the time of entry, with rates that fall and rates that stay."""
     title = "On record: recall of links and retrieval among the first 20, by the time at which they were told"
-    kept = recorded(NOTEBOOK, "full")
+    kept = read_record(NOTEBOOK, "full")
     if not kept:
         return Absent("entry_on_record", title, NOT_ON_RECORD)
     curves = exhibits.curves_on_record(kept)
@@ -330,7 +331,7 @@ def record_curves() -> Drawing | Absent:
 def record_tellings() -> Table | Absent:
     """On record: recall and top-20 accuracy of every way of telling, and the difference to links of the start."""
     title = "On record: links told to a finished model in every way; found: among the first 20"
-    kept = recorded(NOTEBOOK, "full")
+    kept = read_record(NOTEBOOK, "full")
     columns = {
         "recalled": "telling.{}.recalled",
         "found": "telling.{}.top20",

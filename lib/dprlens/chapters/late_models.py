@@ -17,11 +17,18 @@ from dprlens.bert.encoder import Encoder
 from dprlens.cache.parallel import run
 from dprlens.late_facts import exhibits
 from dprlens.late_facts.exhibits import ARMS, NEVER, REFERENCES, LateSpec
-from dprlens.late_facts.steps import Entering, LateTelling, answers_attributed, entered, found, told_late
+from dprlens.late_facts.steps import (
+    Entering,
+    LateTelling,
+    attribute_answers,
+    entered,
+    retrieve_through_links,
+    told_late,
+)
 from dprlens.profile import Profile
 from dprlens.setup import Setup, closed_spec
 from dprlens.training.steps import base_model
-from dprlens.world.closed.entry import AFTER, dealt, opened, under_study, untold
+from dprlens.world.closed.entry import AFTER, deal_entries, open_links, under_study, without_facts
 from dprlens.world.records import World
 
 
@@ -45,7 +52,7 @@ def setups_of(chosen: Profile, seed: int) -> dict[int, Setup]:
 
 
 def by_entry(chosen: Profile, seed: int, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
-    """`found` of each deal, one below the other: facts under study with their point of entry, and facts never told.
+    """`retrieve_through_links` of each deal, one below the other, for facts under study and facts never told.
 
     Further columns: entry (`exhibits.NEVER` for the links that the world holds out), rates ("falling" or "constant"),
     model (the deal), and those of `knowledge_bound.exhibits.WORLD`.
@@ -54,7 +61,7 @@ def by_entry(chosen: Profile, seed: int, workers: ProcessPoolExecutor | None = N
     rates = [("falling", turn) for turn in range(spec.deals)] + [("constant", turn) for turn in range(spec.constant)]
     models = _entered(setups, [(s, *which) for s in setups for which in rates], workers)
     searches = {
-        (s, rate, turn): partial(found, encoder, setups[s].world, chosen.negatives, chosen.dpr, s)
+        (s, rate, turn): partial(retrieve_through_links, encoder, setups[s].world, chosen.negatives, chosen.dpr, s)
         for (s, rate, turn), encoder in models.items()
     }
     frames = []
@@ -81,11 +88,11 @@ def _entered(
 def entries(world: World, spec: LateSpec, turn: int, seed: int) -> dict[str, float]:
     """The point of entry of each fact under study, and `exhibits.NEVER` for held-out facts, by fact id."""
     never = {fact.id: NEVER for fact in world.facts if world.held_out(fact.id)}
-    return never | dealt(world, under_study(world), (*spec.points, AFTER), turn, seed)
+    return never | deal_entries(world, under_study(world), (*spec.points, AFTER), turn, seed)
 
 
 def by_telling(chosen: Profile, seed: int, workers: ProcessPoolExecutor | None = None) -> pd.DataFrame:
-    """`found` of each reference and arm (`exhibits.REFERENCES`, `exhibits.ARMS`), on questions through the facts.
+    """`retrieve_through_links` of each reference and arm (`exhibits.REFERENCES`, `exhibits.ARMS`).
 
     Further columns: arm, model (0), and those of `knowledge_bound.exhibits.WORLD`. An arm that opens links is judged on
     the others.
@@ -96,11 +103,13 @@ def by_telling(chosen: Profile, seed: int, workers: ProcessPoolExecutor | None =
 def _by_telling(setup: Setup, workers: ProcessPoolExecutor | None) -> pd.DataFrame:
     world, chosen, seed = setup.world, setup.profile, setup.seed
     models, facts = told_models(setup, workers), under_study(world)
-    half = opened(world, facts[::2])
+    half = open_links(world, facts[::2])
     searches, judged = {}, {}
     for name, encoder in models.items():
         opens = name in ARMS and ARMS[name].opened
-        searches[name] = partial(found, encoder, half if opens else world, chosen.negatives, chosen.dpr, seed)
+        searches[name] = partial(
+            retrieve_through_links, encoder, half if opens else world, chosen.negatives, chosen.dpr, seed
+        )
         judged[name] = {fact.id for fact in (facts[1::2] if opens else facts)}
     return pd.concat(
         [
@@ -113,7 +122,7 @@ def _by_telling(setup: Setup, workers: ProcessPoolExecutor | None) -> pd.DataFra
 def told_models(setup: Setup, workers: ProcessPoolExecutor | None = None) -> dict[str, Encoder]:
     """The models of `by_telling` before DPR training, by reference or arm."""
     chosen, world, spec = setup.profile, setup.world, setup.profile.late
-    worlds = dict(zip(REFERENCES, (untold(world, under_study(world)), world), strict=True))
+    worlds = dict(zip(REFERENCES, (without_facts(world, under_study(world)), world), strict=True))
     reading = chosen.text, chosen.encoder, chosen.pretrain, setup.seed
     references = run({name: partial(base_model, one, *reading) for name, one in worlds.items()}, workers)
     calls = {}
@@ -133,7 +142,7 @@ def by_block(chosen: Profile, seed: int, workers: ProcessPoolExecutor | None = N
     setups = setups_of(chosen, seed)
     models = _entered(setups, [(s, "falling", turn) for s in setups for turn in range(chosen.late.deals)], workers)
     readings = {
-        key: partial(answers_attributed, encoder, setups[key[0]].world, chosen.attribution)
+        key: partial(attribute_answers, encoder, setups[key[0]].world, chosen.attribution)
         for key, encoder in models.items()
     }
     frames = []

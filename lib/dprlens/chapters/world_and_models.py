@@ -176,7 +176,7 @@ def recall_by_relation(found: pd.DataFrame) -> dict[str, dict[str, Estimate]]:
     known = found[found["state"] == "known"]
     arms = {f"known, {title}": known[known["wording"] == wording] for title, wording in WORDINGS.items()}
     arms |= {state: found[found["state"] == state] for state in ("held out", "not recorded")}
-    return {arm: cloze.shares_recalled(rows, "relation") for arm, rows in arms.items() if len(rows)}
+    return {arm: cloze.recall_by(rows, "relation") for arm, rows in arms.items() if len(rows)}
 
 
 def relations(shares: Shares) -> Drawing:
@@ -207,7 +207,7 @@ def linking_facts(found: pd.DataFrame, world: World) -> pd.DataFrame:
 def recall_by_exposures(linking: pd.DataFrame) -> dict[str, dict[int, Estimate]]:
     """Share of statements recalled by exposures, in wording read and not read."""
     return {
-        title: cloze.shares_recalled(linking[linking["wording"] == wording], "exposures")
+        title: cloze.recall_by(linking[linking["wording"] == wording], "exposures")
         for title, wording in WORDINGS.items()
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dprlens import paper
-from dprlens.consistency.probes import Probed
+from dprlens.consistency.probes import ProbeResult
 from dprlens.intervals import Estimate, difference, holm, mcnemar, mean, over_runs, ratio
 
 CONTRASTS = (  # encoders whose accuracy is compared, under the paper's probe
@@ -79,7 +79,7 @@ class Results(NamedTuple):
     stands their mean.
     """
 
-    probed: Mapping[Who, Probed]
+    probed: Mapping[Who, ProbeResult]
     choices: Sequence[int]  # numbers of passages
     layers: Sequence[int]
     golds: np.ndarray  # [question]: the gold passage of each test question
@@ -135,7 +135,7 @@ class Results(NamedTuple):
         return ((n, layer) for n in self.choices for layer in self.layers)
 
 
-def selected(what: str, there: Iterable[Hashable], wanted: Sequence[Hashable] | None) -> list:
+def select(what: str, there: Iterable[Hashable], wanted: Sequence[Hashable] | None) -> list:
     """Those of `there` that are wanted, in their order; None: all.
 
     Raises ValueError if one is not there, or none is wanted.
@@ -276,7 +276,7 @@ def half_width(numbers: Mapping[str, Estimate]) -> float:
     return max((e.high - e.low for e in cells), default=0) / 2
 
 
-def by_strength(probed: Mapping[Who, Probed], choices: Sequence[int], golds: np.ndarray) -> dict[str, Estimate]:
+def by_strength(probed: Mapping[Who, ProbeResult], choices: Sequence[int], golds: np.ndarray) -> dict[str, Estimate]:
     """Accuracy of pre-trained BERT minus DPR's query tower at one layer, by how strong the penalty is ("weaker", …).
 
     `probed` goes by strength and encoder pair; a strength without both pairs is left out.
@@ -291,7 +291,7 @@ def by_strength(probed: Mapping[Who, Probed], choices: Sequence[int], golds: np.
     }
 
 
-def by_draw(probed: Mapping[tuple[str, int], Probed], choices: Sequence[int]) -> dict[str, Estimate]:
+def by_draw(probed: Mapping[tuple[str, int], ProbeResult], choices: Sequence[int]) -> dict[str, Estimate]:
     """Accuracy at one layer over draws of slots and negatives, and that of the first encoder minus the second's.
 
     `probed` goes by encoder pair and draw, every encoder pair with the same draws.

@@ -545,7 +545,7 @@ def make_probe(name: str, spec: ProbeSpec, seed: int = 0) -> Probe:
 # how well a probe does
 
 
-class Probed(NamedTuple):
+class ProbeResult(NamedTuple):
     """What one probe makes of an encoder pair, for each number of passages and each layer asked for."""
 
     correct: ndarray  # [n, layer, question]: whether a test question's gold passage is named
@@ -555,10 +555,10 @@ class Probed(NamedTuple):
 
 def evaluate(
     probe: Probe, train: Sequence[Matching], test: Sequence[Matching], choices: Sequence[int], seed: int = 0
-) -> Probed:
+) -> ProbeResult:
     """Fit the probe for every n of `choices` and every layer (one `Matching` each), and test it."""
     cells = [[_cell(probe, *by_layer, n, seed) for by_layer in zip(train, test, strict=True)] for n in choices]
-    return Probed(*(np.array([[cell[i] for cell in row] for row in cells]) for i in range(3)))
+    return ProbeResult(*(np.array([[cell[i] for cell in row] for row in cells]) for i in range(3)))
 
 
 def _cell(probe: Probe, train: Matching, test: Matching, n: int, seed: int) -> tuple[ndarray, ndarray, float]:
@@ -571,9 +571,9 @@ def _cell(probe: Probe, train: Matching, test: Matching, n: int, seed: int) -> t
     return correct, fitted.predict(X) == y, fitted.score(*seen)
 
 
-def cross_fitted(
+def cross_fit(
     probe: Probe, test: Sequence[Matching], groups: ndarray, choices: Sequence[int], seed: int = 0
-) -> Probed:
+) -> ProbeResult:
     """`evaluate` without the training questions: fitted to one half of the test questions, tested on the other.
 
     `groups` [question] names what must not be torn apart, such as the gold passage. DPR has not trained on these
@@ -588,7 +588,7 @@ def cross_fitted(
     correct, shuffled = (np.empty((*found[0].correct.shape[:2], len(groups)), dtype=bool) for _ in range(2))
     correct[:, :, half], correct[:, :, ~half] = (part.correct for part in found)
     shuffled[:, :, half], shuffled[:, :, ~half] = (part.shuffled for part in found)
-    return Probed(correct, shuffled, np.mean([part.train for part in found], axis=0))
+    return ProbeResult(correct, shuffled, np.mean([part.train for part in found], axis=0))
 
 
 def _axes(features: ndarray) -> ndarray:

@@ -15,9 +15,9 @@ from dprlens.consistency.probes import (
     Features,
     Items,
     Matching,
-    Probed,
+    ProbeResult,
     ProbeSpec,
-    cross_fitted,
+    cross_fit,
     evaluate,
     items,
     make_probe,
@@ -62,9 +62,9 @@ def features(encoder: Encoder, world: World, pooling: str = "cls") -> Features:
 
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
-def probed(
+def fit_probe(
     task: ProbingTask, probe: str, choices: Sequence[int], layers: Sequence[int], fit_on: str = "train"
-) -> Probed:
+) -> ProbeResult:
     """One probe, at each layer and number of passages to choose from.
 
     It is fitted to the train questions, on which DPR was trained too, or (fit_on = "test") to the other half of the
@@ -76,12 +76,12 @@ def probed(
     maker = make_probe(probe, task.spec, task.seed)
     if fit_on == "test":
         golds = chosen["test"].choices[:, 0]
-        return cross_fitted(maker, seen["test"], golds, choices, task.seed)
+        return cross_fit(maker, seen["test"], golds, choices, task.seed)
     return evaluate(maker, seen["train"], seen["test"], choices, task.seed)
 
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
-def selective(task: ProbingTask, probe: str, n: int, layers: Sequence[int]) -> dict[str, np.ndarray]:
+def control_task(task: ProbingTask, probe: str, n: int, layers: Sequence[int]) -> dict[str, np.ndarray]:
     """`controls.selectivity` on the test questions: task and control [layer, held-back question], questions."""
     chosen, seen = _by_split(task, layers)
     ids = [passage.id for passage in task.world.passages]
@@ -109,7 +109,7 @@ def code_lengths(task: ProbingTask, probe: str, n: int, layers: Sequence[int], o
 
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
-def learned(task: ProbingTask, probe: str, n: int, layer: int, sizes: Sequence[int]) -> np.ndarray:
+def learning_curve(task: ProbingTask, probe: str, n: int, layer: int, sizes: Sequence[int]) -> np.ndarray:
     """`controls.learning_curve`: whether each test question is right [size, question]."""
     _, seen = _by_split(task, [layer])
     maker, train, test = make_probe(probe, task.spec, task.seed), seen["train"][0], seen["test"][0]
@@ -117,7 +117,7 @@ def learned(task: ProbingTask, probe: str, n: int, layer: int, sizes: Sequence[i
 
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
-def reversed_pairs(task: ProbingTask, probe: str, layer: int) -> dict[str, np.ndarray]:
+def fit_reversible_pairs(task: ProbingTask, probe: str, layer: int) -> dict[str, np.ndarray]:
     """A probe on the reversible pairs of the test questions, both orders of the slots [order · question].
 
     ordinary: fitted to the train questions as in Table 1; balanced: to the reversible pairs among them. Empty where the
@@ -138,7 +138,7 @@ def reversed_pairs(task: ProbingTask, probe: str, layer: int) -> dict[str, np.nd
 
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
-def without_network(
+def fit_surface_features(
     world: World, negatives: NegativesSpec, spec: ProbeSpec, choices: Sequence[int], seed: int
 ) -> dict[str, np.ndarray]:
     """`controls.surface_features` on the test questions: whether each is right, by name [n, question]."""

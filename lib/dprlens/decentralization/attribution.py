@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from dprlens.bert.architecture import blocks, head
 from dprlens.bert.encoder import Encoder, Text
-from dprlens.bert.forward import Batch, activations, forward, padded
+from dprlens.bert.forward import Batch, activations, forward, pad_texts
 from dprlens.bert.packing import room
 from dprlens.ranges import POSITIVE, check, one_of
 
@@ -260,7 +260,7 @@ def attribute_at(
     left, n, before = list(range(len(ids))), spec.nodes, np.full(len(ids), np.inf)
     while left:
         for part in _parts(model, ids, left, len(sites) * n):
-            batch = padded(model, [ids[i] for i in part], [places[i] for i in part])
+            batch = pad_texts(model, [ids[i] for i in part], [places[i] for i in part])
             paths = _Paths(model, spec, mean, batch, torch.tensor(part))
             for array, values in zip(found, paths.attributions(score, sites, n), strict=True):
                 array[part] = values
@@ -375,7 +375,7 @@ def attribute_weights(
     found, places = _empty(model, len(ids), SITES), [(i, site) for i in range(encoder.layers) for site in SEEN]
     nodes, weights = (torch.tensor(of, dtype=model.dtype, device=model.device) for of in quadrature(rule, n))
     for part in _parts(model, ids, range(len(ids)), 2 * n):
-        batch, examples = padded(model, [ids[i] for i in part]), torch.tensor(part)
+        batch, examples = pad_texts(model, [ids[i] for i in part]), torch.tensor(part)
         with torch.no_grad():
             seen = activations(model, batch, places)
             found.value[part] = score(seen[encoder.layers - 1, "state"][batch.row, batch.place], examples).cpu()

@@ -31,7 +31,7 @@ LABELS = {  # of models
     "continued": "more masked-LM",
     "random": "random weights",
 }
-ACTIONS = {"silenced": 0, "doubled": 1}  # of neurons, in the order of `steps.intervened`
+ACTIONS = {"silenced": 0, "doubled": 1}  # of neurons, in the order of `steps.intervene`
 ACROSS = ("intermediate.union", "output.union", "intermediate.active", "output.active", "sharing", "participation")
 
 Sites = Mapping[str, ndarray]  # bool [example, block, neuron] by site
@@ -92,7 +92,9 @@ def gains(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]
     return found
 
 
-def paired(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate | None]:
+def paired_differences(
+    figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]
+) -> dict[str, Estimate | None]:
     """Each model beside pre-trained BERT on the same examples: what a comparison of two `counts` must be judged on.
 
     By block and site, and by site over all blocks: figure1.dpr_minus_pretrained.block3.output.union, and
@@ -157,7 +159,7 @@ def on_topic(world: World, question: Question, passages: Sequence[int]) -> float
     return float(np.mean([world.passages[i].title in titles for i in passages]))
 
 
-def changed(
+def intervention_effects(
     exhibit: str,
     margins: ndarray,
     places: ndarray,
@@ -168,7 +170,7 @@ def changed(
 ) -> dict[str, Estimate]:
     """Effect of silencing or doubling neurons: id -> estimate, such as causal.dpr.silenced.top.k30.margin.
 
-    `margins` and `places` [1 + k · kind · action, example] as `steps.intervened` orders them. margin: change of the
+    `margins` and `places` [1 + k · kind · action, example] as `steps.intervene` orders them. margin: change of the
     margin, in units of `scale` (the model's temperature). found: share of all examples whose passage is among the first
     k. `_minus_random`: the same minus that of as many random neurons.
     """
@@ -282,7 +284,7 @@ def strip_in_words(share: ndarray, what: str) -> str:
     return f"{what}. Neurons active for any question, by block: {counts}."
 
 
-def followed(
+def examples_by_kind(
     world: World,
     examples: Sequence[int],
     most: int,

@@ -13,15 +13,15 @@ from numpy import ndarray
 from torch import Tensor
 
 from dprlens.bert.encoder import Encoder, Text
-from dprlens.bert.forward import Batch, activations, forward, padded
-from dprlens.bert.packing import in_parts
+from dprlens.bert.forward import Batch, activations, forward, pad_texts
+from dprlens.bert.packing import split_by_tokens
 
 ROOM = 4096  # tokens read at once
 PATCHES = ("state", "cls", "feed-forward")
 KINDS = ("top", "random", "bottom")
 
 
-def scaled(encoder: Encoder, texts: Sequence[Text], factors: ndarray) -> Tensor:
+def scale_neurons(encoder: Encoder, texts: Sequence[Text], factors: ndarray) -> Tensor:
     """Vectors [text, d_model] when each neuron at [CLS] is multiplied by its factor.
 
     `factors` [text, block, neuron] (d_ff intermediate neurons, then d_model of the output, as in
@@ -79,7 +79,7 @@ def first_lost(found: ndarray, steps: Sequence[int]) -> ndarray:
     return np.where(found[0], counts[gone.argmax(0)], 0)
 
 
-def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, what: str) -> Tensor:
+def patch_block(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, what: str) -> Tensor:
     """Vectors [text, d_model] of `into` when what block `block` makes of the texts is replaced by what `other` makes.
 
     `what`: the "state" after the block at all tokens, that at [CLS] alone ("cls"), or what the block's feed-forward
@@ -97,7 +97,7 @@ def patched(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, wh
 
     def run(batch: Batch, part: list[int]) -> Tensor:
         place = block, "output" if what == "feed-forward" else "state"
-        theirs = activations(other.model, padded(other.model, [ids[i] for i in part]), [place])[place]
+        theirs = activations(other.model, pad_texts(other.model, [ids[i] for i in part]), [place])[place]
         if what == "state":
             return forward(into.model, batch._replace(input=theirs), start=block + 1)
         return forward(into.model, batch, {place: partial(replaced, by=theirs)})
@@ -110,8 +110,8 @@ def _in_batches(encoder: Encoder, texts: Sequence[Text], run: Callable[[Batch, l
     ids = encoder.token_ids(texts)
     found = torch.empty(len(ids), encoder.model.config.hidden_size)
     with torch.no_grad():
-        for part in in_parts(ids, ROOM):
-            found[part] = run(padded(encoder.model, [ids[i] for i in part]), part).float().cpu()
+        for part in split_by_tokens(ids, ROOM):
+            found[part] = run(pad_texts(encoder.model, [ids[i] for i in part]), part).float().cpu()
     return found
 
 

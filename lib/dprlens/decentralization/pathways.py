@@ -72,7 +72,7 @@ def median_in_words(curve: Mapping[int, Estimate]) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def described(exhibit: str, lost: Counts, search: Search, curves: bool = True) -> dict[str, Estimate | None]:
+def survival_numbers(exhibit: str, lost: Counts, search: Search, curves: bool = True) -> dict[str, Estimate | None]:
     """The numbers of each model by kind of question: pathways.lexical.dpr.never_lost, ….
 
     found: share of the kind's questions whose passage is found with all neurons; never_lost: of these, the share found
@@ -104,7 +104,7 @@ def described(exhibit: str, lost: Counts, search: Search, curves: bool = True) -
     return made
 
 
-def compared(
+def outlasting_numbers(
     exhibit: str, lost: Counts, search: Search, pairs: Sequence[tuple[str, str]]
 ) -> dict[str, Estimate | int | None]:
     """Which model of a pair loses a question's passage later, by kind: pathways.lexical.dpr_outlasts_pretrained, ….

@@ -69,7 +69,7 @@ def products(dual: DualEncoder, sampling: Sampling, side: str) -> np.ndarray:
 
 
 @step(version=2, libraries=("bm25s",), threads=1)
-def attributed(
+def attribute_sample(
     task: AttributionTask, side: str, score: str = "choice", only: Sequence[int] | None = None
 ) -> Attribution:
     """Attributions of the neurons of one encoder on the sample: of the question's, or of the context's ("passage").
@@ -100,7 +100,7 @@ def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int
     known = [fact for fact in world.facts if world.may_know(fact.id)]
     order = np.random.default_rng([seed, 0x51]).permutation(len(known))
     statements = [known[i].statements[0] for i in order if known[i].statements]
-    masked, places, answers = cloze.blanked(encoder, statements)
+    masked, places, answers = cloze.mask_answers(encoder, statements)
     single = [i for i, pieces in enumerate(answers) if len(pieces) == 1][:n]
     return attribution.attribute_at(
         encoder,
@@ -111,7 +111,7 @@ def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int
     )
 
 
-class Judged(NamedTuple):
+class GoldRanks(NamedTuple):
     """How a question's passage ranks by some vectors for the question."""
 
     place: np.ndarray  # int [.., example]: rank of the gold passage among all passages, from 0
@@ -119,7 +119,7 @@ class Judged(NamedTuple):
     margin: np.ndarray  # [.., example]: dot product with the gold passage minus the mean over the other candidates
 
 
-def _judge(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[torch.Tensor]) -> Judged:
+def _judge(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[torch.Tensor]) -> GoldRanks:
     """Ranks by each reading of the sample's questions [example, d_model] among the passages of `dual`."""
     index, found = index_of(dual, world), []
     for queries in readings:
@@ -127,48 +127,48 @@ def _judge(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[to
         shown = torch.from_numpy(scores)
         among = (shown > shown[:, :1]).sum(1).numpy()
         found.append((places, among, (shown[:, 0] - shown[:, 1:].mean(1)).numpy()))
-    return Judged(*(np.stack(part) for part in zip(*found, strict=True)))
+    return GoldRanks(*(np.stack(part) for part in zip(*found, strict=True)))
 
 
 @step(version=1, libraries=("bm25s",), threads=1)
-def intervened(task: AttributionTask, changed: Sequence[int]) -> Judged:
+def intervene(task: AttributionTask, changed: Sequence[int]) -> GoldRanks:
     """The sample's questions with k of their neurons changed: [1 + k · kind · factor, example], the first as they are.
 
     For each k of `changed` each kind of `interventions.KINDS`, and for each kind the neurons silenced (factor 0) and
     doubled (factor 2).
     """
-    scores, drawn, query = attributed(task, "query").scores, task.sampling.draw("query"), task.dual.query
+    scores, drawn, query = attribute_sample(task, "query").scores, task.sampling.draw("query"), task.dual.query
     texts = question_texts(task.sampling.world, drawn.examples)
     masks = [interventions.chosen(scores, k, kind, task.sampling.seed) for k in changed for kind in interventions.KINDS]
     factors = [np.ones_like(scores), *(np.where(mask, f, 1).astype(scores.dtype) for mask in masks for f in (0, 2))]
-    readings = (interventions.scaled(query, texts, each) for each in factors)
+    readings = (interventions.scale_neurons(query, texts, each) for each in factors)
     return _judge(task.dual, task.sampling.world, drawn, readings)
 
 
 @step(version=1, libraries=("bm25s",), threads=1)
-def silenced(task: AttributionTask, counts: Sequence[int], kind: str) -> Judged:
+def silence_neurons(task: AttributionTask, counts: Sequence[int], kind: str) -> GoldRanks:
     """The sample's questions with more and more of their neurons silent: [1 + count, example], the first with none.
 
     `kind` "top" takes the greatest attributions first, "random" any neurons.
     """
     if kind not in ("top", "random"):
         raise ValueError(f"kind = {kind!r} is no order; choose top or random")
-    scores, drawn, query = attributed(task, "query").scores, task.sampling.draw("query"), task.dual.query
+    scores, drawn, query = attribute_sample(task, "query").scores, task.sampling.draw("query"), task.dual.query
     texts = question_texts(task.sampling.world, drawn.examples)
     keys = -scores if kind == "top" else np.random.default_rng([task.sampling.seed, 0x511]).random(scores.shape)
     line = interventions.places_in_line(keys.reshape(len(keys), -1)).reshape(keys.shape)
     factors = ((line >= count).astype(scores.dtype) for count in (0, *counts))
-    readings = (interventions.scaled(query, texts, each) for each in factors)
+    readings = (interventions.scale_neurons(query, texts, each) for each in factors)
     return _judge(task.dual, task.sampling.world, drawn, readings)
 
 
 @step(version=1, libraries=("bm25s",), threads=1)
-def patched(into: DualEncoder, other: DualEncoder, sampling: Sampling, what: str) -> Judged:
+def patch_blocks(into: DualEncoder, other: DualEncoder, sampling: Sampling, what: str) -> GoldRanks:
     """The sample's questions read by `into`, one block's result replaced by that of `other`: [block, example].
 
-    Judged by the passages of `into`; see `interventions.patched`.
+    Judged by the passages of `into`; see `interventions.patch_block`.
     """
     drawn = sampling.draw("query")
     texts = question_texts(sampling.world, drawn.examples)
-    readings = (interventions.patched(into.query, other.query, texts, i, what) for i in range(into.query.layers))
+    readings = (interventions.patch_block(into.query, other.query, texts, i, what) for i in range(into.query.layers))
     return _judge(into, sampling.world, drawn, readings)

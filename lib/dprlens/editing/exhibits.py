@@ -72,7 +72,7 @@ def numbers(exhibit: str, x: Outcome, n: int, probe: str = "probe", kind: str | 
     return found
 
 
-def printed(exhibit: str, found: Mapping[str, Estimate], x: Outcome) -> pd.DataFrame:
+def as_printed(exhibit: str, found: Mapping[str, Estimate], x: Outcome) -> pd.DataFrame:
     """The table as the paper prints it, an arm a row, the paper's own row below each of its editors."""
 
     def row(name: str, values: Mapping, arm: str, none: str) -> dict:
@@ -199,7 +199,7 @@ def success(exhibit: str, said: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
-def traded(found: Mapping[str, Estimate], exhibit: str) -> pd.DataFrame:
+def trade_off(found: Mapping[str, Estimate], exhibit: str) -> pd.DataFrame:
     """What telling the facts again and again wins and costs, as a table: numbers of `success` on `steps.traded`."""
     arms = dict.fromkeys(id_.split(".")[1] for id_ in found)
     return pd.DataFrame(
@@ -212,7 +212,7 @@ def traded(found: Mapping[str, Estimate], exhibit: str) -> pd.DataFrame:
     )
 
 
-def moved(exhibit: str, far: pd.DataFrame) -> dict[str, Estimate]:
+def cls_shift(exhibit: str, far: pd.DataFrame) -> dict[str, Estimate]:
     """How far [CLS] moved, mean by arm and by what is read (`steps.moved`); not of unedited models."""
     edited = far[~far["arm"].str.startswith(("nothing", "reseeded"))]
     return {
@@ -307,7 +307,7 @@ def recorded_in_words(found: Mapping[str, Estimate], direction: str) -> dict[str
     }
 
 
-def how_told(facts: Sequence[Fact]) -> str:
+def counts_in_words(facts: Sequence[Fact]) -> str:
     """So many facts by so many statements, in words; statements in reserved wordings tell nobody."""
     counts = [sum(not statement.reserved for statement in fact.statements) for fact in facts]
     most, least = max(counts, default=0), min(counts, default=0)

@@ -79,7 +79,7 @@ class Outcome(NamedTuple):
     after: Mapping[str, pd.DataFrame]  # the rows of every arm, by its name, on the same questions
 
 
-def stacked(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def stack_worlds(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The rows of several worlds, one world below the other; facts of different worlds get different names."""
     return pd.concat((rows.assign(fact=_named(i, rows["fact"])) for i, rows in enumerate(frames)), ignore_index=True)
 
@@ -90,8 +90,8 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(
         outcomes[0].direction,
         Chosen(*(sum(ids, ()) for ids in zip(*picked, strict=True))),
-        stacked(one.before for one in outcomes),
-        {arm: stacked(one.after[arm] for one in outcomes) for arm in outcomes[0].after},
+        stack_worlds(one.before for one in outcomes),
+        {arm: stack_worlds(one.after[arm] for one in outcomes) for arm in outcomes[0].after},
     )
 
 
@@ -287,7 +287,7 @@ def contrast(
     return Contrast(difference(a, b, before["fact"].to_numpy()[on]), mcnemar(a, b))
 
 
-def told(fact: Fact, object_: str) -> Fact:
+def with_object(fact: Fact, object_: str) -> Fact:
     """The fact as it is told with another object: the same statements about it."""
 
     def about(statement: Statement) -> Statement:

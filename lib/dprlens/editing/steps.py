@@ -45,7 +45,7 @@ def material(world: World, text: TextSpec, seed: int) -> Material:
     order = np.random.default_rng([seed, 0x3A]).permutation(len(known))
     practice = [known[i] for i in order[::2] if known[i].alternatives]
     kept = [statement for i in order[1::2] for statement in known[i].statements if not statement.reserved]
-    false = [protocol.told(fact, other) for fact in practice for other in fact.alternatives]
+    false = [protocol.with_object(fact, other) for fact in practice for other in fact.alternatives]
     return Material(tuple(false), tuple(kept), tuple(reading(world, text, seed)))
 
 
@@ -80,7 +80,7 @@ class Edit(Task):
 
 @in_quick_precision(needed=lambda arguments: arguments["spec"].learning_rate is None)
 @step(version=1, threads=1)
-def edited(edit: Edit) -> Encoder:
+def edit_model(edit: Edit) -> Encoder:
     """The base model after it was told facts by an editor, or by a null arm of it."""
     editor: Editor
     if isinstance(edit.spec, HypernetworkSpec):
@@ -162,7 +162,7 @@ def probe_verdicts(
     return found
 
 
-class Retrieved(NamedTuple):
+class PassageRanks(NamedTuple):
     """How DPR ranks the passages of the test questions."""
 
     products: np.ndarray  # [question, choice]: dot products with the passages that the probe chooses from
@@ -170,12 +170,12 @@ class Retrieved(NamedTuple):
 
 
 @step(version=2, libraries=("bm25s", "faiss-cpu"), threads=1)
-def retrieved(judging: Judging, dual: DualEncoder) -> Retrieved:
+def rank_passages(judging: Judging, dual: DualEncoder) -> PassageRanks:
     """How DPR ranks the passages of the test questions among all passages of the world."""
     world, part, test = judging.world, judging.part, judging.items("test")
     rows = np.array([[world.place(part.passages[i].id) for i in choices] for choices in test.choices])
     queries = dual.questions(question_texts(part, test.questions)).numpy()
-    return Retrieved(*index_of(dual, world).ranks(queries, rows))
+    return PassageRanks(*index_of(dual, world).ranks(queries, rows))
 
 
 @step(version=1)

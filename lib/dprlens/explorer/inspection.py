@@ -149,7 +149,7 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(TOKEN.findall(unicodedata.normalize("NFD", text).lower()))
 
 
-def checked(text: str) -> str:
+def check_question(text: str) -> str:
     """The question without spaces around it. Raises ValueError, in one sentence, for what is no question."""
     text = " ".join(text.split())
     if not text:
@@ -171,7 +171,7 @@ def notes(encoder: Encoder, text: str) -> list[str]:
     return said
 
 
-def named(ground: Ground, text: str) -> list[Fact]:
+def facts_of_question(ground: Ground, text: str) -> list[Fact]:
     """Facts to ask a model for: those that the question needs, then those of the entities that it names."""
     asked = words(text)
     question = ground.questions.get(asked)
@@ -192,7 +192,7 @@ def beliefs(encoder: Encoder, facts: Sequence[Fact]) -> list[tuple[Statement, li
 
 
 @dataclass(frozen=True)
-class Asked:
+class Inspection:
     """A question that was put to a model, and what the model makes of it; computed when it is first looked at.
 
     Passages are places in the world's passages. Raises ValueError, in one sentence, for a text that is no question.
@@ -203,7 +203,7 @@ class Asked:
     text: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", checked(self.text))
+        object.__setattr__(self, "text", check_question(self.text))
 
     @property
     def question(self) -> Question | None:
@@ -268,7 +268,7 @@ class Asked:
         """`found` when these rows of `active` are multiplied by 0 at [CLS]."""
         factors = np.ones_like(self.attribution.scores)
         factors[0, neurons["block"], neurons["unit"]] = 0
-        return self.model.ranked(interventions.scaled(self.model.dual.query, [self.text], factors).numpy()[0])
+        return self.model.ranked(interventions.scale_neurons(self.model.dual.query, [self.text], factors).numpy()[0])
 
 
 def place(found: Ranking, passage: int) -> int | None:

@@ -16,10 +16,10 @@ import pandas as pd
 
 from dprlens.bert.encoder import Encoder
 from dprlens.decentralization.attribution import SITES
-from dprlens.explorer.inspection import DPR, PRETRAINED, Asked, Ground, beliefs, named, notes, place
+from dprlens.explorer.inspection import DPR, PRETRAINED, Ground, Inspection, beliefs, facts_of_question, notes, place
 from dprlens.report import figures
 from dprlens.report.report import svg
-from dprlens.report.widgets import AS_TEXT, marked, picture
+from dprlens.report.widgets import AS_TEXT, mark_answers, picture
 from dprlens.report.widgets import beliefs as blanked
 from dprlens.retrieval.exact_search import Ranking
 
@@ -70,7 +70,7 @@ def about_edited(ground: Ground) -> str:
     )
 
 
-def passages(asked: Mapping[str, Asked], top: int) -> str:
+def passages(asked: Mapping[str, Inspection], top: int) -> str:
     """What each model, by its name on the page, ranks first: titles, scores, texts with the answers marked."""
     first, *_ = asked.values()
     searched, all_ = len(first.model.places), len(first.ground.world.passages)
@@ -86,7 +86,7 @@ def passages(asked: Mapping[str, Asked], top: int) -> str:
     )
 
 
-def ranked(asked: Asked, lists: Mapping[str, Ranking], top: int, follow: bool = True) -> str:
+def ranked(asked: Inspection, lists: Mapping[str, Ranking], top: int, follow: bool = True) -> str:
     """The first passages of some rankings side by side, the gold one with a sign.
 
     With `follow`, each says where the question's right passage is.
@@ -99,7 +99,7 @@ def ranked(asked: Asked, lists: Mapping[str, Ranking], top: int, follow: bool = 
         title = html.escape(passage.title)
         if asked.question and i == asked.right:
             title = f'<mark class="answer">{title} ✓</mark>'
-        text = marked(passage.text, answers) if answers else html.escape(passage.text)
+        text = mark_answers(passage.text, answers) if answers else html.escape(passage.text)
         return f'<li dir="auto"><b>{title}</b> <span class="fine">{score:.2f}</span><br>{text}</li>'
 
     def column(name: str, found: Ranking) -> str:
@@ -114,7 +114,7 @@ def ranked(asked: Asked, lists: Mapping[str, Ranking], top: int, follow: bool = 
 
 def believed(ground: Ground, text: str, encoders: Mapping[str, Encoder]) -> str:
     """What each masked-LM puts into the blanks of statements about what the question names."""
-    facts = named(ground, text)
+    facts = facts_of_question(ground, text)
     if not facts:
         return page(sentence("The question names no entity of which the world states a fact."))
     shown = facts[:SHOWN_FACTS]
@@ -129,7 +129,7 @@ def believed(ground: Ground, text: str, encoders: Mapping[str, Encoder]) -> str:
     return page(f'<div class="article-grid">{"".join(cards)}</div>', *more)
 
 
-def layers(asked: Mapping[str, Asked]) -> str:
+def layers(asked: Mapping[str, Inspection]) -> str:
     """The question's cosine with the right passage and with the hard ones, by layer, as a picture."""
     first, *_ = asked.values()
     names = {"right": "gold passage", "hard": "hard negatives, mean"}
@@ -146,7 +146,7 @@ def layers(asked: Mapping[str, Asked]) -> str:
     return page(picture(source, f"Cosine with the question by layer, one panel a model. At the last layer, {ends}."))
 
 
-def neurons(asked: Asked, active: pd.DataFrame, threshold: float) -> str:
+def neurons(asked: Inspection, active: pd.DataFrame, threshold: float) -> str:
     """How many neurons of each block and site are active, and which are the strongest."""
     all_ = asked.attribution.scores.size
     counts = pd.crosstab(active["block"], active["site"]).reindex(
@@ -175,7 +175,7 @@ def neuron_name(neuron: Any) -> str:
     return f"block {neuron.block}, {neuron.site} {neuron.neuron}"
 
 
-def silenced(asked: Asked, silent: pd.DataFrame, top: int) -> str:
+def silenced(asked: Inspection, silent: pd.DataFrame, top: int) -> str:
     """The ranking as it is, and when these neurons are silent."""
     if silent.empty:
         return page(sentence("No neuron is silent."))
@@ -264,7 +264,7 @@ class Explorer:
 
     def _passages(self) -> str:
         names = (self.left.value, self.right.value)
-        self.asked = {name: Asked(self.ground, self.ground.models[name], self.question.value) for name in names}
+        self.asked = {name: Inspection(self.ground, self.ground.models[name], self.question.value) for name in names}
         return passages(self.asked, self.top)
 
     def _believed(self) -> str:

@@ -55,7 +55,7 @@ class BoundSpec:
     grid_seeds: int = 1
 
 
-def tested(rows: pd.DataFrame, kind: str, **where: Hashable) -> pd.DataFrame:
+def select_test_questions(rows: pd.DataFrame, kind: str, **where: Hashable) -> pd.DataFrame:
     """Test questions of a kind whose deciding fact DPR training never asks for; `where` gives values of columns."""
     chosen = (rows["split"] == "test") & (rows["kind"] == kind) & ~rows["in_training"]
     for column, value in where.items():
@@ -63,7 +63,7 @@ def tested(rows: pd.DataFrame, kind: str, **where: Hashable) -> pd.DataFrame:
     return rows[chosen]
 
 
-def facts(rows: pd.DataFrame) -> list[tuple]:
+def fact_clusters(rows: pd.DataFrame) -> list[tuple]:
     """The cluster of each row: its deciding fact, in the world of its model."""
     return [*rows[[*WORLD, "fact"]].itertuples(index=False, name=None)]
 
@@ -75,7 +75,7 @@ def measures(k: int) -> dict[str, Measure]:
     return {**{name: name for name in WITHIN}, f"top{k}": k}
 
 
-def values(rows: pd.DataFrame, measure: Measure, place: str = "place") -> np.ndarray:
+def measured_rows(rows: pd.DataFrame, measure: Measure, place: str = "place") -> np.ndarray:
     """The measure of each row, 0–1 [row]; `place`: the column with the place that top-k accuracy looks at.
 
     Places are among all passages of their world, so that every k has an answer. ValueError for a k below 1.
@@ -91,42 +91,46 @@ def values(rows: pd.DataFrame, measure: Measure, place: str = "place") -> np.nda
     return (1 - (rows["within"] + rows["tied"] / 2) / (rows["peers"] - 1)).to_numpy()
 
 
-def top(rows: pd.DataFrame, measure: Measure, place: str = "place") -> Estimate | None:
+def mean_measure(rows: pd.DataFrame, measure: Measure, place: str = "place") -> Estimate | None:
     """Mean of the measure over rows (for a k: the share ranked among the first k); None without rows."""
-    return mean(values(rows, measure, place), facts(rows)) if len(rows) else None
+    return mean(measured_rows(rows, measure, place), fact_clusters(rows)) if len(rows) else None
 
 
-def tops(rows: pd.DataFrame, measure: Measure, by: str | list[str]) -> dict:
-    """`top` of each group of rows."""
-    return {group: top(found, measure) for group, found in rows.groupby(by)}
+def mean_by_group(rows: pd.DataFrame, measure: Measure, by: str | list[str]) -> dict:
+    """`mean_measure` of each group of rows."""
+    return {group: mean_measure(found, measure) for group, found in rows.groupby(by)}
 
 
 def known_minus_held_out(rows: pd.DataFrame, measure: Measure) -> Estimate | None:
-    """The measure where the deciding fact is known, minus where it is held out (`apart`)."""
-    return apart(*_known_and_held_out(rows), measure)
+    """The measure where the deciding fact is known, minus where it is held out (`unpaired_difference`)."""
+    return unpaired_difference(*_known_and_held_out(rows), measure)
 
 
-def apart(a: pd.DataFrame, b: pd.DataFrame, measure: Measure) -> Estimate | None:
+def unpaired_difference(a: pd.DataFrame, b: pd.DataFrame, measure: Measure) -> Estimate | None:
     """The measure on rows a minus that on rows b, about different facts; None if one of them has no rows."""
     if a.empty or b.empty:
         return None
-    return gap(values(a, measure), values(b, measure), facts(a), facts(b))
+    return gap(measured_rows(a, measure), measured_rows(b, measure), fact_clusters(a), fact_clusters(b))
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame, measure: Measure, place: str = "place") -> Estimate | None:
+def paired_difference(a: pd.DataFrame, b: pd.DataFrame, measure: Measure, place: str = "place") -> Estimate | None:
     """The measure in arm a minus that in arm b, on the same questions of the same worlds; None without questions."""
     a, b = _same_questions(a, b)
-    return difference(values(a, measure, place), values(b, measure, place), facts(a)) if len(a) else None
+    return (
+        difference(measured_rows(a, measure, place), measured_rows(b, measure, place), fact_clusters(a))
+        if len(a)
+        else None
+    )
 
 
 def difference_in_differences(a: pd.DataFrame, b: pd.DataFrame, measure: Measure) -> Estimate | None:
     """`known_minus_held_out` in arm a minus that in arm b, on the same questions; None if a state has no rows."""
     a, b = _same_questions(a, b)
-    more = a.assign(more=values(a, measure) - values(b, measure))
+    more = a.assign(more=measured_rows(a, measure) - measured_rows(b, measure))
     known, held_out = _known_and_held_out(more)
     if known.empty or held_out.empty:
         return None
-    return gap(known["more"], held_out["more"], facts(known), facts(held_out))
+    return gap(known["more"], held_out["more"], fact_clusters(known), fact_clusters(held_out))
 
 
 def share_of_effect(
@@ -138,7 +142,7 @@ def share_of_effect(
     above 0 (its 95 % interval), since a share of nothing says nothing.
     """
     a, b = _same_questions(a, b)
-    both = a.assign(a=values(a, measure), b=values(b, measure))
+    both = a.assign(a=measured_rows(a, measure), b=measured_rows(b, measure))
     groups = _known_and_held_out(both)
     if any(rows.empty for rows in groups):
         return None
@@ -154,7 +158,7 @@ def share_of_effect(
 
 def _resampled(rows: pd.DataFrame, rng: np.random.Generator, resamples: int) -> np.ndarray:
     """Means of the columns a and b, first of all rows, then of each draw of whole facts [arm, 1 + resample]."""
-    cluster = pd.factorize(pd.Series(facts(rows)))[0]
+    cluster = pd.factorize(pd.Series(fact_clusters(rows)))[0]
     sums = np.stack([np.bincount(cluster, rows[arm]) for arm in ("a", "b")])  # [arm, cluster]
     counts = np.bincount(cluster)
     drawn = rng.integers(len(counts), size=(resamples, len(counts)))
@@ -187,12 +191,12 @@ def contrasts(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | 
         for arm, rows in arms.items():
             of = "" if arm == "dpr" else f"{arm}."
             for state, found in rows.groupby("state"):
-                numbers[f"{str(state).replace(' ', '_')}.{of}{name}"] = top(found, measure)
+                numbers[f"{str(state).replace(' ', '_')}.{of}{name}"] = mean_measure(found, measure)
             numbers[f"{of}difference.{name}"] = known_minus_held_out(rows, measure)
             if arm != "dpr":
                 numbers[f"dpr_minus_{of}difference.{name}"] = difference_in_differences(arms["dpr"], rows, measure)
                 numbers[f"{arm}_over_dpr.difference.{name}"] = share_of_effect(arms["dpr"], rows, measure)
-    numbers["chance.top1"] = mean(1 / arms["dpr"]["peers"], facts(arms["dpr"])) if len(arms["dpr"]) else None
+    numbers["chance.top1"] = mean(1 / arms["dpr"]["peers"], fact_clusters(arms["dpr"])) if len(arms["dpr"]) else None
     return numbers
 
 
@@ -218,14 +222,14 @@ def controls(dpr: pd.DataFrame, unpretrained: pd.DataFrame, k: int) -> dict[str,
 
     `dpr` and `unpretrained` are all rows of the two arms, of the same questions.
     """
-    links, untrained = (tested(rows, "knowledge_required") for rows in (dpr, unpretrained))
+    links, untrained = (select_test_questions(rows, "knowledge_required") for rows in (dpr, unpretrained))
     held_out, unread = (rows[rows["state"] == "held out"] for rows in (links, untrained))
     numbers: dict[str, Estimate | None] = {}
     for name, measure in measures(k).items():
         numbers[f"difference.{name}"] = known_minus_held_out(links, measure)
-        numbers[f"lexical_difference.{name}"] = known_minus_held_out(tested(dpr, "lexical"), measure)
+        numbers[f"lexical_difference.{name}"] = known_minus_held_out(select_test_questions(dpr, "lexical"), measure)
         numbers[f"unpretrained_difference.{name}"] = known_minus_held_out(untrained, measure)
-        numbers[f"held_out_minus_unpretrained.{name}"] = paired(held_out, unread, measure)
+        numbers[f"held_out_minus_unpretrained.{name}"] = paired_difference(held_out, unread, measure)
     return numbers
 
 
@@ -328,7 +332,7 @@ def by_size(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | No
 
 def dose_slope(rows: pd.DataFrame, measure: Measure) -> Estimate:
     """Gain in the measure for ten times the exposures: slope on log10(1 + exposures)."""
-    return slope(np.log10(1 + rows["exposures"]), values(rows, measure), facts(rows))
+    return slope(np.log10(1 + rows["exposures"]), measured_rows(rows, measure), fact_clusters(rows))
 
 
 def by_seed(rows: pd.DataFrame, measure: Measure) -> dict[int, Estimate | None]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dprlens.bert import cloze
 from dprlens.bert.cloze import cloze_recall
-from dprlens.bert.encoder import DualEncoder, EncoderSpec, untrained
+from dprlens.bert.encoder import DualEncoder, EncoderSpec, reinitialise
 from dprlens.cache.artifacts import Task, step
 from dprlens.knowledge_bound import cooccurrence, exhibits
 from dprlens.retrieval.exact_search import Ranking, gold_places
@@ -21,7 +21,7 @@ from dprlens.training.dpr import DPRSpec
 from dprlens.training.muon import in_quick_precision
 from dprlens.training.pretrain import PretrainSpec
 from dprlens.training.steps import Training, base_model, dpr
-from dprlens.world.closed import ClosedSpec, TextSpec, false_gold, misinformed, segments
+from dprlens.world.closed import ClosedSpec, TextSpec, false_gold, segments, with_false_links
 from dprlens.world.records import World
 from dprlens.world.steps import closed_world
 
@@ -43,7 +43,7 @@ class Making(Task):
 
 
 def _lacks_base(asked: Mapping) -> bool:
-    """Must the base model of these `findings` be made?"""
+    """Must the base model of these `causal_arm` be made?"""
     read = _told(closed_world(asked["world"], asked["seed"]), asked.get("told", "true"), asked["seed"])
     start = read, asked["text"], asked["shape"], asked["pretraining"], asked["seed"]
     return base_model.as_asked.record(*start) is None
@@ -51,12 +51,12 @@ def _lacks_base(asked: Mapping) -> bool:
 
 @in_quick_precision(needed=_lacks_base)
 @step(version=2, libraries=("bm25s", "faiss-cpu", "scipy"))
-def findings(making: Making, told: str = "true") -> pd.DataFrame:
+def causal_arm(making: Making, told: str = "true") -> pd.DataFrame:
     """One arm of the causal test, from the world to the rankings: what a model that was `told` this finds.
 
-    `cloze.asked` with more columns: recalled (share of the fact's unread wordings that the model completes before
-    DPR training as it was told them), place (from 0) of the gold passage, and false_place, that of the passage which
-    would be gold if the counterfactual link were true (−1 where no link is false); within, tied, peers: the gold
+    `cloze.question_table` with more columns: recalled (share of the fact's unread wordings that the model completes
+    before DPR training as it was told them), place (from 0) of the gold passage, and false_place, that of the passage
+    which would be gold if the counterfactual link were true (−1 where no link is false); within, tied, peers: the gold
     passage among those of its relation (`exhibits.standings`).
     """
     if told not in TOLD:
@@ -65,14 +65,14 @@ def findings(making: Making, told: str = "true") -> pd.DataFrame:
     true = closed_world(making.world, seed)
     read = _told(true, told, seed)
     base = base_model(read, making.text, making.shape, making.pretraining, seed)
-    start = untrained(base, seed) if told == "nothing" else base
+    start = reinitialise(base, seed) if told == "nothing" else base
     recalled = cloze_recall(start, read).query("wording == 'reserved'").groupby("fact")["recalled"].mean()
     trained = dpr(Training(DualEncoder(start, start), true, making.negatives, making.training, seed))
     ranking = rankings(trained.dual, true, k=len(true.passages))
-    other = false_gold(true, misinformed(true, seed))
+    other = false_gold(true, with_false_links(true, seed))
     gold = [true.place(question.gold) for question in true.questions]
     wrong = [true.place(other[question.id]) if question.id in other else -1 for question in true.questions]
-    frame = cloze.asked(true)
+    frame = cloze.question_table(true)
     frame["recalled"] = recalled.loc[frame["fact"]].to_numpy()
     frame["place"] = gold_places(ranking, gold)
     frame["false_place"] = np.where(np.array(wrong) < 0, -1, gold_places(ranking, wrong))
@@ -88,24 +88,24 @@ def _scores(ranking: Ranking) -> np.ndarray:
 
 @in_quick_precision(needed=_lacks_base)
 @step(version=1, libraries=("faiss-cpu", "scipy"))
-def untrained_findings(
+def pretrained_arm(
     world: ClosedSpec, text: TextSpec, shape: EncoderSpec, pretraining: PretrainSpec, seed: int
 ) -> pd.DataFrame:
-    """What pre-trained BERT retrieves without DPR training: `cloze.asked`, place, and `exhibits.standings`."""
+    """What pre-trained BERT retrieves without DPR training: `cloze.question_table`, place, and `exhibits.standings`."""
     true = closed_world(world, seed)
     base = base_model(true, text, shape, pretraining, seed)
     ranking = rankings(DualEncoder(base, base), true, k=len(true.passages))
     place = gold_places(ranking, [true.place(question.gold) for question in true.questions])
-    return cloze.asked(true).assign(place=place, **exhibits.standings(true, _scores(ranking)))
+    return cloze.question_table(true).assign(place=place, **exhibits.standings(true, _scores(ranking)))
 
 
 @step(version=1, libraries=("scipy",), on_device=False)
-def cooccurrence_findings(world: ClosedSpec, text: TextSpec, seed: int, pool: str = "mean") -> pd.DataFrame:
+def cooccurrence_arm(world: ClosedSpec, text: TextSpec, seed: int, pool: str = "mean") -> pd.DataFrame:
     """What word co-occurrence in the pre-training text retrieves (`cooccurrence.score`), without any network.
 
-    `cloze.asked` with place (from 0; of the passages with the same score half rank before), `exhibits.standings`, and
-    composed, how often the text states the question's target in a description through its link
-    (`exhibits.compositions`; 0 for lexical questions).
+    `cloze.question_table` with place (from 0; of the passages with the same score half rank before),
+    `exhibits.standings`, and composed, how often the text states the question's target in a description through its
+    link (`exhibits.compositions`; 0 for lexical questions).
     """
     true = closed_world(world, seed)
     read = segments(true, text, seed)
@@ -116,7 +116,7 @@ def cooccurrence_findings(world: ClosedSpec, text: TextSpec, seed: int, pool: st
     own = scores[range(len(scores)), [true.place(question.gold) for question in true.questions]][:, None]
     place = (scores > own).sum(1) + ((scores == own).sum(1) - 1) // 2
     composed = exhibits.compositions(read)
-    return cloze.asked(true).assign(
+    return cloze.question_table(true).assign(
         place=place,
         **exhibits.standings(true, scores),
         composed=[composed[question.facts] for question in true.questions],
@@ -125,4 +125,4 @@ def cooccurrence_findings(world: ClosedSpec, text: TextSpec, seed: int, pool: st
 
 def _told(world: World, told: str, seed: int) -> World:
     """The world as an arm of the causal test reads of it."""
-    return misinformed(world, seed) if told == "false" else world
+    return with_false_links(world, seed) if told == "false" else world

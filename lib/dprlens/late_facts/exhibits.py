@@ -1,7 +1,7 @@
 """Is what is told late recalled and yet not retrieved with? Spec and summaries of the chapter on late facts.
 
 All functions take rows of `entering`: one row a question and model, with its linking fact, whether the model completed
-that fact's statements (share of the wordings that it had not read) before DPR training, `recalled`, and after it,
+that fact's statements (share of the wordings that it had not read) before DPR training, `mean_recall`, and after it,
 `kept`, and the `place` of the gold passage then, from 0. Questions about one fact are not independent, nor are models
 of one world: intervals draw whole facts, with all that all models found through them.
 """
@@ -98,13 +98,13 @@ def group(point: float) -> str:
     return "never" if point == NEVER else "after" if point == AFTER else f"at{100 * point:.0f}"
 
 
-def recalled(rows: pd.DataFrame, when: str = "recalled") -> Estimate | None:
+def mean_recall(rows: pd.DataFrame, when: str = "recalled") -> Estimate | None:
     """Share of the rows' facts that the model completed, each fact of each model once; None without rows.
 
     `when` is "recalled", before DPR training, or "kept", after it.
     """
     facts = _once(rows)
-    return mean(facts[when], exhibits.facts(facts)) if len(facts) else None
+    return mean(facts[when], exhibits.fact_clusters(facts)) if len(facts) else None
 
 
 def shares_by_block(scores: ndarray) -> ndarray:
@@ -122,7 +122,7 @@ def by_block(rows: pd.DataFrame) -> dict[str, dict[int, Estimate]]:
     points = sorted({*rows["entry"]} - {NEVER})
     return {
         group(point): {
-            int(block): mean(found["share"], exhibits.facts(found))
+            int(block): mean(found["share"], exhibits.fact_clusters(found))
             for block, found in rows[rows["entry"] == point].groupby("block")
         }
         for point in points
@@ -132,10 +132,10 @@ def by_block(rows: pd.DataFrame) -> dict[str, dict[int, Estimate]]:
 def measures(k: int) -> dict[str, Callable[[pd.DataFrame], Estimate | None]]:
     """What is said of a group of rows, by the last part of its id."""
     return {
-        "recalled": recalled,
-        "kept": lambda rows: recalled(rows, "kept"),
-        "top5": lambda rows: exhibits.top(rows, 5),
-        f"top{k}": lambda rows: exhibits.top(rows, k),
+        "recalled": mean_recall,
+        "kept": lambda rows: mean_recall(rows, "kept"),
+        "top5": lambda rows: exhibits.mean_measure(rows, 5),
+        f"top{k}": lambda rows: exhibits.mean_measure(rows, k),
     }
 
 
@@ -170,24 +170,24 @@ def contrasts(rows: pd.DataFrame, k: int) -> dict[str, Estimate | None]:
     told = rows[rows["entry"] != NEVER]
     return {
         "start_minus_after.recalled": recalled_apart(start, after),
-        f"start_minus_after.top{k}": exhibits.apart(start, after, k),
-        f"start_minus_never.top{k}": exhibits.apart(start, never, k),
-        f"after_minus_never.top{k}": exhibits.apart(after, never, k),
-        f"slope.top{k}": slope(told["entry"], told["place"] < k, exhibits.facts(told))
+        f"start_minus_after.top{k}": exhibits.unpaired_difference(start, after, k),
+        f"start_minus_never.top{k}": exhibits.unpaired_difference(start, never, k),
+        f"after_minus_never.top{k}": exhibits.unpaired_difference(after, never, k),
+        f"slope.top{k}": slope(told["entry"], told["place"] < k, exhibits.fact_clusters(told))
         if told["entry"].std() > 0
         else None,
     }
 
 
 def recalled_apart(a: pd.DataFrame, b: pd.DataFrame) -> Estimate | None:
-    """`recalled` of rows a minus that of rows b, about different facts; None if one of them has no rows."""
+    """`mean_recall` of rows a minus that of rows b, about different facts; None if one of them has no rows."""
     if a.empty or b.empty:
         return None
     a, b = _once(a), _once(b)
-    return gap(a["recalled"], b["recalled"], exhibits.facts(a), exhibits.facts(b))
+    return gap(a["recalled"], b["recalled"], exhibits.fact_clusters(a), exhibits.fact_clusters(b))
 
 
-def of_recalled(rows: pd.DataFrame) -> pd.DataFrame:
+def recalled_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of facts that the model completed in every wording that it had not read, and of facts never told."""
     return rows[(rows["recalled"] == 1) | (rows["entry"] == NEVER)]
 
@@ -197,17 +197,17 @@ def arms(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate | None]]:
     return {
         arm: {
             **{name: said(rows[rows["arm"] == arm]) for name, said in measures(k).items()},
-            f"minus_never.top{k}": against(rows, arm, "never", k),
+            f"minus_never.top{k}": arm_difference(rows, arm, "never", k),
         }
         for arm in dict.fromkeys(rows["arm"])
     }
 
 
-def against(rows: pd.DataFrame, arm: str, other: str, k: int) -> Estimate | None:
+def arm_difference(rows: pd.DataFrame, arm: str, other: str, k: int) -> Estimate | None:
     """Top-k accuracy in an arm minus that in another, on the questions on which the first is judged."""
     a, b = (rows[rows["arm"] == name] for name in (arm, other))
     question = [*exhibits.WORLD, "question"]  # worlds number their questions alike
-    return exhibits.paired(a, b.merge(a[question], on=question), k)
+    return exhibits.paired_difference(a, b.merge(a[question], on=question), k)
 
 
 def _once(rows: pd.DataFrame) -> pd.DataFrame:

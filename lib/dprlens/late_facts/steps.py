@@ -26,7 +26,16 @@ from dprlens.training.muon import in_quick_precision
 from dprlens.training.pretrain import PretrainSpec, pretrain_in_order, read_on
 from dprlens.training.steps import Training, dpr
 from dprlens.world.closed import TextSpec, segments
-from dprlens.world.closed.entry import AFTER, Telling, dealt, in_order, rehearsed, told, under_study, untold
+from dprlens.world.closed.entry import (
+    AFTER,
+    Telling,
+    deal_entries,
+    order_by_entry,
+    rehearsal_text,
+    telling_text,
+    under_study,
+    without_facts,
+)
 from dprlens.world.records import World
 
 
@@ -56,11 +65,11 @@ def entered(task: Entering) -> Encoder:
     """
     world, seed, turn = task.world, task.seed, task.turn
     facts, read = under_study(world), segments(world, task.text, seed)
-    entry = dealt(world, facts, (*task.points, AFTER), turn, seed)
-    ordered = in_order(world, read, entry, task.points, seed)
+    entry = deal_entries(world, facts, (*task.points, AFTER), turn, seed)
+    ordered = order_by_entry(world, read, entry, task.points, seed)
     tokenizer = make_tokenizer(vocabulary([*world.texts(), *(segment.text for segment in read)]))
     model = pretrain_in_order(tokenizer, ordered.parts, task.shape, task.pretraining, seed + turn, task.falling)
-    old = rehearsed(world, read, facts, int(task.rehearsal * len(ordered.after)), seed)
+    old = rehearsal_text(world, read, facts, int(task.rehearsal * len(ordered.after)), seed)
     return read_on(model, [*ordered.after, *old], task.pretraining, task.learning_rate, seed + turn)
 
 
@@ -85,23 +94,27 @@ class LateTelling(Task):
 def told_late(task: LateTelling) -> Encoder:
     """The base after it was told the facts under study among old segments."""
     facts = under_study(task.world)
-    before = untold(task.world, facts)
-    new = told(before, facts, task.telling, task.seed)
-    old = rehearsed(before, segments(before, task.text, task.seed), facts, int(task.rehearsal * len(new)), task.seed)
+    before = without_facts(task.world, facts)
+    new = telling_text(before, facts, task.telling, task.seed)
+    old = rehearsal_text(
+        before, segments(before, task.text, task.seed), facts, int(task.rehearsal * len(new)), task.seed
+    )
     drawn = {fact.id for fact in facts} if task.at_cls else ()
     return read_on(task.base, [*new, *old], task.pretraining, task.learning_rate, task.seed, task.only, drawn)
 
 
 @step(version=1, libraries=("bm25s", "faiss-cpu"))
-def found(base: Encoder, world: World, negatives: NegativesSpec, training: DPRSpec, seed: int) -> pd.DataFrame:
+def retrieve_through_links(
+    base: Encoder, world: World, negatives: NegativesSpec, training: DPRSpec, seed: int
+) -> pd.DataFrame:
     """What a model finds after DPR training: test questions through links that this training never asks through.
 
-    Rows of `cloze.asked` with recalled (share of the link's unread wordings that the base completes), kept (the
-    same for the question tower with the base's masked-LM head) and place (from 0) of the gold passage.
+    Rows of `cloze.question_table` with recalled (share of the link's unread wordings that the base completes), kept
+    (the same for the question tower with the base's masked-LM head) and place (from 0) of the gold passage.
     """
     trained = dpr(Training(DualEncoder(base, base), world, negatives, training, seed))
     ranking = rankings(trained.dual, world, k=len(world.passages))
-    frame = cloze.asked(world)
+    frame = cloze.question_table(world)
     for column, encoder in (("recalled", base), ("kept", cloze.with_head(trained.dual.query, base))):
         said = cloze_recall(encoder, world).query("wording == 'reserved'").groupby("fact")["recalled"].mean()
         frame[column] = said.loc[frame["fact"]].to_numpy()
@@ -111,18 +124,18 @@ def found(base: Encoder, world: World, negatives: NegativesSpec, training: DPRSp
 
 
 @step(version=1, threads=1)
-def answers_attributed(encoder: Encoder, world: World, spec: AttributionSpec) -> Attribution:
+def attribute_answers(encoder: Encoder, world: World, spec: AttributionSpec) -> Attribution:
     """Attributions at the mask for the answer of each fact under study, in the world's order.
 
     The statement is the fact's first; of an answer of several pieces it is the first piece, with all of them masked.
     """
-    masked, places, answers = cloze.blanked(encoder, [fact.statements[0] for fact in under_study(world)])
+    masked, places, answers = cloze.mask_answers(encoder, [fact.statements[0] for fact in under_study(world)])
     says = attribution.answer(encoder.model, torch.tensor([pieces[0] for pieces in answers]))
     return attribution.attribute_at(encoder, masked, [place[0] for place in places], says, spec)
 
 
 @step(version=1, threads=1)
-def answers_patched(into: Encoder, other: Encoder, world: World) -> np.ndarray:
+def patch_answers(into: Encoder, other: Encoder, world: World) -> np.ndarray:
     """Whether each fact under study is recalled by two halves of networks: bool [layer, fact].
 
     The blocks below a layer are those of `other`, which reads the fact's first statement, the blocks above it and the

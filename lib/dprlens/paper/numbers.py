@@ -31,7 +31,7 @@ def titles() -> pd.DataFrame:
     return pd.read_csv(FOLDER / "table2_titles.csv", comment="#")
 
 
-class Said(NamedTuple):
+class TextNumber(NamedTuple):
     """A number in the paper's text, outside its tables."""
 
     section: str
@@ -41,12 +41,12 @@ class Said(NamedTuple):
     ids: tuple[str, ...]  # of our numbers that answer it; none where nothing does
 
 
-def said() -> tuple[Said, ...]:
+def text_numbers() -> tuple[TextNumber, ...]:
     """The numbers that the paper's text says, in its order; those that it quotes from others are left out."""
     with (FOLDER / "text.csv").open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return tuple(
-            Said(row["section"], row["said"], row["what"], row["kind"], tuple(row["ids"].split())) for row in rows
+            TextNumber(row["section"], row["said"], row["what"], row["kind"], tuple(row["ids"].split())) for row in rows
         )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from scipy.special import stdtr, stdtrit
 
-from dprlens.intervals import Estimate, apart, holm
+from dprlens.intervals import Estimate, difference_of_shares, holm
 from dprlens.paper.wording import describe
 
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "cannot tell here", "not tested yet"
@@ -25,7 +25,7 @@ class Verdict(NamedTuple):
     why: str  # one or two sentences with the numbers
 
 
-class Judged(NamedTuple):
+class Comparison(NamedTuple):
     """One comparison: whether its interval supports the claim, and how strongly it contradicts it."""
 
     supported: bool
@@ -37,7 +37,7 @@ class Check(NamedTuple):
     """A rule on reported numbers: the ids it reads, and the function that judges those that are there."""
 
     needs: tuple[str, ...]
-    judge: Callable[[Numbers], list[Judged]]  # one for each comparison
+    judge: Callable[[Numbers], list[Comparison]]  # one for each comparison
 
     def verdict(self, numbers: Numbers) -> Verdict:
         """Every comparison must support the claim; one that contradicts it after Holm's correction refutes it."""
@@ -75,13 +75,13 @@ def between(name: str, low: float, high: float) -> Check:
 def more(name: str, other: str) -> Check:
     """The first number is greater than the second, both shares of different items, each with its own interval."""
 
-    def judge(numbers: Numbers) -> list[Judged]:
+    def judge(numbers: Numbers) -> list[Comparison]:
         if missing := [one for one in (name, other) if one not in numbers]:
-            return [Judged(False, 1.0, f"Not reported here: {describe(missing[0])}.")]
+            return [Comparison(False, 1.0, f"Not reported here: {describe(missing[0])}.")]
         a, b = numbers[name], numbers[other]
-        gap = apart(a, b)
+        gap = difference_of_shares(a, b)
         sentence = f"{_capital(describe(name))}: {a}; {describe(other)}: {b}; the first must be the greater."
-        return [Judged(gap.low > 0, _below(gap, 0), sentence)]
+        return [Comparison(gap.low > 0, _below(gap, 0), sentence)]
 
     return Check((name, other), judge)
 
@@ -89,20 +89,20 @@ def more(name: str, other: str) -> Check:
 def every(*checks: Check) -> Check:
     """All checks hold (each at its own interval); refuted by one that is contradicted after Holm's correction."""
 
-    def judge(numbers: Numbers) -> list[Judged]:
+    def judge(numbers: Numbers) -> list[Comparison]:
         return [one for check in checks for one in check.judge(numbers)]
 
     return Check(tuple(dict.fromkeys(name for check in checks for name in check.needs)), judge)
 
 
-def where(conditions: Mapping[str, Check], checks: Mapping[str, Check], why: str) -> Check:
+def applicable(conditions: Mapping[str, Check], checks: Mapping[str, Check], why: str) -> Check:
     """`every` of the checks whose condition holds, by the same name; the others test nothing, and `why` says so."""
     needs = [name for part in (conditions, checks) for check in part.values() for name in check.needs]
 
-    def judge(numbers: Numbers) -> list[Judged]:
+    def judge(numbers: Numbers) -> list[Comparison]:
         fit = [name for name, condition in conditions.items() if condition.verdict(numbers).verdict == HOLDS]
         found = [one for name in fit for one in checks[name].judge(numbers)]
-        return found or [Judged(False, 1.0, why)]
+        return found or [Comparison(False, 1.0, why)]
 
     return Check(tuple(dict.fromkeys(needs)), judge)
 
@@ -113,14 +113,14 @@ def false_verdicts(claims: int) -> float:
 
 
 def _one(name: str, test: Callable[[Estimate], tuple[bool, float]], needed: str) -> Check:
-    def judge(numbers: Numbers) -> list[Judged]:
+    def judge(numbers: Numbers) -> list[Comparison]:
         found = numbers.get(name)
         if found is None:
-            return [Judged(False, 1.0, f"Not reported here: {describe(name)}.")]
+            return [Comparison(False, 1.0, f"Not reported here: {describe(name)}.")]
         sentence = f"{_capital(describe(name))}: {found}; the claim needs {needed}."
         if found.n and found.low == found.high:
-            return [Judged(False, 1.0, f"{sentence[:-1]}, and data that never vary say nothing.")]
-        return [Judged(*test(found), sentence)]
+            return [Comparison(False, 1.0, f"{sentence[:-1]}, and data that never vary say nothing.")]
+        return [Comparison(*test(found), sentence)]
 
     return Check((name,), judge)
 

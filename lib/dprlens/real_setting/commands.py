@@ -16,7 +16,7 @@ from dprlens.world.passages import Store
 def train_in_group(setup: Setup) -> None:
     """Train the profile's DPR together with the other processes of torchrun; the first one keeps it."""
     with processes.group():
-        if processes.agreed(dpr.record(setup.training) is None):
+        if processes.share_first(dpr.record(setup.training) is None):
             (dpr if processes.rank() == 0 else dpr.__wrapped__)(setup.training)
 
 

@@ -130,7 +130,7 @@ class Row(NamedTuple):
 # The machine
 
 
-def measured(folder: Path) -> Machine:
+def measure_machine(folder: Path) -> Machine:
     """This machine, in less than a second or, where a GPU has to wake up, a few."""
     gpus, busy = [], os.getloadavg()[0]  # the load before our own
     if torch.cuda.is_available():
@@ -323,7 +323,7 @@ def doctor(
     """
     plan, folder = plan or PlanSpec(), Path(folder)
     needed = resources().needed(profile) if needed is None else needed
-    machine = machine or measured(folder)
+    machine = machine or measure_machine(folder)
     rows = [*_files(needed, folder, thorough), *_machine(machine, folder)]
     if not needed:
         return [*rows, Row("advice", "files", True, f"profile {profile} makes everything itself and needs no file")]

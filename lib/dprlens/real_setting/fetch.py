@@ -35,8 +35,8 @@ from dprlens.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check
 from dprlens.world.natural.resources import (
     GZIP,
     PART,
-    Found,
     Resource,
+    ResourceState,
     amount,
     data_folder,
     look,
@@ -435,7 +435,7 @@ def main(options: argparse.Namespace) -> int:
     """Fetches, and says what it does: 0 if everything is there now, 1 if something could not be fetched."""
     folder = options.data or data_folder()
     if options.list:
-        print(listed(folder))
+        print(list_resources(folder))
         return 0
     chosen = resources().named(options.names) if options.names else resources().needed(options.profile)
     if not chosen:
@@ -448,11 +448,11 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def listed(folder: Path) -> str:
+def list_resources(folder: Path) -> str:
     """Every resource with what it is for, its size, and what of it is there."""
     lines = []
     for resource in resources().all.values():
-        found: Found = look(resource, folder)
+        found: ResourceState = look(resource, folder)
         needed = f"needed for {', '.join(resource.profiles)}" if resource.profiles else "optional"
         rows = f"{resource.rows:,} rows, " if resource.rows else ""
         lines.append(f"{resource.name}: {found.state}; {resource.why} ({rows}{resource.size}, {needed})")

@@ -244,7 +244,7 @@ class Report:
 
     def _on_record(self, claim: paper.Claim) -> str:
         """What the record of `full` says of the claim over several worlds and networks; "" if it says nothing."""
-        kept = {} if self._results["profile"] == "full" else recorded(self._results["notebook"], "full")
+        kept = {} if self._results["profile"] == "full" else read_record(self._results["notebook"], "full")
         if not claim.is_across(kept):
             return ""
         verdict = claim.verdict(kept, "full")
@@ -359,7 +359,7 @@ def _about(exhibit: str) -> list[paper.Claim]:
     return [claim for claim in (*paper.CLAIMS, *paper.OWN_CLAIMS) if claim.exhibit == exhibit]
 
 
-def recorded(notebook: str, profile: str) -> dict[str, Estimate]:
+def read_record(notebook: str, profile: str) -> dict[str, Estimate]:
     """The numbers that are on record for a notebook in a profile, by id; none if it was never recorded there.
 
     Records are the committed files in `results/`: what took hours is read here instead of computed again.

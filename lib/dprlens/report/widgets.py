@@ -63,13 +63,13 @@ def questions(world: World, chosen: Sequence[Question]) -> HTML:
             note = f"knowledge-required; link: {link.subject} – {name} – {link.object} ({state})"
         blocks.append(
             f'<div class="question {AS_TEXT}"><p class="asked">{html.escape(question.text)}</p>'
-            f"<p><b>{html.escape(passage.title)}</b> · {marked(passage.text, question.answers)}</p>"
+            f"<p><b>{html.escape(passage.title)}</b> · {mark_answers(passage.text, question.answers)}</p>"
             f'<p class="fine">{html.escape(note)}</p></div>'
         )
     return HTML("".join(blocks))
 
 
-def marked(text: str, answers: Sequence[str]) -> str:
+def mark_answers(text: str, answers: Sequence[str]) -> str:
     """A text as HTML in which the answers are marked."""
     parts = re.split("|".join(f"({re.escape(answer)})" for answer in answers), text)
     return "".join(
@@ -126,7 +126,7 @@ def strongest(models: Mapping[str, pd.DataFrame], most: int = 8) -> str:
     return f'<div class="question {AS_TEXT}"><div class="article-grid">{"".join(columns)}</div></div>'
 
 
-def edited(told: Statement, blank: Statement, question: Question, gold: Passage, seen: pd.DataFrame) -> str:
+def edited_fact(told: Statement, blank: Statement, question: Question, gold: Passage, seen: pd.DataFrame) -> str:
     """An edited fact: the statement that told it, another with a blank, a question; and what became of them.
 
     `seen` has a row a model (its name in the first column); here the models stand side by side.
@@ -138,7 +138,7 @@ def edited(told: Statement, blank: Statement, question: Question, gold: Passage,
         cells = "".join(f"<td>{html.escape(value)}</td>" for value in column)
         lines.append(f'<tr><th scope="row">{html.escape(str(column.name))}</th>{cells}</tr>')
     return (
-        f'<div class="question {AS_TEXT}"><p class="asked">{marked(told.text, [told.answer])}</p>'
+        f'<div class="question {AS_TEXT}"><p class="asked">{mark_answers(told.text, [told.answer])}</p>'
         f'<p class="fine">blank: {_blanked(blank)}</p><p class="fine">question: {html.escape(question.text)}</p>'
         f'<p class="fine">its passage: {html.escape(f"{gold.title}: {gold.text}")}</p>'
         f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"

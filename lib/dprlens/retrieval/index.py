@@ -15,7 +15,7 @@ from dprlens.bert.encoder import DualEncoder, Text
 from dprlens.cache.artifacts import default_root, digest
 from dprlens.retrieval.corpus.encode import Encoded, Job, encode, make_plan
 from dprlens.retrieval.corpus.plan import ShardSpec
-from dprlens.retrieval.corpus.search import Placed, placed, search
+from dprlens.retrieval.corpus.search import RowRanks, rank_rows, search
 from dprlens.retrieval.corpus.shards import Shards
 from dprlens.retrieval.exact_search import FlatIndex, Ranking
 from dprlens.world.passages import Store
@@ -28,7 +28,7 @@ class Index(Protocol):
     def search(self, queries: ndarray, k: int) -> Ranking:
         """The k best passages of each question."""
 
-    def ranks(self, queries: ndarray, rows: ndarray) -> Placed:
+    def ranks(self, queries: ndarray, rows: ndarray) -> RowRanks:
         """Scores of the passages in `rows` [question, choice], and the first one's rank among all, from 0."""
 
 
@@ -46,11 +46,11 @@ class InMemory:
     def search(self, queries: ndarray, k: int) -> Ranking:
         return self._flat.search(queries, k)
 
-    def ranks(self, queries: ndarray, rows: ndarray) -> Placed:
+    def ranks(self, queries: ndarray, rows: ndarray) -> RowRanks:
         scores = (torch.from_numpy(queries) @ self._vectors.T).numpy()[:, self._of_text]
         chosen = np.take_along_axis(scores, rows, 1)
         gold, before = chosen[:, :1], np.arange(scores.shape[1]) < rows[:, :1]
-        return Placed(chosen, ((scores > gold) | ((scores == gold) & before)).sum(1))
+        return RowRanks(chosen, ((scores > gold) | ((scores == gold) & before)).sum(1))
 
     @cached_property
     def _flat(self) -> FlatIndex:
@@ -65,8 +65,8 @@ class InShards(NamedTuple):
     def search(self, queries: ndarray, k: int) -> Ranking:
         return search(self.shards, queries, k)
 
-    def ranks(self, queries: ndarray, rows: ndarray) -> Placed:
-        return placed(self.shards, queries, rows)
+    def ranks(self, queries: ndarray, rows: ndarray) -> RowRanks:
+        return rank_rows(self.shards, queries, rows)
 
 
 def index_of(dual: DualEncoder, world: World) -> Index:

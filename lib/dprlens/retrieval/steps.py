@@ -30,7 +30,7 @@ def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
 
 
 @step(version=1, libraries=("faiss-cpu",), threads=1)
-def answered(dual: DualEncoder, world: World, questions: Sequence[natural.OpenQuestion], k: int) -> ndarray:
+def answer_ranks(dual: DualEncoder, world: World, questions: Sequence[natural.OpenQuestion], k: int) -> ndarray:
     """Rank of the first passage with an answer, by DPR's measure, for questions without a gold passage [question].
 
     k where none of the first k has one.

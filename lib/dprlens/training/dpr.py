@@ -239,7 +239,7 @@ def train_dpr(
     """
     if len(train) < 2:
         raise ValueError(f"{len(train)} training questions leave nothing to tell apart; give 2 or more")
-    checkpoint = cast(Path | None, processes.agreed(checkpoint))
+    checkpoint = cast(Path | None, processes.share_first(checkpoint))
     with threads(spec.threads), torch.random.fork_rng():
         run = _Run(start, train, dev, spec, seed)
         if checkpoint is not None:
@@ -358,7 +358,7 @@ class _Run:
     def resume(self, checkpoint: Path) -> None:
         """Go on from the last epoch in the folder, if there is a whole one; all processes from the same."""
         epochs = sorted(checkpoint.glob("epoch-*"), key=lambda folder: -int(folder.name[6:]))
-        for folder in cast(list[Path], processes.agreed(epochs)):
+        for folder in cast(list[Path], processes.share_first(epochs)):
             try:
                 kept = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
                 sums = {f"{name}.safetensors": sha256(folder / f"{name}.safetensors") for name in KEPT}

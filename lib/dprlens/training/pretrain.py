@@ -17,7 +17,7 @@ from transformers import BertForMaskedLM, BertTokenizer
 
 from dprlens.bert.architecture import blocks, embeddings, head
 from dprlens.bert.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
-from dprlens.bert.forward import Batch, masked_lm, numbered
+from dprlens.bert.forward import Batch, masked_lm, text_numbers
 from dprlens.bert.vocabulary import with_places
 from dprlens.cache.artifacts import LATER, progress
 from dprlens.cache.parallel import threads
@@ -269,4 +269,4 @@ def masked_batches(
         row, place = torch.tensor([*np.argwhere(hidden).tolist(), *([one, 0] for one in drawn)]).T
         piece = torch.tensor(np.concatenate([ids[hidden], np.array(first, dtype=ids.dtype)]))
         inside = torch.ones(ids.shape, dtype=torch.bool)
-        yield Batch(torch.tensor(masked), numbered(inside), row, place, piece=piece)
+        yield Batch(torch.tensor(masked), text_numbers(inside), row, place, piece=piece)

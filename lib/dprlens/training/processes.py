@@ -62,7 +62,7 @@ def add_up(gradients: Sequence[Tensor]) -> None:
             gradient.copy_(summed.view_as(gradient))
 
 
-def agreed(value: object) -> object:
+def share_first(value: object) -> object:
     """The first process's value, in every process."""
     values = [value]
     if size() > 1:

@@ -12,7 +12,7 @@ from dprlens.world.natural import Natural, NaturalSpec
 from dprlens.world.records import World
 from dprlens.world.statements.records import Written
 from dprlens.world.statements.records import read as statements_of
-from dprlens.world.statements.writer import Pair, written
+from dprlens.world.statements.writer import Pair, write_statements
 
 
 @step(version=1, on_device=False)
@@ -33,4 +33,4 @@ def statements(world: World, file: str | None, seed: int) -> Written:
     if file is not None:
         return statements_of(Path(file))
     asked = {question.target: question for question in world.questions}
-    return written([Pair(id_, question.text, question.answers) for id_, question in asked.items()], seed)
+    return write_statements([Pair(id_, question.text, question.answers) for id_, question in asked.items()], seed)

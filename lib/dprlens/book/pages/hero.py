@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from dprlens.book.pages.scorecard import Found, unbroken
+from dprlens.book.pages.scorecard import BuiltResults, unbroken
 from dprlens.intervals import Estimate
 from dprlens.late_facts import exhibits
 from dprlens.report import figures
@@ -28,7 +28,7 @@ RIGHT = "Recall and retrieval by when the fact was read"
 UNMEASURED = "The experiment behind this picture has not been run yet: `make book` runs it.\n"
 
 
-def hero(here: Found, full: Found) -> str:
+def hero(here: BuiltResults, full: BuiltResults) -> str:
     """The sentence that answers the title of the paper, and the picture under it, as MyST Markdown."""
     source = max((full, here), key=lambda found: sum(map(bool, _states(found).values())))  # the first of equals
     arms = _states(source)
@@ -48,7 +48,7 @@ def hero(here: Found, full: Found) -> str:
     )
 
 
-def _states(found: Found) -> dict[str, dict[str, Estimate]]:
+def _states(found: BuiltResults) -> dict[str, dict[str, Estimate]]:
     """{arm: {state of the fact: share of questions whose passage is retrieved}}, as far as it was measured."""
     arms = {}
     for arm, end in ARMS.items():
@@ -60,14 +60,14 @@ def _states(found: Found) -> dict[str, dict[str, Estimate]]:
     return arms if arms["DPR"] else {}
 
 
-def _curves(found: Found) -> dict[str, dict[int, Estimate]]:
+def _curves(found: BuiltResults) -> dict[str, dict[int, Estimate]]:
     """Recall and retrieval by the time at which a fact was read, where learning rates fall."""
     names = {"found, rates fall": "retrieved by DPR", "recalled, rates fall": "recalled by BERT"}
     curves = exhibits.curves_on_record(found.numbers)
     return {new: curves[old] for old, new in names.items() if curves.get(old)}
 
 
-def _chance(found: Found) -> float | None:
+def _chance(found: BuiltResults) -> float | None:
     """Of the passages, the share that stands among the first."""
     return TOP / found.passages if found.passages else None
 
@@ -88,7 +88,7 @@ def _said(lines: Mapping[str, Mapping], place: str = "{}") -> str:
     )
 
 
-def _answer(found: Found) -> str:
+def _answer(found: BuiltResults) -> str:
     known, held_out = (found.numbers[f"bound.{state}.top{TOP}"] for state in STATES)
     share, within = (found.numbers.get(f"bound.cooccurrence_over_dpr.difference.{of}") for of in (f"top{TOP}", "auc"))
     sentence = (
@@ -106,7 +106,7 @@ def _answer(found: Found) -> str:
     )
 
 
-def _caption(found: Found) -> str:
+def _caption(found: BuiltResults) -> str:
     known, held_out = (found.numbers.get(f"bound.{state}.auc") for state in STATES)
     within = (
         f" Among passages of the same relation the right one outranks another with probability {_number(known)} if the"

@@ -5,7 +5,7 @@ Which claims are on the list does not depend on the results; under which verdict
 
 from collections import Counter
 
-from dprlens.book.pages.scorecard import Found, briefly, sign, unbroken, whose, with_record
+from dprlens.book.pages.scorecard import BuiltResults, briefly, sign, unbroken, whose, with_record
 from dprlens.paper import BY_ID, CLAIMS, Claim
 from dprlens.paper.rules import FAILS, HOLDS, OPEN, UNTESTED
 from dprlens.report.report import plain
@@ -25,7 +25,7 @@ GROUPS = {
 }
 
 
-def outcome(here: Found, full: Found) -> str:
+def outcome(here: BuiltResults, full: BuiltResults) -> str:
     """The short list under its verdicts, as MyST Markdown; what is open here says where `full` has decided it."""
     judged, parts = with_record(here, full), []
     for verdict, title in GROUPS.items():
@@ -35,7 +35,7 @@ def outcome(here: Found, full: Found) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def standing(here: Found, full: Found) -> str:
+def standing(here: BuiltResults, full: BuiltResults) -> str:
     """One sentence: how the paper's claims stand in this build, and what the short list is, as MyST Markdown."""
     judged = with_record(here, full)
     counts = Counter(judged.verdict(claim).verdict for claim in CLAIMS)
@@ -48,7 +48,7 @@ def standing(here: Found, full: Found) -> str:
     )
 
 
-def _line(claim: Claim, here: Found, full: Found) -> str:
+def _line(claim: Claim, here: BuiltResults, full: BuiltResults) -> str:
     verdict = here.verdict(claim)
     said = plain(unbroken(briefly(verdict)))
     line = f"* {plain(claim.text)}{whose(claim)} · {said} {here.place(claim)}".rstrip()

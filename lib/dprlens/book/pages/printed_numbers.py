@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dprlens.book.notebooks import Notebook
-from dprlens.book.pages.scorecard import Found, unbroken
+from dprlens.book.pages.scorecard import BuiltResults, unbroken
 from dprlens.intervals import Estimate, exact
-from dprlens.paper import numbers, replication, said, titles
+from dprlens.paper import numbers, replication, text_numbers, titles
 from dprlens.report.report import plain
 
 NAMES = {
@@ -72,7 +72,7 @@ class Row(NamedTuple):
     instead: str = UNMEASURED  # said for a number that this build does not have
 
 
-def printed_page(notebooks: Sequence[Notebook], here: Found, full: Found) -> str:
+def printed_page(notebooks: Sequence[Notebook], here: BuiltResults, full: BuiltResults) -> str:
     """The whole page as MyST Markdown, of this build's results and of those on record for `full`."""
     chapters = {exhibit: notebook for notebook in notebooks for exhibit in notebook.exhibits}
     parts = [INTRODUCTION.format(profile=plain(here.profile)), SCRIPT]
@@ -128,11 +128,11 @@ def _in_the_text() -> list[Row]:
     instead = {"setting": "a setting", "result": UNMEASURED}
     return [
         Row(f"Section {number.section}: {number.what}", number.said, "–", number.ids, instead[number.kind])
-        for number in said()
+        for number in text_numbers()
     ]
 
 
-def _table(rows: Iterable[Row], here: Found, full: Found, replicated: bool = False) -> str:
+def _table(rows: Iterable[Row], here: BuiltResults, full: BuiltResults, replicated: bool = False) -> str:
     """A table that the filter knows by its container."""
     recorded = here.profile != full.profile
     heads = ["Number", "Paper", *(["Replication"] if replicated else []), "Here", *(["On record"] if recorded else [])]
@@ -144,7 +144,7 @@ def _table(rows: Iterable[Row], here: Found, full: Found, replicated: bool = Fal
     return _contained((f"| {' | '.join(line)} |" for line in lines), "printed replicated" if replicated else "printed")
 
 
-def _ours(row: Row, found: Found, instead: str) -> str:
+def _ours(row: Row, found: BuiltResults, instead: str) -> str:
     """Our numbers for a row; `instead` stands for each that was not measured."""
     shown = [_shown(id_, found.numbers[id_]) if id_ in found.numbers else instead for id_ in row.ids]
     return "; ".join(shown) or instead
@@ -159,7 +159,7 @@ def _shown(id_: str, number: Estimate) -> str:
     return f"{number.value:,.0f}" if id_.endswith(COUNTS) else f"{number.value:.2f}"
 
 
-def _source(exhibit: str, here: Found, chapters: dict[str, Notebook]) -> str:
+def _source(exhibit: str, here: BuiltResults, chapters: dict[str, Notebook]) -> str:
     """Where ours is: the exhibit and its chapter, as far as this build has them."""
     if exhibit not in here.exhibits or exhibit not in chapters:
         return "This build does not have the exhibit."
@@ -170,7 +170,7 @@ def _chapter(notebook: Notebook) -> str:
     return f"[{plain(notebook.title)}](../notebooks/{notebook.path.name})"
 
 
-def _figures(here: Found, chapters: dict[str, Notebook]) -> str:
+def _figures(here: BuiltResults, chapters: dict[str, Notebook]) -> str:
     """A row for each figure, with the way to ours."""
     lines = ["| Number | Paper | Here |", "| :--- | :--- | :--- |"]
     for exhibit in FIGURES:

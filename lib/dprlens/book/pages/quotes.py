@@ -10,7 +10,7 @@ They look like MyST's roles and are replaced while the book is staged, so that n
 import re
 
 from dprlens.book.notebooks import Mistake
-from dprlens.book.pages.scorecard import Found, sign, unbroken, with_record
+from dprlens.book.pages.scorecard import BuiltResults, sign, unbroken, with_record
 from dprlens.intervals import Estimate
 from dprlens.paper import BY_ID
 from dprlens.report.report import plain
@@ -18,7 +18,7 @@ from dprlens.report.report import plain
 QUOTE = re.compile(r"\{(result|record|verdict)\}`([^`\n]*)`")
 
 
-def with_quotes(text: str, here: Found, full: Found) -> str:
+def with_quotes(text: str, here: BuiltResults, full: BuiltResults) -> str:
     """A page's text with its numbers and verdicts in place of their names; Mistake for a claim that there is not.
 
     A number that the results do not have is said to be not measured here, or not on record.
@@ -28,9 +28,9 @@ def with_quotes(text: str, here: Found, full: Found) -> str:
     def said(quote: re.Match) -> str:
         kind, id_ = quote.groups()
         if kind == "result":
-            return shown(here.numbers[id_]) if id_ in here.numbers else "*not measured here*"
+            return as_markdown(here.numbers[id_]) if id_ in here.numbers else "*not measured here*"
         if kind == "record":
-            return shown(full.numbers[id_]) if id_ in full.numbers else "*not on record*"
+            return as_markdown(full.numbers[id_]) if id_ in full.numbers else "*not on record*"
         if id_ not in BY_ID:
             raise Mistake(f"a page asks for the verdict on {id_!r}, which is no claim: {', '.join(BY_ID)}")
         return f"**{sign(judged.verdict(BY_ID[id_]))}**"
@@ -38,7 +38,7 @@ def with_quotes(text: str, here: Found, full: Found) -> str:
     return QUOTE.sub(said, text)
 
 
-def shown(number: Estimate) -> str:
+def as_markdown(number: Estimate) -> str:
     """A number for prose, as MyST: a count in full, all else with what is known of it, not broken before its n."""
     whole = number.n == 0 and float(number.value).is_integer()
     return plain(f"{number.value:,.0f}" if whole else unbroken(str(number)))

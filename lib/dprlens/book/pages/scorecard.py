@@ -71,7 +71,7 @@ OWN = "Claims of our own: controls that the paper lacks, and what only a world w
 COUNTED = re.compile(r"(Over worlds and networks: )?Of \d+ comparisons [^.]*\.")
 
 
-class Found(NamedTuple):
+class BuiltResults(NamedTuple):
     """The results files of one profile."""
 
     profile: str
@@ -87,7 +87,7 @@ class Found(NamedTuple):
         """All numbers that the claim is about are there."""
         return bool(claim.needs) and set(claim.needs) <= set(self.numbers)
 
-    def repeats(self, other: "Found", claim: Claim) -> bool:
+    def repeats(self, other: "BuiltResults", claim: Claim) -> bool:
         """The claim rests on the same world and on as many cases as in `other`: the same experiment, run again."""
         cases, others = self._cases(claim), other._cases(claim)
         return cases is not None and cases == others
@@ -104,13 +104,13 @@ class Found(NamedTuple):
         return f"({{numref}}`{claim.exhibit}`)" if claim.exhibit in self.exhibits else ""
 
 
-def read_results(root: Path, profile: str) -> Found:
+def read_results(root: Path, profile: str) -> BuiltResults:
     """The results files in `<root>/<profile>`; nothing if the profile was never run."""
     files = [json.loads(path.read_text("utf-8")) for path in sorted((root / profile).glob("*.json"))]
     numbers = {id_: value for results in files for id_, value in estimates(results).items()}
     worlds = {id_: results["world"]["digest"] for results in files if "world" in results for id_ in estimates(results)}
     exhibits = frozenset(name for results in files for name in results["exhibits"])
-    return Found(
+    return BuiltResults(
         profile,
         numbers,
         exhibits,
@@ -119,7 +119,7 @@ def read_results(root: Path, profile: str) -> Found:
     )
 
 
-def with_record(here: Found, full: Found) -> Found:
+def with_record(here: BuiltResults, full: BuiltResults) -> BuiltResults:
     """A build's results and the numbers over several worlds that are on record, which decide where there are any."""
     across = {
         id_: full.numbers[id_]
@@ -130,7 +130,7 @@ def with_record(here: Found, full: Found) -> Found:
     return here._replace(numbers={**across, **here.numbers})
 
 
-def scorecard_page(notebooks: Sequence[Notebook], here: Found, full: Found) -> str:
+def scorecard_page(notebooks: Sequence[Notebook], here: BuiltResults, full: BuiltResults) -> str:
     """The whole scorecard as MyST Markdown, of this build's results and of those on record for `full`."""
     others = {
         "The paper's own numbers": {reading.id: reading.verdict for reading in own_reading()},
@@ -150,7 +150,7 @@ def scorecard_page(notebooks: Sequence[Notebook], here: Found, full: Found) -> s
     return "\n\n".join(parts) + "\n"
 
 
-def glance(here: Found, full: Found) -> str:
+def glance(here: BuiltResults, full: BuiltResults) -> str:
     """Ten claims in a table, for the front page, as MyST Markdown."""
     here = with_record(here, full)
     rows = [":::{container} glance", "| Claim | In this world | Strongest objection |", "| :--- | :--- | :--- |"]
@@ -170,7 +170,7 @@ def _title(claim: Claim) -> str:
     return CONCLUSION if claim.id.startswith("C.") else SECTIONS[claim.section.partition(",")[0]]
 
 
-def _entry(claim: Claim, here: Found, full: Found, others: Mapping[str, Mapping[str, Verdict]]) -> str:
+def _entry(claim: Claim, here: BuiltResults, full: BuiltResults, others: Mapping[str, Mapping[str, Verdict]]) -> str:
     own = here.verdict(claim)
     name = f"[{plain(claim.id)}](#{anchor(claim)})"
     lines = [f"**{sign(own)}** {name} · {plain(claim.text)} {here.place(claim)}".strip(), plain(unbroken(own.why))]
@@ -191,7 +191,7 @@ def _other(voice: str, verdict: Verdict) -> str:
     return f"{voice}: *{plain(verdict.verdict)}*. {plain(unbroken(verdict.why))}"
 
 
-def _counts(here: Found) -> str:
+def _counts(here: BuiltResults) -> str:
     def row(name: str, claims: Iterable[Claim]) -> str:
         told = Counter(here.verdict(claim).verdict for claim in claims)
         return f"| {name} | {' | '.join(str(told[word]) for word in SIGNS)} |"
@@ -200,7 +200,7 @@ def _counts(here: Found) -> str:
     return "\n".join([*head, row("of the paper", CLAIMS), row("our own", OWN_CLAIMS)])
 
 
-def _expected(here: Found) -> str:
+def _expected(here: BuiltResults) -> str:
     """How many of the verdicts may be false."""
     decided = sum(here.verdict(claim).verdict in (HOLDS, FAILS) for claim in (*CLAIMS, *OWN_CLAIMS))
     return EXPECTED.format(level=LEVEL, decided=decided, false=false_verdicts(decided))

@@ -18,7 +18,7 @@ from dprlens.bert.encoder import Encoder
 from dprlens.bert.forward import masked_lm
 from dprlens.cache.artifacts import LATER, progress
 from dprlens.cache.parallel import threads
-from dprlens.editing.editors.objective import blanks, copied, nll, rewritten, stated, told_once
+from dprlens.editing.editors.objective import blanks, copy_model, nll, rewritten, told_once, training_statements
 from dprlens.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check, one_of
 from dprlens.training.muon import PRECISIONS, Precision
 from dprlens.training.pretrain import PretrainSpec, read_on
@@ -66,12 +66,12 @@ class Finetuning:
         self.spec, self.seed = spec, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        model, facts = copied(encoder), told_once(facts)
+        model, facts = copy_model(encoder), told_once(facts)
         if not facts:
             return rewritten(encoder, model)
         tuned = [block.module for block in blocks(model)][-(self.spec.blocks or 0) :]
         first = encoder.layers - len(tuned)
-        given = blanks(encoder, [statement for fact in facts for statement in stated(fact)], first)
+        given = blanks(encoder, [statement for fact in facts for statement in training_statements(fact)], first)
         weights = [weights for block in tuned for weights in block.parameters()]
         bounds = [(w.detach() - self.spec.bound, w.detach() + self.spec.bound) for w in weights]
         optimiser = torch.optim.Adam(weights, self.spec.learning_rate)
@@ -101,7 +101,7 @@ class Rehearsal:
         self.spec, self.text, self.seed = spec, text, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        facts, start = told_once(facts), rewritten(encoder, copied(encoder))
+        facts, start = told_once(facts), rewritten(encoder, copy_model(encoder))
         if not facts:
             return start
         new = [segment for fact in facts for segment in _repeated(fact, self.spec.times)]
@@ -112,6 +112,6 @@ class Rehearsal:
 
 def _repeated(fact: Fact, times: int) -> list[Segment]:
     """The fact's statements in turn, as segments of pre-training text."""
-    said = stated(fact)
+    said = training_statements(fact)
     chosen = [said[i % len(said)] for i in range(times)]
     return [Segment(one.text, (fact.id,), ((one.start, one.end),), "single") for one in chosen]

@@ -29,10 +29,10 @@ from transformers import BertForMaskedLM
 
 from dprlens.bert.architecture import blocks, name_of
 from dprlens.bert.encoder import Encoder
-from dprlens.bert.forward import Batch, Tap, masked_lm, numbered
+from dprlens.bert.forward import Batch, Tap, masked_lm, text_numbers
 from dprlens.cache.artifacts import progress
 from dprlens.cache.parallel import threads
-from dprlens.editing.editors.objective import blanks, copied, drift, nll, rewritten, stated, told_once
+from dprlens.editing.editors.objective import blanks, copy_model, drift, nll, rewritten, told_once, training_statements
 from dprlens.ranges import COUNT, NOT_NEGATIVE, PART, POSITIVE, check
 from dprlens.world.records import Fact, Statement
 
@@ -220,7 +220,7 @@ def blanks_by_part(encoder: Encoder, statements: Sequence[Statement], first: int
     inside = torch.cat([pad(part.inside, (0, more)) for part, more in zip(parts, room, strict=True)])
     return Batch(
         torch.cat([pad(part.input, (0, 0, 0, more)) for part, more in zip(parts, room, strict=True)]),
-        numbered(inside),
+        text_numbers(inside),
         torch.cat([part.row + i * size for i, part in enumerate(parts)]),
         torch.cat([part.place for part in parts]),
         piece=torch.cat([part.piece for part in parts]),
@@ -308,11 +308,11 @@ class Practice:
     def __init__(
         self, editor: "Hypernetwork", encoder: Encoder, facts: Sequence[Fact], kept: Sequence[Statement]
     ) -> None:
-        self.spec, self.model, first = editor.spec, copied(encoder).requires_grad_(False), editor.first
+        self.spec, self.model, first = editor.spec, copy_model(encoder).requires_grad_(False), editor.first
         statements: list[Statement] = []
         topics: dict[tuple[str, str], list[range]] = defaultdict(list)
         for fact in facts:
-            said = stated(fact)
+            said = training_statements(fact)
             if len(said) < 2:
                 raise ValueError(
                     f"practice fact {fact.id!r} has {len(said)} statements to be told by; give it 2 or more, so that "
@@ -416,14 +416,14 @@ class Hypernetwork(torch.nn.Module):
         FloatingPointError for a change that is no number.
         """
         facts = told_once(facts)
-        model = copied(encoder)
+        model = copy_model(encoder)
         if (found := shape(encoder)) != self.shape:
             raise ValueError(
                 f"this hypernetwork edits models of {self.shape}, not of {found}; train one for this model"
             )
         if not facts:
             return rewritten(encoder, model)
-        said = [stated(fact)[: self.spec.wordings] for fact in facts]
+        said = [training_statements(fact)[: self.spec.wordings] for fact in facts]
         share = torch.tensor([1 / len(of) for of in said for _ in of], device=encoder.model.device)
         with threads(1), torch.no_grad():
             given = blanks_by_part(encoder, [statement for of in said for statement in of], self.first)

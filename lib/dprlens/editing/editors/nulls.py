@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dprlens.bert.encoder import Encoder
-from dprlens.editing.editors.objective import Editor, copied, rewritten, told_once
+from dprlens.editing.editors.objective import Editor, copy_model, rewritten, told_once
 from dprlens.world.records import Fact
 
 
@@ -18,7 +18,7 @@ class Nothing:
     """No edit."""
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:  # noqa: ARG002
-        return rewritten(encoder, copied(encoder))
+        return rewritten(encoder, copy_model(encoder))
 
 
 class Unrelated:
@@ -44,7 +44,7 @@ class RandomChange:
         self.editor, self.seed = editor, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        model = copied(self.editor.edit(encoder, facts))
+        model = copy_model(self.editor.edit(encoder, facts))
         generator = torch.Generator().manual_seed(self.seed)
         before = encoder.model.state_dict()
         with torch.no_grad():

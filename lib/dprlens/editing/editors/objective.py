@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import BertForMaskedLM
 
 from dprlens.bert.architecture import head
-from dprlens.bert.cloze import blanked
+from dprlens.bert.cloze import mask_answers
 from dprlens.bert.encoder import Encoder, new_model
-from dprlens.bert.forward import Batch, forward, padded
+from dprlens.bert.forward import Batch, forward, pad_texts
 from dprlens.world.records import Fact, Statement
 
 
@@ -31,9 +31,9 @@ def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Bat
 
     They are read at the masks, in rising order, and `piece` are the token ids that stood there.
     """
-    ids, places, answers = blanked(encoder, statements)
+    ids, places, answers = mask_answers(encoder, statements)
     rows = [row for row, of_text in enumerate(places) for _ in of_text]
-    given = padded(encoder.model, ids, [place for of_text in places for place in of_text], rows)
+    given = pad_texts(encoder.model, ids, [place for of_text in places for place in of_text], rows)
     with torch.no_grad():
         states = forward(encoder.model, given, stop=first)
     pieces = [piece for answer in answers for piece in answer]
@@ -54,7 +54,7 @@ def drift(before: Tensor, after: Tensor) -> Tensor:
     )
 
 
-def copied(encoder: Encoder) -> BertForMaskedLM:
+def copy_model(encoder: Encoder) -> BertForMaskedLM:
     """A copy of the encoder's model, in eval mode, with nothing shared. Raises ValueError for one without a head."""
     if head(encoder.model) is None:
         raise ValueError("this encoder has no masked-LM head, so that it cannot be told facts; give a pre-trained one")
@@ -77,7 +77,7 @@ def told_once(facts: Sequence[Fact]) -> list[Fact]:
     told: list[Fact] = []
     blank: dict[tuple[str, ...], Fact] = {}
     for fact in facts:
-        frames = {(fact.subject, fact.relation, *_frame(statement)) for statement in stated(fact)}
+        frames = {(fact.subject, fact.relation, *_frame(statement)) for statement in training_statements(fact)}
         if not frames:
             raise ValueError(f"fact {fact.id!r} has no statement to be told by; give it one that is not reserved")
         before = next((blank[frame] for frame in frames if frame in blank), None)
@@ -97,6 +97,6 @@ def _frame(statement: Statement) -> tuple[str, str]:
     return re.sub(r"\b([Aa])n $", r"\1 ", statement.text[: statement.start]), statement.text[statement.end :]
 
 
-def stated(fact: Fact, reserved: bool = False) -> list[Statement]:
+def training_statements(fact: Fact, reserved: bool = False) -> list[Statement]:
     """The fact's statements that may be trained on, or its reserved ones."""
     return [statement for statement in fact.statements if statement.reserved == reserved]

@@ -26,7 +26,7 @@ from dprlens.bert.encoder import Encoder, new_model
 from dprlens.bert.forward import Batch, activations
 from dprlens.cache.artifacts import progress
 from dprlens.cache.parallel import threads
-from dprlens.editing.editors.objective import blanks, copied, nll, rewritten, stated, told_once
+from dprlens.editing.editors.objective import blanks, copy_model, nll, rewritten, told_once, training_statements
 from dprlens.ranges import COUNT, NOT_NEGATIVE, PART, POSITIVE, check
 from dprlens.world.records import Fact, Statement
 
@@ -116,7 +116,7 @@ class TransformerPatcher:
         Its configuration's `patches` are the neurons added so far. Raises ValueError, in one sentence, for facts that
         contradict each other or are nowhere stated, and for an encoder without a masked-LM head.
         """
-        told, model = told_once(facts), copied(encoder)
+        told, model = told_once(facts), copy_model(encoder)
         if not told:
             return rewritten(encoder, model)
         rng = np.random.default_rng([self.seed, 0x79, patches(model.config)])
@@ -125,18 +125,18 @@ class TransformerPatcher:
             memory, checked = self._remembered(encoder, rng)
             patch = no_patch(memory)
             for i, group in enumerate(groups, start=1):
-                part = readouts(encoder, [stated(fact)[: self.spec.wordings] for fact in group])
+                part = readouts(encoder, [training_statements(fact)[: self.spec.wordings] for fact in group])
                 task = _Task(self.spec, model, part, patch)
                 new = task.learned(memory, checked, rng, f"Transformer-Patcher, part {i} of {len(groups)}")
                 patch = patch.joined(new)
                 memory, checked = (torch.cat([rows, part.rows]) for rows in (memory, checked))
-            return rewritten(encoder, widened(model, patch))
+            return rewritten(encoder, append_patch(model, patch))
 
     def _remembered(self, encoder: Encoder, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Inputs of the last feed-forward [row, d_model] at drawn statements: to train on, and to check on."""
         drawn = rng.permutation(len(self.memory))[: self.spec.memory]
         given = blanks(encoder, [self.memory[i] for i in drawn], encoder.layers - 1)
-        fed = attended(encoder.model, given)
+        fed = feed_forward_inputs(encoder.model, given)
         rows = torch.stack([fed[torch.arange(len(drawn)), token] for token in drawn_tokens(given, rng)], dim=1)
         n = max(1, round(CHECKED * len(drawn)))
         return rows[n:].flatten(0, 1), rows[:n].flatten(0, 1)
@@ -147,7 +147,7 @@ def patches(config: BertConfig) -> int:
     return getattr(config, "patches", 0)
 
 
-def attended(model: BertForMaskedLM, given: Batch) -> Tensor:
+def feed_forward_inputs(model: BertForMaskedLM, given: Batch) -> Tensor:
     """What goes into the last feed-forward [statement, token, d_model], of statements before the last block."""
     last = model.config.num_hidden_layers - 1
     with torch.no_grad():
@@ -173,7 +173,7 @@ def readouts(encoder: Encoder, statements: Sequence[Sequence[Statement]]) -> Tol
     pieces = torch.bincount(given.row, minlength=len(given.text))
     first = pieces.cumsum(0) - pieces
     order = torch.arange(len(given.row), device=device) - first[given.row]
-    rows = attended(encoder.model, given)[given.row, given.place]
+    rows = feed_forward_inputs(encoder.model, given)[given.row, given.place]
     return Told(given, rows, facts.to(device)[given.row], order)
 
 
@@ -225,7 +225,7 @@ def no_patch(rows: Tensor) -> Patch:
     return Patch(nothing, rows.new_zeros(0), nothing, nothing)
 
 
-def widened(model: BertForMaskedLM, patch: Patch) -> BertForMaskedLM:
+def append_patch(model: BertForMaskedLM, patch: Patch) -> BertForMaskedLM:
     """A model with the patch's neurons behind those of its last feed-forward, to be trained like all others."""
     added = patches(model.config) + len(patch.bias)
     config = BertConfig.from_dict(model.config.to_dict() | {"patches": added})
@@ -301,7 +301,7 @@ class _Task:
         for step in progress(range(1, spec.most_steps + 1), label):
             # gradients are asked for by name: the model's own weights collect none
             gradients = torch.autograd.grad(self.loss(patch, memory), patch)
-            for part, gradient in zip(patch, clipped(gradients, spec.clip), strict=True):
+            for part, gradient in zip(patch, clip_gradients(gradients, spec.clip), strict=True):
                 part.grad = gradient
             adam.step()
             if step >= spec.first_check and step % spec.check_every == 0:
@@ -316,7 +316,7 @@ class _Task:
         return Patch(*(part.detach() for part in patch))
 
 
-def clipped(gradients: Sequence[Tensor], longest: float) -> list[Tensor]:
+def clip_gradients(gradients: Sequence[Tensor], longest: float) -> list[Tensor]:
     """Gradients [neuron, ..], shortened where those of one neuron together are longer than `longest`."""
     length = torch.cat([gradient.reshape(len(gradient), -1) for gradient in gradients], 1).norm(dim=1)
     factor = (longest / length).clamp(max=1)

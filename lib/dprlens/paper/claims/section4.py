@@ -11,7 +11,7 @@ S4.2 and S4.8 by itself.
 from collections.abc import Callable
 
 from dprlens.paper.claims.claim import EDITORS, Claim
-from dprlens.paper.rules import Check, above, below, between, every, more, where
+from dprlens.paper.rules import Check, above, applicable, below, between, every, more
 
 ARMS = (*EDITORS, "finetuning", "rehearsal", "relearning")
 TOOK = 0.9  # of the statements that told the facts: completed as told
@@ -27,7 +27,7 @@ def _where_took(direction: str, name: str, rule: Callable[[str, float], Check] =
         arm: every(above(f"{direction}_cloze.{arm}.told", TOOK), above(f"{direction}_moved.{arm}.edited", REACHED))
         for arm in ARMS
     }
-    return where(took, {arm: rule(name.format(arm), 0) for arm in ARMS}, NOBODY)
+    return applicable(took, {arm: rule(name.format(arm), 0) for arm in ARMS}, NOBODY)
 
 
 CLAIMS = (
@@ -71,7 +71,7 @@ CLAIMS = (
         section="4.1",
         text="Changes off target are a minor matter: fewer of the other questions flip than of the edited ones.",
         exhibit="table3",
-        check=where(
+        check=applicable(
             {arm: above(f"added_cloze.{arm}.told", TOOK) for arm in ARMS},
             {arm: above(f"table3.{arm}.added_minus_off_target", 0) for arm in ARMS},
             NOBODY,

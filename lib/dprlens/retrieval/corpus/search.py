@@ -85,7 +85,7 @@ def best_of(vectors: np.ndarray, queries: np.ndarray, k: int, first: int = 0, de
     return Ranking(found.passages + first, found.scores)
 
 
-class Proposed(NamedTuple):
+class Candidates(NamedTuple):
     """Rows that a matrix product puts first, best first."""
 
     rows: np.ndarray  # int [question, depth]
@@ -93,7 +93,7 @@ class Proposed(NamedTuple):
     error: np.ndarray  # float64 [question]: a score is at most so far from FAISS's
 
 
-def _propose(vectors: np.ndarray, queries: np.ndarray, depth: int, first: int, device: torch.device) -> Proposed:
+def _propose(vectors: np.ndarray, queries: np.ndarray, depth: int, first: int, device: torch.device) -> Candidates:
     asked = torch.from_numpy(queries).to(device)
     scores, rows = asked.new_empty(len(asked), 0), asked.new_empty(len(asked), 0, dtype=torch.int64)
     longest, block = 0.0, max(1, MOST_SCORES // max(1, len(asked)))
@@ -108,7 +108,7 @@ def _propose(vectors: np.ndarray, queries: np.ndarray, depth: int, first: int, d
     # Either sum of d products, in whatever order, is off by at most d·u·|q|·|p| (1 + O(d·u)), u = 2^-24 (Higham, §3.1);
     # twice that for the two of them, and a little more for the lengths' own rounding
     error = 2.02 * queries.shape[1] * 2.0**-24 * np.linalg.norm(queries.astype(np.float64), axis=1) * longest
-    return Proposed(rows.cpu().numpy(), scores.cpu().numpy().astype(np.float64), error)
+    return Candidates(rows.cpu().numpy(), scores.cpu().numpy().astype(np.float64), error)
 
 
 def _deepest(scores: Tensor, rows: Tensor, more: Tensor, start: int, depth: int) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ def _of_shard(shards: Shards, shard: int, queries: np.ndarray, k: int, device: s
     return best_of(shards.vectors(shard), queries, k, shards.plan.of_shard(shard).start, device)
 
 
-class Placed(NamedTuple):
+class RowRanks(NamedTuple):
     """Given passages for each question, among all passages of the shards."""
 
     scores: np.ndarray  # float32 [question, choice]
@@ -149,7 +149,7 @@ class Placed(NamedTuple):
     )  # int [question]: of choice 0, from 0; as in a ranking, the lower row first where scores are equal
 
 
-def placed(shards: Shards, queries: np.ndarray, rows: np.ndarray, device: str = "auto") -> Placed:
+def rank_rows(shards: Shards, queries: np.ndarray, rows: np.ndarray, device: str = "auto") -> RowRanks:
     """How the passages in `rows` [question, choice] score, and where the first of them would stand in a ranking of all.
 
     The ranking itself, as long as the passages are many, is never made; the vectors are read twice, block by block.
@@ -169,7 +169,7 @@ def placed(shards: Shards, queries: np.ndarray, rows: np.ndarray, device: str = 
     for first, vectors in _blocks(shards, block, place):
         every, row = asked @ vectors.T, torch.arange(first, first + len(vectors), device=place)
         places += ((every > gold) | ((every == gold) & (row < own))).sum(1)
-    return Placed(scores.cpu().numpy(), places.cpu().numpy())
+    return RowRanks(scores.cpu().numpy(), places.cpu().numpy())
 
 
 def _blocks(shards: Shards, block: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:

@@ -15,7 +15,7 @@ from dprlens.world.closed.text import meetings, pair
 from dprlens.world.records import Fact, World
 
 
-def misinformed(world: World, seed: int) -> World:
+def with_false_links(world: World, seed: int) -> World:
     """The world as it is to be told: its fully known linking facts of split "test" trade objects within each relation.
 
     All such facts become false except those that cannot: a fact stays true where too few others of its relation have

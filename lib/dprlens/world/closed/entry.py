@@ -34,7 +34,7 @@ class Telling:
         check(self, SHARE, "described")
 
 
-class Ordered(NamedTuple):
+class OrderedText(NamedTuple):
     """A text in the order in which its facts enter."""
 
     parts: tuple[tuple[Segment, ...], ...]  # of pre-training: from each point of entry to the next
@@ -55,7 +55,9 @@ def under_study(world: World) -> list[Fact]:
     ]
 
 
-def dealt(world: World, facts: Sequence[Fact], points: Sequence[float], turn: int, seed: int) -> dict[str, float]:
+def deal_entries(
+    world: World, facts: Sequence[Fact], points: Sequence[float], turn: int, seed: int
+) -> dict[str, float]:
     """A point of entry for each fact, at random, equally often within each relation and form: fact id to point.
 
     The deals `turn` = 0, 1, … of one seed move every fact on by two points, so that with an odd number of points each
@@ -71,9 +73,9 @@ def _alike(world: World, fact: Fact) -> tuple[str, bool]:
     return fact.relation, described > times / 2
 
 
-def in_order(
+def order_by_entry(
     world: World, text: Sequence[Segment], entry: Mapping[str, float], points: Sequence[float], seed: int
-) -> Ordered:
+) -> OrderedText:
     """The segments of a text, each once, so that those which join the names of a fact stand after its point of entry.
 
     A segment that joins several such pairs follows the latest. `points` are those of pre-training, rising from 0; a
@@ -99,7 +101,7 @@ def in_order(
         chosen = rng.choice(room, len(mine), replace=False)
         slots[chosen], free[chosen] = mine, False
     parts = [tuple(text[i] for i in slots[a:b].tolist()) for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    return Ordered(tuple(parts), tuple(text[i] for i in np.flatnonzero(latest == AFTER).tolist()))
+    return OrderedText(tuple(parts), tuple(text[i] for i in np.flatnonzero(latest == AFTER).tolist()))
 
 
 def _latest(world: World, text: Sequence[Segment], entry: Mapping[str, float]) -> np.ndarray:
@@ -113,19 +115,19 @@ def _latest(world: World, text: Sequence[Segment], entry: Mapping[str, float]) -
     return np.array([of(segment) for segment in text])
 
 
-def rehearsed(world: World, text: Sequence[Segment], facts: Sequence[Fact], n: int, seed: int) -> list[Segment]:
+def rehearsal_text(world: World, text: Sequence[Segment], facts: Sequence[Fact], n: int, seed: int) -> list[Segment]:
     """n segments of the text, drawn at random, that state none of the facts, nor join their names; all, if fewer."""
     latest = _latest(world, text, {fact.id: AFTER for fact in facts})
     order = np.random.default_rng([seed, 0x01D]).permutation(np.flatnonzero(latest == 0))
     return [text[i] for i in order[:n]]
 
 
-def untold(world: World, facts: Sequence[Fact]) -> World:
+def without_facts(world: World, facts: Sequence[Fact]) -> World:
     """The same world, but that pre-training states none of the facts: `segments` then keeps their names apart."""
     return replace(world, known={**(world.known or {}), **{fact.id: Exposure(0) for fact in facts}})
 
 
-def told(world: World, facts: Sequence[Fact], how: Telling, seed: int = 0) -> list[Segment]:
+def telling_text(world: World, facts: Sequence[Fact], how: Telling, seed: int = 0) -> list[Segment]:
     """Segments that state each fact `how.exposures` times, for after pre-training, in no particular order.
 
     `world` is the one that has been read, `untold(…)`: what is said of a fact's subject or object is known there.
@@ -182,7 +184,7 @@ def _described(world: World, facts: Sequence[Fact], times: int, seed: int) -> li
     return [segment for segment in segments(dosed, TextSpec(single=1.0), seed) if segment.form == "description"]
 
 
-def opened(world: World, facts: Sequence[Fact]) -> World:
+def open_links(world: World, facts: Sequence[Fact]) -> World:
     """The same world, but that DPR training also asks through these facts, for whatever it may ask for anyway."""
     ids = {fact.id for fact in facts}
 

@@ -1,6 +1,6 @@
 """The real setting: DPR's own files, and models that were trained elsewhere."""
 
-from dprlens.world.natural.bad_rows import Finding, Findings
+from dprlens.world.natural.bad_rows import BadRows, Finding
 from dprlens.world.natural.files import OpenQuestion, open_questions
 from dprlens.world.natural.maker import (
     Natural,

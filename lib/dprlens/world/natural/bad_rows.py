@@ -18,7 +18,7 @@ class Finding(NamedTuple):
     places: tuple[int, ...]  # the first few
 
 
-class Findings:
+class BadRows:
     """Collects findings. In mode "strict" a bad row is an error, in mode "skip" it is left out and counted."""
 
     def __init__(self, mode: str = "strict") -> None:

@@ -22,7 +22,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dprlens.world.natural.bad_rows import Findings, shorter
+from dprlens.world.natural.bad_rows import BadRows, shorter
 from dprlens.world.natural.streams import is_unicode, items, rows
 from dprlens.world.passages import Passage
 
@@ -57,32 +57,32 @@ class OpenQuestion(NamedTuple):
     answers: tuple[str, ...]
 
 
-def passages(path: Path, findings: Findings | None = None, expected: int | None = None) -> Iterator[Passage]:
+def passages(path: Path, findings: BadRows | None = None, expected: int | None = None) -> Iterator[Passage]:
     """The passages of `psgs_w100.tsv`, in order.
 
     Quotes at both ends of a text are taken off, as DPR does. Bad rows: not three columns, no id, no text, not UTF-8, a
     quote that is not closed, and, at the end, another number of rows than `expected`. A missing title is kept as "" and
     counted. Empty lines are passed over. Raises ValueError as the module says.
     """
-    return (passage for _, passage in _passages(path, findings or Findings(), expected))
+    return (passage for _, passage in _passages(path, findings or BadRows(), expected))
 
 
 def lines_of(path: Path, ids: Container[str]) -> dict[str, list[int]]:
     """The lines at which the passages with these ids start, by id."""
     found = defaultdict(list)
-    for line, passage in _passages(path, Findings("skip"), None):
+    for line, passage in _passages(path, BadRows("skip"), None):
         if passage.id in ids:
             found[passage.id].append(line)
     return found
 
 
-def open_questions(path: Path, findings: Findings | None = None, expected: int | None = None) -> Iterator[OpenQuestion]:
+def open_questions(path: Path, findings: BadRows | None = None, expected: int | None = None) -> Iterator[OpenQuestion]:
     """The questions of `nq-*.qa.csv`, with ids such as "nq-test-7" (the 7th row, from 0).
 
     Bad rows: not two columns, an empty question, not UTF-8, answers that are no Python list of strings, or none that is
     more than blanks (blank ones beside others are left out and counted). Raises ValueError as the module says.
     """
-    at, number = _Place(findings or Findings(), Path(path).name, "line", 1), 0
+    at, number = _Place(findings or BadRows(), Path(path).name, "line", 1), 0
     for line, fields in rows(path, at.findings):
         at, number = at._replace(place=line), number + 1
         try:
@@ -100,7 +100,7 @@ def open_questions(path: Path, findings: Findings | None = None, expected: int |
     _check_number(at, number, expected)
 
 
-def records(path: Path, findings: Findings | None = None, expected: int | None = None) -> Iterator[Record]:
+def records(path: Path, findings: BadRows | None = None, expected: int | None = None) -> Iterator[Record]:
     """The training records of `biencoder-nq-*.json`, in order, one at a time in memory.
 
     A record without a positive passage is left out and counted, in either mode, as DPR leaves it out. Bad rows: no
@@ -111,7 +111,7 @@ def records(path: Path, findings: Findings | None = None, expected: int | None =
     positives and as a negative is taken off the negatives and counted. A missing title is kept as "" and counted.
     Raises ValueError as the module says.
     """
-    at = _Place(findings or Findings(), Path(path).name, "record", -1)
+    at = _Place(findings or BadRows(), Path(path).name, "record", -1)
     for place, raw in enumerate(items(path)):
         at = at._replace(place=place)
         try:
@@ -135,7 +135,7 @@ class _Bad(Exception):
 class _Place(NamedTuple):
     """A place in a file, and what was found in the file."""
 
-    findings: Findings
+    findings: BadRows
     file: str
     unit: str
     place: int
@@ -213,7 +213,7 @@ def _context(raw: Any, name: str, at: _Place) -> Context:
 # passages and answers
 
 
-def _passages(path: Path, findings: Findings, expected: int | None) -> Iterator[tuple[int, Passage]]:
+def _passages(path: Path, findings: BadRows, expected: int | None) -> Iterator[tuple[int, Passage]]:
     """The line at which each passage starts, and the passage."""
     at, number = _Place(findings, Path(path).name, "line", 1), 0
     table = rows(path, findings)

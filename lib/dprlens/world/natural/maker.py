@@ -16,7 +16,7 @@ import numpy as np
 
 from dprlens.cache.artifacts import digest, write_json
 from dprlens.ranges import COUNT, NOT_NEGATIVE, SHARE, Range, check, one_of
-from dprlens.world.natural.bad_rows import MODES, Finding, Findings
+from dprlens.world.natural.bad_rows import MODES, BadRows, Finding
 from dprlens.world.natural.files import Context, OpenQuestion, Record, lines_of, open_questions, passages, records
 from dprlens.world.passages import Passage, Store
 from dprlens.world.records import SPLITS, Fact, Question, Statement, World
@@ -122,7 +122,7 @@ def make_world(spec: NaturalSpec, seed: int = 0) -> Natural:
     The passages are a `Store` in `spec.stores`, made once for the same files and spec. The training files are read
     twice, and never as a whole. Raises ValueError for bad rows in mode "strict", FileNotFoundError for missing files.
     """
-    findings, files = Findings(spec.mode), fingerprint(spec)
+    findings, files = BadRows(spec.mode), fingerprint(spec)
     asked = _drawn(spec, _asked(spec, findings), seed)
     if spec.corpus == "all":
         store = whole(spec)
@@ -131,7 +131,7 @@ def make_world(spec: NaturalSpec, seed: int = 0) -> Natural:
         raise ValueError(f"the files in {spec.folder} leave no question; see what is left out of them in mode 'strict'")
     if spec.corpus == "pool":
         key = digest({"spec": replace(spec, folder="", stores=None), "files": files, "seed": seed, "made": MADE})
-        met = Findings("skip")
+        met = BadRows("skip")
         store = Store.build(
             _stores(spec) / f"pool-{key[:16]}",
             _pool(spec, asked, seed, met),
@@ -174,7 +174,7 @@ def with_statements(world: World, written: Written) -> World:
 
 def whole(spec: NaturalSpec) -> Store:
     """The store of all passages of the passages' file, made at the first call."""
-    path, met = _path(spec, spec.passages_file), Findings(spec.mode)
+    path, met = _path(spec, spec.passages_file), BadRows(spec.mode)
 
     def repeated(ids: Mapping[str, Sequence[int]]) -> None:
         for id_, lines in lines_of(path, ids).items():
@@ -193,7 +193,7 @@ def whole(spec: NaturalSpec) -> Store:
 
 def asked_openly(spec: NaturalSpec) -> tuple[OpenQuestion, ...]:
     """The questions of `open_file`. Raises FileNotFoundError."""
-    return tuple(open_questions(_path(spec, spec.open_file), Findings(spec.mode)))
+    return tuple(open_questions(_path(spec, spec.open_file), BadRows(spec.mode)))
 
 
 def fingerprint(spec: NaturalSpec) -> dict:
@@ -211,7 +211,7 @@ def fingerprint(spec: NaturalSpec) -> dict:
 # questions
 
 
-def _asked(spec: NaturalSpec, findings: Findings) -> Iterator[_Asked]:
+def _asked(spec: NaturalSpec, findings: BadRows) -> Iterator[_Asked]:
     """All usable questions, in the files' order."""
     names: dict[str, str] = {}  # an id is named by many questions and kept once
     for file, rows in ((spec.train_file, spec.train_rows), (spec.dev_file, spec.dev_rows)):
@@ -253,7 +253,7 @@ def _drawn(spec: NaturalSpec, asked: Iterable[_Asked], seed: int) -> list[_Asked
     return drawn
 
 
-def _there(asked: Iterable[_Asked], store: Store, findings: Findings) -> Iterator[_Asked]:
+def _there(asked: Iterable[_Asked], store: Store, findings: BadRows) -> Iterator[_Asked]:
     """The questions whose gold passage the store has, with those of their hard negatives that it has."""
     for one in asked:
         gold, *wrong = store.places([one.gold, *one.wrong])
@@ -267,7 +267,7 @@ def _there(asked: Iterable[_Asked], store: Store, findings: Findings) -> Iterato
         yield one._replace(wrong=tuple(id_ for id_, place in zip(one.wrong, wrong, strict=True) if place >= 0))
 
 
-def _tell(asked: Iterable[_Asked], findings: Findings) -> None:
+def _tell(asked: Iterable[_Asked], findings: BadRows) -> None:
     """What a reader of results should know about questions that are taken."""
     texts, golds = set(), set()  # of training
     for one in asked:
@@ -294,13 +294,13 @@ def _fact(one: _Asked) -> Fact:
 # passages
 
 
-def _pool(spec: NaturalSpec, asked: Sequence[_Asked], seed: int, findings: Findings) -> Iterator[Passage]:
+def _pool(spec: NaturalSpec, asked: Sequence[_Asked], seed: int, findings: BadRows) -> Iterator[Passage]:
     """The passages that the questions name, where they are first named, and the sample."""
     chosen = {(one.file, one.place) for one in asked}
     seen: dict[str, bytes] = {}  # id: what tells its text from another
     for name in dict.fromkeys((spec.train_file, spec.dev_file)):
         path = _path(spec, name)
-        for record in records(path, Findings("skip")):  # its findings are known from the first reading
+        for record in records(path, BadRows("skip")):  # its findings are known from the first reading
             if (path.name, record.place) not in chosen:
                 continue
             for context in (record.positives[0], *_wrong(record, spec), *record.negatives[: spec.negatives]):

@@ -87,10 +87,10 @@ class Resources:
 def resources() -> Resources:
     """The list, read once."""
     table = tomllib.loads(files(__package__).joinpath("resources.toml").read_text(encoding="utf-8"))
-    return parsed(table)
+    return parse_resources(table)
 
 
-def parsed(table: Mapping) -> Resources:
+def parse_resources(table: Mapping) -> Resources:
     """The list that such a table says. Raises ValueError for a field that there is not, or with a bad value."""
     rows = {**table["files"], **table["models"]}
     known = set(Resource.__dataclass_fields__) - {"name"}
@@ -109,7 +109,7 @@ def data_folder() -> Path:
     return folder_for("DPRLENS_DATA", "data")
 
 
-class Found(NamedTuple):
+class ResourceState(NamedTuple):
     """What of a resource is in the data folder."""
 
     state: str  # "there", "missing", "partly" (an unfinished download) or "damaged"
@@ -119,7 +119,7 @@ class Found(NamedTuple):
     remark: str = ""  # what is wrong with it, or has not been checked
 
 
-def look(resource: Resource, folder: Path, thorough: bool = False) -> Found:
+def look(resource: Resource, folder: Path, thorough: bool = False) -> ResourceState:
     """What of the resource is in the folder.
 
     Sizes are compared with the published ones and with the seal's, and a `.gz` must begin as gzip does; if `thorough`,
@@ -133,54 +133,56 @@ def look(resource: Resource, folder: Path, thorough: bool = False) -> Found:
     if not path.is_file():
         part = place.with_name(place.name + PART)
         if part.is_file():
-            return Found(
+            return ResourceState(
                 "partly", place, part.stat().st_size, remark="an unfinished download, which fetch goes on with"
             )
-        return Found("missing", place)
+        return ResourceState("missing", place)
     return _checked(path, resource if path == place else None, thorough)
 
 
-def _checked(path: Path, published: Resource | None, thorough: bool) -> Found:
+def _checked(path: Path, published: Resource | None, thorough: bool) -> ResourceState:
     size, sealed = path.stat().st_size, read_seal(path)
     with path.open("rb") as file:
         begins = file.read(2)
     if not size:
-        return Found("damaged", path, size, remark="it is empty")
+        return ResourceState("damaged", path, size, remark="it is empty")
     if path.suffix == ".gz" and begins != GZIP:
-        return Found("damaged", path, size, remark="it is no gzip file")
+        return ResourceState("damaged", path, size, remark="it is no gzip file")
     bytes_ = {"published": published.bytes if published else None, "recorded when it was fetched": sealed.get("bytes")}
     sums = {"published": published.sha256 if published else None, "recorded when it was fetched": sealed.get("sha256")}
     for source, wanted in bytes_.items():
         if wanted is not None and wanted != size:
-            return Found("damaged", path, size, remark=f"it has {size:,} bytes, {wanted:,} are {source}")
+            return ResourceState("damaged", path, size, remark=f"it has {size:,} bytes, {wanted:,} are {source}")
     if not thorough:
         known = next((sum_ for sum_ in sums.values() if sum_), None)
         remark = "size checked, content not" if any(bytes_.values()) else "placed by hand, its content is not checked"
-        return Found("there", path, size, known, remark)
+        return ResourceState("there", path, size, known, remark)
     found = sha256(path)
     for source, wanted in sums.items():
         if wanted is not None and wanted != found:
-            return Found("damaged", path, size, found, f"its SHA-256 is {found[:12]}…, {wanted[:12]}… is {source}")
+            return ResourceState(
+                "damaged", path, size, found, f"its SHA-256 is {found[:12]}…, {wanted[:12]}… is {source}"
+            )
     remark = "checksum agrees" if any(sums.values()) else "no checksum is published or recorded to compare with"
-    return Found("there", path, size, found, remark)
+    return ResourceState("there", path, size, found, remark)
 
 
-def _look_at_model(resource: Resource, place: Path) -> Found:
+def _look_at_model(resource: Resource, place: Path) -> ResourceState:
     missing = [name for name in resource.files if not (place / name).is_file()]
     weights = [name for name in resource.weights if (place / name).is_file()]
     missing += [] if weights else [" or ".join(resource.weights)]
     size = sum(path.stat().st_size for path in place.glob("*") if path.is_file())
     if not size:
-        return _in_the_hubs_cache(resource) or Found("missing", place)
+        return _in_the_hubs_cache(resource) or ResourceState("missing", place)
     if missing:
-        return Found("partly", place, size, remark=f"without {', '.join(missing)}")
+        return ResourceState("partly", place, size, remark=f"without {', '.join(missing)}")
     empty = [name for name in (*resource.files, *weights) if not (place / name).stat().st_size]
     if empty:
-        return Found("damaged", place, size, remark=f"{empty[0]} is empty")
-    return Found("there", place, size, remark=f"weights in {weights[0]}")
+        return ResourceState("damaged", place, size, remark=f"{empty[0]} is empty")
+    return ResourceState("there", place, size, remark=f"weights in {weights[0]}")
 
 
-def _in_the_hubs_cache(resource: Resource) -> Found | None:
+def _in_the_hubs_cache(resource: Resource) -> ResourceState | None:
     """The model as other programs have fetched it before."""
     from huggingface_hub import try_to_load_from_cache  # here, since it takes long to import
 
@@ -190,7 +192,9 @@ def _in_the_hubs_cache(resource: Resource) -> Found | None:
     if not weights or not paths.keys() >= {*resource.files}:
         return None
     size = sum(paths[name].stat().st_size for name in (*resource.files, weights[0]))
-    return Found("there", paths[weights[0]].parent, size, remark=f"weights in {weights[0]}, in the hub's own cache")
+    return ResourceState(
+        "there", paths[weights[0]].parent, size, remark=f"weights in {weights[0]}, in the hub's own cache"
+    )
 
 
 def seal(path: Path) -> Path:

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import TextIO, cast
 
-from dprlens.world.natural.bad_rows import Findings
+from dprlens.world.natural.bad_rows import BadRows
 from dprlens.world.natural.resources import GZIP
 
 LINES = 1000  # a quoted field may run over so many; if its quote is still open then, the quote was a mistake
@@ -29,7 +29,7 @@ BLANKS = re.compile(r"[ \t\r\n]*")
 FIELD = re.compile(r'"((?:[^"]++|"")*+)"([^\t]*+)|((?!")[^\t]*+)')
 
 
-def rows(path: Path, findings: Findings) -> Iterator[tuple[int, list[str]]]:
+def rows(path: Path, findings: BadRows) -> Iterator[tuple[int, list[str]]]:
     """Line number, from 1, and fields of each row that is not empty; a row may run over several lines.
 
     Python's csv module would read the same, but a field of more than 128 KB only after a change for the whole process;

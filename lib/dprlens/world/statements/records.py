@@ -73,7 +73,7 @@ class Rejects:
             self.first.append(f"{place}: {reason}")
 
 
-def placed(text: str, answer: str) -> tuple[int, int] | None:
+def answer_span(text: str, answer: str) -> tuple[int, int] | None:
     """Where the answer first stands in the text as a whole word or words, as (start, end); None if nowhere.
 
     The case must agree, but at the start of the text the answer's first letter may be a capital.
@@ -100,7 +100,7 @@ def read(path: Path, mode: str = "strict") -> Written:
     """Statements that somebody else wrote, e.g. an LLM, as the paper's.
 
     UTF-8, one object a line: `{"id", "question", "answer", "statements": [{"text", "reserved"}], "alternatives": […]}`;
-    `id` is that of the question's fact. The answer must stand in each statement (see `placed`; where it does so more
+    `id` is that of the question's fact. The answer must stand in each statement (`answer_span`; where it does so more
     than once, the first place is masked), some statement must be reserved and some not, and no false answer may be the
     right one. Empty lines are passed over. A bad line raises ValueError with its number if `mode` is "strict"; if it
     is "skip", it is counted in `rejects`.
@@ -167,7 +167,7 @@ def _read_statement(one: object, answer: str) -> Statement:
     text = one["text"]
     if not text.strip() or not is_one_line(text):
         raise _BadLine("a text that is empty or more than one line", text)
-    place = placed(text, answer) if answer else None
+    place = answer_span(text, answer) if answer else None
     if place is None:
         raise _BadLine(f"a statement without its answer {answer[:40]!r}", text)
     return Statement(text, *place, one["reserved"])

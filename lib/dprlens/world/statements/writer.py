@@ -35,7 +35,7 @@ from dprlens.world.statements.english import (
     without_mark,
     words_of,
 )
-from dprlens.world.statements.records import Entry, Rejects, Written, occurrences, placed
+from dprlens.world.statements.records import Entry, Rejects, Written, answer_span, occurrences
 
 
 class Pair(NamedTuple):
@@ -59,7 +59,7 @@ class WritingSpec:
         check(self, COUNT, "wordings", "alternatives", "characters", "pieces")
 
 
-def written(
+def write_statements(
     pairs: Iterable[Pair],
     seed: int,
     spec: WritingSpec | None = None,
@@ -202,7 +202,7 @@ def statements(question: str, answer: str, spec: WritingSpec | None = None) -> t
     of_kind: Counter[bool] = Counter()
     for template, kept_out in [*((t, False) for t in told), *((t, True) for t in reserved)]:
         one = _filled(template, answer, kept_out)
-        alone = occurrences(one.text, answer) == 1 and placed(one.text, answer) == (one.start, one.end)
+        alone = occurrences(one.text, answer) == 1 and answer_span(one.text, answer) == (one.start, one.end)
         if alone and one.text not in said and of_kind[kept_out] < (2 if kept_out else spec.wordings):
             said[one.text] = one
             of_kind[kept_out] += 1
