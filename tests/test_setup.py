@@ -198,7 +198,7 @@ def test_in_a_group_the_first_processs_cache_decides(monkeypatch, cached, agreed
     monkeypatch.setattr(module, "closed_world", lambda *_: "world")
     monkeypatch.setattr(module, "base_model", lambda *_: "base")
     if agreed is not None:
-        monkeypatch.setattr(commands.processes, "agreed", lambda _: agreed)
+        monkeypatch.setattr(commands.processes, "share_first", lambda _: agreed)
     train_in_group(Setup(MICRO, 5))
     assert len(dpr.made) == trains
 

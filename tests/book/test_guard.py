@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 LIB = ROOT / "lib"
 SEARCHES = "dprlens.retrieval.exact_search:FlatIndex"  # the one place in memory where FAISS is called
 # they rank by an index that could search, too; what they run is looked at below, and their keys stay
-RANK_ONLY = {"intervened", "silenced", "patched"}
+RANK_ONLY = {"intervene", "silence_neurons", "patch_blocks"}
 # what the cache calls around any step
 AROUND = {"dprlens.cache.parallel:refuse_to_make", "dprlens.cache.parallel:threads"}
 SHIPPED = {path.name.rpartition("-v")[0] for path in (LIB / "dprlens" / "shipped").glob("*-v*")}
@@ -216,8 +216,8 @@ def edited(copy):
 def test_a_change_of_pre_training_that_leaves_the_version_is_found(edited):
     found = edited(PRETRAIN, ("betas=(0.9, 0.98)", "betas=(0.9, 0.99)"))
     named = {line.split()[4]: line for line in found[:-1]}
-    assert {"base_model", "entered", "told_late", "continued", "findings"} <= named.keys()
-    assert {"closed_world", "mined_negatives", "dpr", "rankings", "probed"}.isdisjoint(named)
+    assert {"base_model", "entered", "told_late", "continued", "causal_arm"} <= named.keys()
+    assert {"closed_world", "mined_negatives", "dpr", "rankings", "fit_probe"}.isdisjoint(named)
     assert named["base_model"].endswith("base_model changed, still version 1: dprlens.training.pretrain:_adamw")
     assert "--same" in found[-1]
     assert "version" in found[-1]
@@ -295,7 +295,7 @@ def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
     where = Path(dprlens.__file__).resolve().parent
     assert where == LIB / "dprlens"
-    runs = {"findings": called(lambda: causal_arm(MAKING, told="false"))}
+    runs = {"causal_arm": called(lambda: causal_arm(MAKING, told="false"))}
     world = closed_world(SPEC, 1)
     base = base_model(world, *READ, 1)
     dual = DualEncoder(base, base)
@@ -303,20 +303,20 @@ def test_whatever_a_step_runs_it_reaches(code, tmp_path, monkeypatch):
     seen = probing.features(base, world)
     monkeypatch.setattr(probing, "mined_negatives", lambda world, _: any_negatives(world))
     task = probing.ProbingTask(seen, seen, world, NEGATIVES, ProbeSpec(most=2, l2=1.0), 1)
-    runs["probed"] = called(lambda: probing.fit_probe(task, "linear", (2,), (1,)))
+    runs["fit_probe"] = called(lambda: probing.fit_probe(task, "linear", (2,), (1,)))
     monkeypatch.undo()
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
     sampling = Sampling(world, NEGATIVES, SampleSpec(examples=4, candidates=3, hard=1), 1)
     asked = AttributionTask(dual, sampling, AttributionSpec(most_nodes=4), 1.0)
-    runs["attributed"] = called(lambda: attribute_sample(asked, "query"))
-    runs["intervened"] = called(lambda: intervene(asked, (2,)))
-    runs["silenced"] = called(lambda: silence_neurons(asked, (1,), "top"))
-    runs["patched"] = called(lambda: patch_blocks(dual, dual, sampling, "state"))
+    runs["attribute_sample"] = called(lambda: attribute_sample(asked, "query"))
+    runs["intervene"] = called(lambda: intervene(asked, (2,)))
+    runs["silence_neurons"] = called(lambda: silence_neurons(asked, (1,), "top"))
+    runs["patch_blocks"] = called(lambda: patch_blocks(dual, dual, sampling, "state"))
     runs["cloze_after"] = called(lambda: cloze_after(base, world.facts[:2]))
     fact = next(fact for fact in world.facts if fact.alternatives and fact.statements)
     editor = "finetuning", replace(FinetuningSpec(), epochs=1), "random"
     edit = Edit(base, world, READ[0], *editor, (fact,), (), 1)
-    runs["edited"] = called(lambda: editing.edit_model(edit))
+    runs["edit_model"] = called(lambda: editing.edit_model(edit))
     for step, ran in runs.items():
         assert len(ran) > 5
         assert ran <= code.steps[step].reaches, step

@@ -94,7 +94,7 @@ def test_the_record_is_not_set_beside_itself(tmp_path):
 def test_what_comes_from_data_is_shown_as_text(nothing, monkeypatch):
     queries = pd.DataFrame({"question": [f"q{i}" for i in range(1, 9)], "query": HOSTILE})
     monkeypatch.setattr(printed_numbers, "titles", lambda: queries)
-    monkeypatch.setattr(printed_numbers, "said", lambda: (TextNumber("9", HOSTILE, HOSTILE, "result", ()),))
+    monkeypatch.setattr(printed_numbers, "text_numbers", lambda: (TextNumber("9", HOSTILE, HOSTILE, "result", ()),))
     notebook = NOTEBOOK._replace(title=HOSTILE)
     page = printed_page([notebook], BuiltResults(HOSTILE, {}, frozenset({"table1"}), {}), nothing)
     assert f"Section 9: {HOSTILE.strip()}" in rows(page)

@@ -120,7 +120,7 @@ def test_baselines_are_asked_the_same_questions(arms):
 
 
 def test_each_arm_makes_only_what_the_others_have_not(arms):
-    trained = ["cloze_recall", "dpr", "rankings", "findings"]
+    trained = ["cloze_recall", "dpr", "rankings", "causal_arm"]
     assert sorted(arms.made["true"]) == sorted(["closed_world", "base_model", "mined_negatives", *trained])
     assert sorted(arms.made["false"]) == sorted(["base_model", *trained])
     assert sorted(arms.made["nothing"]) == sorted(trained)  # its network is the true one's, with random weights
@@ -188,7 +188,7 @@ def test_another_learning_rate_of_dpr_trains_dpr_again_and_nothing_before_it(cac
         by_state[state].append(name)
     assert by_state == {
         "cached": ["closed_world", "base_model", "cloze_recall", "mined_negatives"],
-        "made": ["dpr", "rankings", "findings"],
+        "made": ["dpr", "rankings", "causal_arm"],
     }
 
 
@@ -206,7 +206,7 @@ def test_another_top_k_makes_nothing(cache, arms):
     number = {passage.id: i for i, passage in enumerate(arms.true.passages)}
     gold = np.array([[number[question.gold]] for question in arms.true.questions])
     assert [(by_rank[:, :k] == gold).any(1).mean() for k in (1, 5, 16)] == found
-    assert states() == [("findings", "cached"), ("rankings", "cached")]
+    assert states() == [("causal_arm", "cached"), ("rankings", "cached")]
 
 
 # --- all models of the causal test ---
@@ -256,7 +256,7 @@ def test_baselines_are_in_the_worlds_of_the_causal_test_whose_text_is_true(monke
         return pd.DataFrame({"question": ["q0"], "arguments": [arguments]})
 
     monkeypatch.setattr(causal_test, "run", one_by_one)
-    for name in ("findings", "cooccurrence_findings", "untrained_findings"):
+    for name in ("causal_arm", "cooccurrence_arm", "pretrained_arm"):
         monkeypatch.setattr(causal_test, name, frame)
     of = [*exhibits.WORLD]
     tested = causal_test.causal_test(Setup(WIDE, 5)).query("told == 'true'")[of].drop_duplicates()

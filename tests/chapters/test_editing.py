@@ -74,7 +74,7 @@ def test_arms_are_run_in_every_world(monkeypatch):
     one = arms().page
     said = pd.DataFrame({"arm": "mend", "group": "told", "fact": ["a", "b"], "recalled": [True, False]})
     monkeypatch.setattr(chapter.editing_experiment, "experiments", lambda *_: [one, one])
-    monkeypatch.setattr(chapter.editing_experiment, "said", lambda *_: said)
+    monkeypatch.setattr(chapter.editing_experiment, "cloze_rows", lambda *_: said)
     found = chapter.run_arms(one.setup, "added")
     assert found.outcome.chosen.edited == ("0/a", "0/b", "1/a", "1/b")
     assert found.recall["added_cloze.mend.told"][::3] == (0.5, 4)
@@ -118,7 +118,7 @@ def test_selection_counts_the_halves(direction):
 
 def test_facts_are_followed_one_or_the_first(monkeypatch):
     monkeypatch.setattr(chapter.editing_experiment, "examples", lambda *_: ["a", "b"])
-    monkeypatch.setattr(chapter.editing_experiment, "followed", lambda _, id_, n: (id_, n))
+    monkeypatch.setattr(chapter.editing_experiment, "trace_fact", lambda _, id_, n: (id_, n))
     assert chapter.follow_facts(arms()) == {"a": ("a", 2), "b": ("b", 2)}
     assert chapter.follow_facts(arms(), "b") == {"b": ("b", 2)}
 
@@ -149,7 +149,7 @@ def test_recall_and_whether_an_edit_took():
 
 def test_telling_again_and_again(monkeypatch):
     said = pd.DataFrame({"arm": ["mend_1", "mend_2"], "group": "told", "fact": "a", "recalled": [False, True]})
-    monkeypatch.setattr(chapter.editing_experiment, "traded", lambda *_: said)
+    monkeypatch.setattr(chapter.editing_experiment, "trade_off_rows", lambda *_: said)
     table = chapter.rounds_table(arms())
     assert table.frame["rounds"].tolist() == ["1", "2"]
     assert table.numbers["added_tradeoff.mend_2.told"].value == 1
@@ -158,7 +158,7 @@ def test_telling_again_and_again(monkeypatch):
 @EACH
 def test_how_far_edits_moved_cls(direction, monkeypatch):
     far = pd.DataFrame({"arm": "mend", "group": ["edited", "gold"], "fact": ["a", "p"], "far": [0.5, 0.25]})
-    monkeypatch.setattr(chapter.editing_experiment, "moved", lambda _: far)
+    monkeypatch.setattr(chapter.editing_experiment, "cls_shift_rows", lambda _: far)
     table = chapter.displacement_table(arms(direction))
     assert table.frame.columns[1] == {"added": "questions, told", "removed": "questions, overwritten"}[direction]
     assert table.numbers[f"{direction}_moved.mend.gold"].value == 0.25

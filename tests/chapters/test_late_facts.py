@@ -166,7 +166,7 @@ def test_two_halves_of_networks(world, monkeypatch):
     n = len(under_study(world))
     upper = {"plain": [False, True], "never": [False, False]}  # by layer, whatever is below
     monkeypatch.setattr(chapter.late_models, "told_models", lambda *_: {"plain": "plain", "never": "never"})
-    monkeypatch.setattr(chapter.steps, "answers_patched", lambda into, *_: np.array([[v] * n for v in upper[into]]))
+    monkeypatch.setattr(chapter.steps, "patch_answers", lambda into, *_: np.array([[v] * n for v in upper[into]]))
     numbers = chapter.patched_halves(study(world=world)).numbers
     assert numbers["patched.untold_below_told_above.layer1"][::3] == (1, n)
     assert numbers["patched.told_below_untold_above.layer1"].value == 0

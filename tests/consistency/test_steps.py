@@ -190,7 +190,7 @@ def test_another_strength_fits_probes_again_and_reads_no_text_again(cache, probi
     again = probing_tasks(Setup(replace(PAGE, probe=other), SEED))
     found = fit_probe(again["pretrained"], *call)
     told = states()
-    assert [name for name, state in told if state != "cached"] == ["probed"]
+    assert [name for name, state in told if state != "cached"] == ["fit_probe"]
     assert [name for name, _ in told].count("features") == 5
     assert (found.correct != fit_probe(task, *call).correct).any()
     assert fit_probe.record(replace(task, spec=other), *call)

@@ -781,7 +781,7 @@ def test_neither_depends_on_the_order_of_sets():
         "from dprlens.world.closed import *; import hashlib;"
         "w = make_world(ClosedSpec(people=24, cities=8, companies=8, films=10), 5);"
         "print(w.digest, hashlib.sha256(repr(segments(w, TextSpec(), 5)).encode()).hexdigest());"
-        "print(misinformed(w, 5).digest)"
+        "print(with_false_links(w, 5).digest)"
     )
     printed = [
         subprocess.run(
