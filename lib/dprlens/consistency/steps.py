@@ -25,8 +25,9 @@ from dprlens.consistency.probes import (
 )
 from dprlens.retrieval.negatives import NegativesSpec
 from dprlens.retrieval.steps import mined_negatives
-from dprlens.world.records import SPLITS, World
+from dprlens.world.records import World
 
+FITTED_AND_TESTED = ("train", "test")  # splits; "dev" is for DPR training alone
 LIBRARIES = ("bm25s", "scipy", "scikit-learn")  # that a fitted probe and its items depend on
 
 
@@ -126,10 +127,10 @@ def fit_reversible_pairs(task: ProbingTask, probe: str, layer: int) -> dict[str,
     world, seed = task.world, task.seed
     mined = mined_negatives(world, task.negatives)
     _, seen = _by_split(task, [layer])
-    pairs = {split: task.matching(controls.reversible(world, mined, split, seed), layer) for split in SPLITS}
+    pairs = {split: task.matching(controls.reversible(world, mined, split, seed), layer) for split in FITTED_AND_TESTED}
     X, y = controls.both_orders(pairs["test"])
     fits = {"ordinary": seen["train"][0].shown(2, seed)}
-    if all(len(pairs[split].questions) for split in ("train", "test")):
+    if all(len(pairs[split].questions) for split in FITTED_AND_TESTED):
         fits["balanced"] = controls.both_orders(pairs["train"])
     return {
         name: make_probe(probe, task.spec, seed).fit(*fit).predict(X) == y if len(y) else y
@@ -143,7 +144,7 @@ def fit_surface_features(
 ) -> dict[str, np.ndarray]:
     """`controls.surface_features` on the test questions: whether each is right, by name [n, question]."""
     mined = mined_negatives(world, negatives)
-    splits = [items(world, mined, split, spec.most, seed) for split in ("train", "test")]
+    splits = [items(world, mined, split, spec.most, seed) for split in FITTED_AND_TESTED]
     return {
         name: evaluate(probe, [train], [test], choices, seed).correct[:, 0]
         for name, (probe, (train, test)) in controls.surface_features(world, splits, negatives).items()
@@ -152,5 +153,5 @@ def fit_surface_features(
 
 def _by_split(task: ProbingTask, layers: Sequence[int]) -> tuple[dict[str, Items], dict[str, list[Matching]]]:
     """By split: the questions, and their features at each layer."""
-    chosen = {split: task.items(split) for split in SPLITS}
+    chosen = {split: task.items(split) for split in FITTED_AND_TESTED}
     return chosen, {split: [task.matching(own, layer) for layer in layers] for split, own in chosen.items()}
