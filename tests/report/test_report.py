@@ -436,6 +436,12 @@ def test_provenance_names_what_matters_and_nothing_that_changes(shown, monkeypat
     )
 
 
+def test_a_table_without_rows_is_a_table_all_the_same(shown):
+    make().table("table1", pd.DataFrame(columns=["a", "b"]), "T")
+    (data, _) = shown[-1]
+    assert "This table has no rows here." in texts(rendered(data["text/markdown"]))["text"]
+
+
 def test_a_number_that_nothing_shows_is_reported(shown):
     report = make()
     report.number("recall.known", share(95, 100))

@@ -311,12 +311,15 @@ def nulls_table(arms: Arms) -> Table:
     return Table(exhibit, frame, f"Editors minus null arms, share of {questions} (N = {arms.n})", numbers)
 
 
-def agreement_table(arms: Arms) -> Table:
+def agreement_table(arms: Arms) -> Table | Absent:
     """Cohen's kappa of MALMEN and MEND, and of each with every other arm, over edited facts' questions."""
     exhibit = arms.exhibit("agreement")
     kappas, frame = exhibits.agreements(exhibit, arms.outcome, arms.n)
     questions = f"{arms.titles.facts}' questions (N = {arms.n})"
-    return Table(exhibit, frame, f"Do arms succeed on the same questions? Cohen's kappa on {questions}", kappas)
+    title = f"Do arms succeed on the same questions? Cohen's kappa on {questions}"
+    if frame.empty:
+        return Absent(exhibit, title, "Neither MALMEN nor MEND has another arm beside it whose edits reach [CLS].")
+    return Table(exhibit, frame, title, kappas)
 
 
 def retrained_probe_table(arms: Arms) -> Table:

@@ -162,8 +162,11 @@ class Report:
         """Show `frame` as a numbered table and report the `numbers` behind it.
 
         Cells are shown as they are if text; floats with two decimals, estimates with their interval, nothing as "–".
-        The index is not shown: `reset_index` first if it says something.
+        The index is not shown: `reset_index` first if it says something. A table without rows says that it has none,
+        since Markdown has no such tables.
         """
+        if frame.empty:
+            frame = pd.DataFrame({"nothing to show": ["This table has no rows here."]})
         self._exhibit(exhibit, "table", title, numbers)
         names = [" · ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in frame.columns]
         rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
