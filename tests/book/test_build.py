@@ -16,11 +16,11 @@ import pytest
 import dprlens
 from dprlens.book import build as book_module
 from dprlens.book import execution
+from dprlens.book._results import Difference, compare_results
 from dprlens.book.build import book, run_one
 from dprlens.book.execution import Hung, RunFailed, execute, normalise, what_is_wrong
 from dprlens.book.notebooks import Mistake, Parameter, check, discover, find, parse, problems, read
 from dprlens.book.render import RenderFailed, parameters_page, render, tree_digest
-from dprlens.book.results import Difference, compare_results
 
 LIB = Path(dprlens.__file__).parents[1]
 PARAMETERS = """

@@ -13,8 +13,8 @@ import pytest
 
 import dprlens
 from dprlens.bert.encoder import DualEncoder, EncoderSpec
-from dprlens.book import guard, lock
-from dprlens.book.guard import Code
+from dprlens.book import _guard, lock
+from dprlens.book._guard import Code
 from dprlens.cache.artifacts import Step, Task
 from dprlens.consistency import steps as probing
 from dprlens.consistency.probes import ProbeSpec
@@ -252,7 +252,7 @@ def test_a_change_of_the_runner_is_none_of_a_step(code):
 
 @pytest.mark.slow
 def test_no_step_reaches_the_cache_but_for_storage(code):
-    reached = {one.partition(":")[2] for step in code.steps.values() for one in step.reaches if guard.CACHE in one}
+    reached = {one.partition(":")[2] for step in code.steps.values() for one in step.reaches if _guard.CACHE in one}
     assert {"_storage", "_save_arrays", "_load_frame", "write_json"} <= reached
     assert reached.isdisjoint({"Cache", "step", "canonical", "digest", "progress"})
 
@@ -286,7 +286,7 @@ def called(run) -> set[str]:
     return {
         f"{module}:{name}"
         for module, name in found
-        if "<" not in name and module.startswith("dprlens.") and module != guard.CACHE
+        if "<" not in name and module.startswith("dprlens.") and module != _guard.CACHE
     } - AROUND
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dprlens.book import lock
-from dprlens.book.guard import Step
+from dprlens.book._guard import Step
 from dprlens.book.lock import Lock, changed_steps, read_lock, renew
 from dprlens.book.notebooks import Mistake
 

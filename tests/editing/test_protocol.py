@@ -358,7 +358,7 @@ def test_a_fact_is_told_with_another_object_in_the_same_words():
 
 
 def test_told_in_the_closed_world_is_what_the_world_itself_would_say(world):
-    from dprlens.world.closed.language import language, statements
+    from dprlens.world.closed._language import language, statements
 
     for fact in world.facts:
         for other in fact.alternatives[:1]:

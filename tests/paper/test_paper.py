@@ -10,12 +10,12 @@ import pytest
 
 from dprlens import paper
 from dprlens.intervals import Estimate, exact
-from dprlens.paper import CLAIMS, FAILS, HOLDS, OPEN, OWN_CLAIMS, UNTESTED, own_reading, reading, replicated_reading
+from dprlens.paper import CLAIMS, FAILS, HOLDS, OPEN, OWN_CLAIMS, UNTESTED, _reading, own_reading, replicated_reading
+from dprlens.paper._reading import row
 from dprlens.paper.numbers import FOLDER
-from dprlens.paper.reading import row
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-READINGS = {reading.id: reading for reading in own_reading()}
+READINGS = {one.id: one for one in own_reading()}
 ALL_CLAIMS = (*CLAIMS, *OWN_CLAIMS)
 
 
@@ -363,6 +363,6 @@ def test_the_replication_decides_what_its_figures_show_clearly():
 def test_a_difference_within_the_error_of_reading_decides_nothing(monkeypatch, gain, verdict):
     cells = paper.replication()
     cells["accuracy"] = 0.7 + gain * (cells["model"] == "bert-base-uncased")
-    monkeypatch.setattr(reading, "replication", lambda: cells)
+    monkeypatch.setattr(_reading, "replication", lambda: cells)
     (found,) = [one for one in replicated_reading() if one.id == "S2.1"]
     assert found.verdict.verdict == verdict

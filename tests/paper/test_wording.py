@@ -3,7 +3,7 @@
 import pytest
 
 from dprlens.paper import CLAIMS, OWN_CLAIMS
-from dprlens.paper.wording import describe
+from dprlens.paper._wording import describe
 
 NEEDED = sorted(
     {id_ for claim in (*CLAIMS, *OWN_CLAIMS) for id_ in (*claim.needs, *(claim.across.needs if claim.across else ()))}

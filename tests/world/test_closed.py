@@ -15,8 +15,8 @@ from dprlens.world.closed import (
     ClosedSpec,
     Segment,
     TextSpec,
+    _generator,
     false_gold,
-    generator,
     is_linking,
     leaks,
     make_world,
@@ -24,8 +24,8 @@ from dprlens.world.closed import (
     segments,
     with_false_links,
 )
-from dprlens.world.closed.language import described, language, statement, statements
-from dprlens.world.closed.text import meetings, pair
+from dprlens.world.closed._language import described, language, statement, statements
+from dprlens.world.closed._text import meetings, pair
 from dprlens.world.records import Exposure, Fact, Passage, Question, World, by_subject
 
 # Every mayor was born in one of the two cities, so that about half of "Where was the mayor of X born?" has the
@@ -277,7 +277,7 @@ def test_without_the_filter_gold_passages_would_leak(monkeypatch):
         return {(q.link, q.target) for q in world.questions if q.kind == "knowledge_required"}
 
     worlds = [make_world(LEAKY, seed) for seed in SEEDS]
-    monkeypatch.setattr(generator, "leaks", lambda *_: False)
+    monkeypatch.setattr(_generator, "leaks", lambda *_: False)
     for seed, filtered in zip(SEEDS, worlds, strict=True):
         world = make_world(LEAKY, seed)
         leaking = {

@@ -8,8 +8,8 @@ import random
 
 import pytest
 
+from dprlens.world.natural._files import Context, Record, lines_of, open_questions, passages, records
 from dprlens.world.natural.bad_rows import BadRows
-from dprlens.world.natural.files import Context, Record, lines_of, open_questions, passages, records
 from dprlens.world.passages import Passage
 
 HEADER = "id\ttext\ttitle\n"

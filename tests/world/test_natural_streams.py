@@ -8,9 +8,9 @@ import random
 
 import pytest
 
-from dprlens.world.natural import streams
+from dprlens.world.natural import _streams
+from dprlens.world.natural._streams import is_unicode, items, rows
 from dprlens.world.natural.bad_rows import BadRows
-from dprlens.world.natural.streams import is_unicode, items, rows
 
 
 def write(folder, content: bytes | str):
@@ -81,14 +81,14 @@ def test_a_quote_that_is_not_closed_costs_one_row(tmp_path, refused, after):
 
 
 def test_many_open_quotes_are_all_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "LINES", 5)
+    monkeypatch.setattr(_streams, "LINES", 5)
     found, (finding,) = read(tmp_path, '"a\n' * 20 + "".join(f"{i}\n" for i in range(20)))
     assert found == [(21 + i, [str(i)]) for i in range(20)]
     assert finding.times == 20
 
 
 def test_a_line_without_end_is_refused(tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(streams, "LONGEST", 1000)
+    monkeypatch.setattr(_streams, "LONGEST", 1000)
     with refused("line of 1,000 characters"):
         read(tmp_path, "a" * 2000)
 
@@ -123,7 +123,7 @@ def test_a_file_that_is_not_there_is_told_in_one_sentence(tmp_path, refused):
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1 << 22])
 def test_items_are_what_json_reads_whatever_is_read_at_once(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(streams, "CHUNK", chunk)
+    monkeypatch.setattr(_streams, "CHUNK", chunk)
     listed = [
         {"a": ['"\\\u2028Ö🚣', 1.5, -12, None, True], "b": {"c": "x" * 50}},
         123,
@@ -146,7 +146,7 @@ def test_items_are_what_json_reads_whatever_is_read_at_once(tmp_path, monkeypatc
 
 
 def test_items_come_before_the_file_is_read_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "CHUNK", 10)
+    monkeypatch.setattr(_streams, "CHUNK", 10)
     stream = items(write(tmp_path, '[{"a": 1}, {"b": 2}, nonsense'))
     assert [next(stream), next(stream)] == [{"a": 1}, {"b": 2}]
 
@@ -173,19 +173,19 @@ def test_items_come_before_the_file_is_read_to_its_end(tmp_path, monkeypatch):
 )
 @pytest.mark.parametrize("chunk", [1, 1 << 22])
 def test_what_is_no_list_is_refused_with_the_place(tmp_path, refused, monkeypatch, content, words, chunk):
-    monkeypatch.setattr(streams, "CHUNK", max(chunk, len(content) // 10))
+    monkeypatch.setattr(_streams, "CHUNK", max(chunk, len(content) // 10))
     with refused("file is not the JSON list", words):
         list(items(write(tmp_path, content)))
 
 
 def test_a_mistake_is_told_without_reading_on(tmp_path, refused, monkeypatch):
     """And a string that never ends, when it is longer than a record may be."""
-    monkeypatch.setattr(streams, "CHUNK", 100)
-    monkeypatch.setattr(streams, "LARGEST", 1000)
+    monkeypatch.setattr(_streams, "CHUNK", 100)
+    monkeypatch.setattr(_streams, "LARGEST", 1000)
     for record, most in (("{'a'", 200), ('{"a": "', 4000)):
         path = write(tmp_path, "[" + record + "x" * 100_000)
         taken = []
-        monkeypatch.setattr(streams, "_opened", lambda path, taken=taken: _counting(path, taken))
+        monkeypatch.setattr(_streams, "_opened", lambda path, taken=taken: _counting(path, taken))
         with refused("record 0"):
             list(items(path))
         assert sum(taken) <= max(most, io.DEFAULT_BUFFER_SIZE)

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from dprlens.editing.protocol import with_object
-from dprlens.world.closed.language import language
+from dprlens.world.closed._language import language
 from dprlens.world.records import Fact, Statement
-from dprlens.world.statements.answers import TYPES, answer_type
+from dprlens.world.statements._answers import TYPES, answer_type
 from dprlens.world.statements.records import Entry, Written, answer_span, read, write
 from dprlens.world.statements.writer import Pair, WritingSpec, statements, write_statements
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from dprlens.book._results import compare_results
 from dprlens.book.notebooks import Mistake
-from dprlens.book.results import compare_results
 from dprlens.cache.artifacts import default_root, write_json
 
 PLAIN = ("closed_world", "mined_negatives")  # steps without a network: the same bytes on every processor

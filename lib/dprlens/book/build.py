@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 import psutil
 
+from dprlens.book._results import compare_results
 from dprlens.book.execution import CELL_SECONDS, OTHER_CELL_SECONDS, RunFailed, execute, kill
 from dprlens.book.notebooks import Notebook, check, check_profile, discover, parse
 from dprlens.book.render import render, tree_digest
-from dprlens.book.results import compare_results
 from dprlens.cache.artifacts import digest, folder_for, shipped_root, write_json
 
 AT_ONCE = 2  # notebooks

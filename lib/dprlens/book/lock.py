@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dprlens.book import baseline
-from dprlens.book.guard import Code, Step
+from dprlens.book._guard import Code, Step
 from dprlens.book.notebooks import Mistake
 
 LOCK = Path("lib") / "steps.lock"  # beside the package: it says something about the code and is no part of it

@@ -21,9 +21,7 @@ from dprlens.bert.encoder import DualEncoder, Encoder
 from dprlens.cache.parallel import Missing, only_cached, run
 from dprlens.consistency.probes import Features
 from dprlens.editing import protocol
-from dprlens.editing.editors import (
-    HYPERNETWORKS,
-)
+from dprlens.editing.editors import HYPERNETWORKS
 from dprlens.editing.editors.hypernetwork import HypernetworkSpec
 from dprlens.editing.protocol import Chosen, Outcome
 from dprlens.editing.steps import (

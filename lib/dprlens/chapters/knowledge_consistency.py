@@ -14,10 +14,7 @@ from dprlens.cache.parallel import run
 from dprlens.consistency import exhibits, steps
 from dprlens.consistency.controls import Selectivity
 from dprlens.consistency.exhibits import ACROSS, LABELS, Results, Who, n_once, without_number
-from dprlens.consistency.probes import (
-    Items,
-    ProbeResult,
-)
+from dprlens.consistency.probes import Items, ProbeResult
 from dprlens.consistency.steps import ProbingTask, features, fit_probe
 from dprlens.intervals import Estimate, difference, mean, over_runs
 from dprlens.report import figures, widgets

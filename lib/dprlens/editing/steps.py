@@ -16,16 +16,7 @@ from dprlens.cache.artifacts import Task, step
 from dprlens.consistency.probes import Features, Items, ProbeSpec, items, make_probe, matching
 from dprlens.consistency.steps import LIBRARIES
 from dprlens.editing import protocol
-from dprlens.editing.editors import (
-    EDITORS,
-    Editor,
-    EditorSpec,
-    MalmenSpec,
-    Material,
-    MendSpec,
-    RandomChange,
-    Unrelated,
-)
+from dprlens.editing.editors import EDITORS, Editor, EditorSpec, MalmenSpec, Material, MendSpec, RandomChange, Unrelated
 from dprlens.editing.editors.hypernetwork import HypernetworkSpec
 from dprlens.editing.editors.malmen import Malmen
 from dprlens.editing.editors.mend import Mend

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from scipy.special import stdtr, stdtrit
 
 from dprlens.intervals import Estimate, difference_of_shares, holm
-from dprlens.paper.wording import describe
+from dprlens.paper._wording import describe
 
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "cannot tell here", "not tested yet"
 LEVEL = 0.025  # of a false verdict in either direction

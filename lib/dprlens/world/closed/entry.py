@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dprlens.ranges import COUNT, SHARE, check
-from dprlens.world.closed.text import Segment, TextSpec, pair, segments
+from dprlens.world.closed._text import Segment, TextSpec, pair, segments
 from dprlens.world.records import Exposure, Fact, Question, World, by_subject
 
 AFTER = 1.0  # the point of entry that lies behind the end of pre-training

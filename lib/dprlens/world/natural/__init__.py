@@ -1,8 +1,7 @@
 """The real setting: DPR's own files, and models that were trained elsewhere."""
 
-from dprlens.world.natural.bad_rows import BadRows, Finding
-from dprlens.world.natural.files import OpenQuestion, open_questions
-from dprlens.world.natural.maker import (
+from dprlens.world.natural._files import OpenQuestion, open_questions
+from dprlens.world.natural._maker import (
     Natural,
     NaturalSpec,
     asked_openly,
@@ -11,3 +10,4 @@ from dprlens.world.natural.maker import (
     whole,
     with_statements,
 )
+from dprlens.world.natural.bad_rows import BadRows, Finding

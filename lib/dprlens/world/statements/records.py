@@ -16,7 +16,7 @@ from dprlens.cache.artifacts import write_json
 from dprlens.world.natural.bad_rows import MODES
 from dprlens.world.passages import replacing
 from dprlens.world.records import Statement
-from dprlens.world.statements.english import compared_by, is_one_line, upper_first
+from dprlens.world.statements._english import compared_by, is_one_line, upper_first
 
 FIELDS = {"id": str, "question": str, "answer": str, "statements": list, "alternatives": list}  # of a line of the cache
 MOST_SHOWN = 5  # rejects that are named one by one

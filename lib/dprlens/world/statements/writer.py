@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from dprlens.ranges import COUNT, check
 from dprlens.world.records import Statement
-from dprlens.world.statements.answers import answer_type, asked_for
-from dprlens.world.statements.declarative import BLANK, clause_of, undone
-from dprlens.world.statements.english import (
+from dprlens.world.statements._answers import answer_type, asked_for
+from dprlens.world.statements._declarative import BLANK, clause_of, undone
+from dprlens.world.statements._english import (
     ADVERBS,
     BE,
     DETERMINERS,

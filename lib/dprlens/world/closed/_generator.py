@@ -14,7 +14,7 @@ from itertools import cycle, islice, product
 from typing import NamedTuple
 
 from dprlens.ranges import COUNT, NOT_NEGATIVE, SHARE, Range, check
-from dprlens.world.closed.language import (
+from dprlens.world.closed._language import (
     KINDS_OF_ENTITY,
     Relation,
     language,

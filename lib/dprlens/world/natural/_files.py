@@ -22,8 +22,8 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dprlens.world.natural._streams import is_unicode, items, rows
 from dprlens.world.natural.bad_rows import BadRows, shorter
-from dprlens.world.natural.streams import is_unicode, items, rows
 from dprlens.world.passages import Passage
 
 HEADER = ["id", "text", "title"]

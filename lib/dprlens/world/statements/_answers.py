@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from dprlens.world.statements.english import (
+from dprlens.world.statements._english import (
     BE,
     DIGITS,
     DO,

@@ -10,8 +10,8 @@ from math import inf
 
 from scipy.optimize import linear_sum_assignment
 
-from dprlens.world.closed.language import is_linking, language, statements
-from dprlens.world.closed.text import meetings, pair
+from dprlens.world.closed._language import is_linking, language, statements
+from dprlens.world.closed._text import meetings, pair
 from dprlens.world.records import Fact, World
 
 

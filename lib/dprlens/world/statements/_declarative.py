@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from dprlens.world.statements.answers import form_of
-from dprlens.world.statements.english import (
+from dprlens.world.statements._answers import form_of
+from dprlens.world.statements._english import (
     ADVERBS,
     BE,
     DETERMINERS,

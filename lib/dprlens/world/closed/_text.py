@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from dprlens.ranges import COUNT, SHARE, check
-from dprlens.world.closed.language import can_be_described, described, language, statement, upper_first
+from dprlens.world.closed._language import can_be_described, described, language, statement, upper_first
 from dprlens.world.records import Fact, World, by_subject
 
 MOST_READ = 200_000  # passages, where a model goes on with passages

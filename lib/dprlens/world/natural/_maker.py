@@ -16,8 +16,8 @@ import numpy as np
 
 from dprlens.cache.artifacts import digest, write_json
 from dprlens.ranges import COUNT, NOT_NEGATIVE, SHARE, Range, check, one_of
+from dprlens.world.natural._files import Context, OpenQuestion, Record, lines_of, open_questions, passages, records
 from dprlens.world.natural.bad_rows import MODES, BadRows, Finding
-from dprlens.world.natural.files import Context, OpenQuestion, Record, lines_of, open_questions, passages, records
 from dprlens.world.passages import Passage, Store
 from dprlens.world.records import SPLITS, Fact, Question, Statement, World
 
