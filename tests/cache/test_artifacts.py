@@ -19,19 +19,8 @@ import pytest
 import torch
 
 from dprlens.cache import artifacts
-from dprlens.cache.artifacts import (
-    Basis,
-    Cache,
-    CacheError,
-    Task,
-    canonical,
-    default_root,
-    digest,
-    emit,
-    progress,
-    step,
-    write_json,
-)
+from dprlens.cache.artifacts import Basis, Cache, CacheError, Task, canonical, default_root, digest, step, write_json
+from dprlens.cache.events import emit, progress
 
 LIB = Path(artifacts.__file__).parents[2]
 

@@ -10,7 +10,9 @@ from small_setup import one_by_one
 
 from chapters.neuron_comparisons import EXAMPLES, SAME, SPREAD, attribution, comparison
 from dprlens.chapters import decentralization as chapter
-from dprlens.chapters.decentralization import Active, Cases, Criterion, Search, Silencing, Variant
+from dprlens.chapters import interventions
+from dprlens.chapters.decentralization import Active, Cases, Criterion, Search, Variant
+from dprlens.chapters.interventions import Silencing
 from dprlens.decentralization import exhibits, steps
 from dprlens.decentralization.active_neurons import ActivitySpec
 from dprlens.decentralization.attribution import FIDELITY
@@ -247,7 +249,7 @@ def judged(place: np.ndarray) -> GoldRanks:
 def test_causal_effects_are_in_units_of_the_temperature(compared):
     place = np.zeros((1 + 2 * 3 * 2, EXAMPLES), int)
     place[1] = 99  # the top two neurons silenced
-    drawn = chapter.causal(compared, {name: judged(place) for name in chapter.PAIR})
+    drawn = interventions.causal(compared, {name: judged(place) for name in chapter.PAIR})
     assert drawn.numbers["causal.pretrained.silenced.top.k2.margin"].value == pytest.approx(-0.8)
     assert drawn.numbers["causal.dpr.silenced.top.k2.margin"].value == pytest.approx(-0.4)
     assert drawn.numbers["causal.dpr.doubled.bottom.k5.found"].value == 1
@@ -276,9 +278,9 @@ def silenced():
 
 
 def test_neurons_are_silenced_by_doubling(compared, monkeypatch):
-    monkeypatch.setattr(chapter, "run", one_by_one)
+    monkeypatch.setattr(interventions, "run", one_by_one)
     monkeypatch.setattr(steps, "silence_neurons", lambda task, silent, order: (task.temperature, silent[-1], order))
-    made = chapter.silence(compared)
+    made = interventions.silence(compared)
     assert made.judged["dpr", "random"] == (2, 12, "random")
     assert list(made.search.silent) == [1, 2, 4, 8, 12]
     assert {model for model, _ in made.judged} == set(chapter.TRIO)
@@ -286,7 +288,7 @@ def test_neurons_are_silenced_by_doubling(compared, monkeypatch):
 
 
 def test_survival_keeps_kinds_and_meanings_apart(silenced):
-    drawn = chapter.survival(silenced)
+    drawn = interventions.survival(silenced)
     assert drawn.numbers["pathways.lexical.dpr.never_lost"].value == 0.5
     assert drawn.numbers["pathways.knowledge_required.pretrained.found"].value == 0
     assert drawn.numbers["pathways.among.lexical.dpr_outlasts_pretrained"] == share(2, 2)
@@ -303,7 +305,7 @@ def test_half_of_the_margin_is_the_models_own(silenced):
     whole = GoldRanks(np.zeros((4, 1), int), np.zeros((4, 1), int), np.array([[4.0], [3.0], [2.0], [1.0]]))
     (lost,) = Silencing(Silent(SILENT, ["lexical"], [0]), {("dpr", "top"): whole}).lost["pathways.margin"].values()
     assert lost.tolist() == [2]  # at a margin of 2 of 4 no more than half is left
-    assert silenced.lost.keys() == chapter.MEANINGS.keys()
+    assert silenced.lost.keys() == interventions.MEANINGS.keys()
 
 
 def reported(drawn) -> dict[str, Estimate]:
@@ -313,7 +315,7 @@ def reported(drawn) -> dict[str, Estimate]:
 
 
 def test_survivors_have_a_dash_where_nothing_was_found(silenced):
-    table = chapter.survivors(silenced, reported(chapter.survival(silenced)))
+    table = interventions.survivors(silenced, reported(interventions.survival(silenced)))
     rows = table.frame.set_index(["questions", "model"])
     assert list(rows.loc[("knowledge-required", "pre-trained BERT")][1:]) == ["–"] * 3
     assert rows.loc[("lexical", "DPR on shuffled pairs"), "half are lost at"].startswith("1 [")
@@ -321,7 +323,7 @@ def test_survivors_have_a_dash_where_nothing_was_found(silenced):
 
 
 def test_outlasting_counts_who_decides(silenced):
-    table = chapter.outlasting(silenced, reported(chapter.survival(silenced)))
+    table = interventions.outlasting(silenced, reported(interventions.survival(silenced)))
     assert len(table.frame) == 2 * 3 * 3
     first = table.frame.set_index(["questions", "found means", "one model", "the other"])
     undecided = first.loc[("knowledge-required", "among the first 20 of all passages", "DPR", "pre-trained BERT")]
@@ -331,20 +333,20 @@ def test_outlasting_counts_who_decides(silenced):
 
 
 def test_outlasting_in_words_says_what_is_not_decided():
-    words = chapter.outlasting_in_words({"pathways.among.knowledge_required.dpr_outlasts_pretrained": HALF})
+    words = interventions.outlasting_in_words({"pathways.among.knowledge_required.dpr_outlasts_pretrained": HALF})
     assert words.pop("dpr_among") == "0.50 [0.25, 0.75], n = 8"
     assert words.keys() == {"dpr", "dpr_margin", "shuffled", "shuffled_among", "shuffled_margin"}
     assert set(words.values()) == {"(not decided here)"}
 
 
 def test_patching_goes_both_ways(compared, monkeypatch):
-    monkeypatch.setattr(chapter, "run", one_by_one)
+    monkeypatch.setattr(interventions, "run", one_by_one)
     monkeypatch.setattr(steps, "patch_blocks", lambda into, other, sampling, what: (into, other, what))  # noqa: ARG005
-    calls = chapter.patch(compared)
+    calls = interventions.patch(compared)
     assert calls["dpr", "pretrained", "cls"] == (compared.tasks["dpr"].dual, compared.tasks["pretrained"].dual, "cls")
     place = np.array([[0] * 8, [50] * 8])
     alone = {"causal.dpr.found": HALF, "causal.pretrained.found": HALF}
-    drawn = chapter.patching(compared, {key: judged(place) for key in calls}, alone)
+    drawn = interventions.patching(compared, {key: judged(place) for key in calls}, alone)
     assert drawn.numbers["patching.dpr.feed_forward.block0"].value == 1
     assert drawn.numbers["patching.pretrained.state.block1"].value == 0
     assert len(drawn.numbers) == 2 * 3 * 2

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dprlens.chapters import knowledge_consistency as chapter
+from dprlens.chapters import probe_grid
 from dprlens.consistency import exhibits
 from dprlens.consistency.controls import Selectivity
 from dprlens.consistency.exhibits import Results
@@ -59,21 +60,21 @@ def asked(monkeypatch) -> list[dict]:
         calls.append({key: call.args for key, call in wanted.items()})
         return calls[-1]
 
-    monkeypatch.setattr(chapter, "run", run)
+    monkeypatch.setattr(probe_grid, "run", run)
     return calls
 
 
 def grid(encoders=("pretrained", "dpr_query", "dpr_paired", "random0"), probes=("linear",), layers=(0, 6, 12)):
     profile = SimpleNamespace(probing=SimpleNamespace(repeats=2), probe=PROBE)
     setup = SimpleNamespace(seed=3, profile=profile)
-    return chapter.Grid(setup, {who: Task(who) for who in encoders}, probes, [2, 5], layers)
+    return probe_grid.Grid(setup, {who: Task(who) for who in encoders}, probes, [2, 5], layers)
 
 
 # what is fitted
 
 
 def test_table_1_is_fitted_without_cells_that_say_nothing(asked):
-    results = chapter.fit_probes(grid(("pretrained", "random0"), ("linear", "low_rank", "untrained", "replication")))
+    results = probe_grid.fit_probes(grid(("pretrained", "random0"), ("linear", "low_rank", "untrained", "replication")))
     assert [*asked[0]] == [
         ("pretrained", "linear"),
         ("random0", "linear"),
@@ -87,14 +88,14 @@ def test_table_1_is_fitted_without_cells_that_say_nothing(asked):
 
 
 def test_without_pretrained_features_there_is_no_untrained_probe(asked):
-    chapter.fit_probes(grid(("dpr_query",), ("untrained",)))
+    probe_grid.fit_probes(grid(("dpr_query",), ("untrained",)))
     assert asked == [{}]
 
 
 @pytest.mark.usefixtures("asked")
 def test_draws_have_their_seeds_and_penalties_their_strength():
     whole = grid()
-    redrawn, penalties = chapter.fit_redrawn(whole), chapter.fit_penalties(whole)
+    redrawn, penalties = probe_grid.fit_redrawn(whole), probe_grid.fit_penalties(whole)
     assert [*redrawn] == [(who, seed) for who in ("pretrained", "dpr_query") for seed in (3, 4)]
     assert all(args == (Task(who, seed), "linear", [2, 5], [12]) for (who, seed), args in redrawn.items())
     strengths = {key: args[0].spec.l2 for key, args in penalties.items()}
@@ -102,11 +103,11 @@ def test_draws_have_their_seeds_and_penalties_their_strength():
         (s, who): l2 for s, l2 in (("stronger", 5), ("weaker", 0.05)) for who in ("pretrained", "dpr_query")
     }
     no_linear = grid(probes=("tied",))
-    assert chapter.fit_redrawn(no_linear) == chapter.fit_penalties(no_linear) == {}
+    assert probe_grid.fit_redrawn(no_linear) == probe_grid.fit_penalties(no_linear) == {}
 
 
 def test_the_last_layer_is_fitted_where_encoder_and_probe_are_asked_for(asked):
-    results = chapter.fit_last_layer(grid(), ["dpr_context", "dpr_query"], ["tied", "linear"], fit_on="test")
+    results = probe_grid.fit_last_layer(grid(), ["dpr_context", "dpr_query"], ["tied", "linear"], fit_on="test")
     assert asked == [{("dpr_query", "linear"): (Task("dpr_query"), "linear", [2, 5], [12], "test")}]
     assert (results.choices, results.layers) == ([2, 5], [12])
 
@@ -117,18 +118,18 @@ def test_controls_are_fitted_at_two_layers_and_learning_curves_to_parts_of_the_t
     whos = [("pretrained", "linear"), ("pretrained", "tied")]
     assert [*some.controlled()] == whos
     rates = {"questions": [0, 1], "task": ["at 6", "at 12"], "control": ["c6", "c12"]}
-    monkeypatch.setattr(chapter, "run", lambda calls, workers: dict.fromkeys(calls, rates))  # noqa: ARG005
-    fitted = chapter.fit_control_tasks(some)
+    monkeypatch.setattr(probe_grid, "run", lambda calls, workers: dict.fromkeys(calls, rates))  # noqa: ARG005
+    fitted = probe_grid.fit_control_tasks(some)
     assert [*fitted] == [(*who, layer) for who in whos for layer in (6, 12)]
     assert fitted["pretrained", "tied", 12] == Selectivity([0, 1], "at 12", "c12")
-    monkeypatch.setattr(chapter, "run", lambda calls, workers: {who: ["a", "b"] for who in calls})  # noqa: ARG005
-    assert chapter.fit_online_codes(some)["pretrained", "linear", 12] == "b"
-    monkeypatch.setattr(chapter, "run", lambda calls, workers: {who: call.args[-1] for who, call in calls.items()})  # noqa: ARG005
-    assert chapter.fit_parts(some)["pretrained", "tied"] == {size: size for size in (2, 4, 8, 16)}
+    monkeypatch.setattr(probe_grid, "run", lambda calls, workers: {who: ["a", "b"] for who in calls})  # noqa: ARG005
+    assert probe_grid.fit_online_codes(some)["pretrained", "linear", 12] == "b"
+    monkeypatch.setattr(probe_grid, "run", lambda calls, workers: {who: call.args[-1] for who, call in calls.items()})  # noqa: ARG005
+    assert probe_grid.fit_parts(some)["pretrained", "tied"] == {size: size for size in (2, 4, 8, 16)}
 
 
 def test_reversible_pairs_are_given_to_four_probes_whatever_is_asked_for(asked):
-    chapter.fit_reversible(grid(("dpr_query", "random0"), ("no_query",)))
+    probe_grid.fit_reversible(grid(("dpr_query", "random0"), ("no_query",)))
     assert [*asked[0]] == [("random0", name) for name in ("linear", "tied", "bilinear", "dot")]
 
 

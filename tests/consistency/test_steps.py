@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from small_setup import PAGE, ROUNDING, SEED, vectors
 
-from dprlens.chapters.knowledge_consistency import probed_in_worlds, probing_tasks
+from dprlens.chapters.probe_grid import probed_in_worlds, probing_tasks
 from dprlens.consistency import controls
 from dprlens.consistency.probes import Features, Items, items, make_probe, matching
 from dprlens.consistency.steps import (

@@ -17,7 +17,7 @@ from dprlens.bert.vocabulary import vocabulary
 from dprlens.chapters import editing_experiment
 from dprlens.chapters.dense_retrieval import compare_with_published
 from dprlens.chapters.editing_experiment import judging_of
-from dprlens.chapters.knowledge_consistency import probing_tasks
+from dprlens.chapters.probe_grid import probing_tasks
 from dprlens.consistency.probes import items, probed_part
 from dprlens.decentralization.attribution import AttributionSpec
 from dprlens.decentralization.steps import masked_answers

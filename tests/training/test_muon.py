@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dprlens.cache import artifacts
+from dprlens.cache import artifacts, events
 from dprlens.cache.artifacts import LATER, Task, digest, step
 from dprlens.editing.editors import RehearsalSpec
 from dprlens.editing.steps import Edit, edit_model
@@ -204,7 +204,7 @@ def test_a_spec_in_a_task_is_taken_in_the_quick_precision_and_the_rest_of_the_ta
 def test_without_a_runner_the_reader_is_told_once(machine, monkeypatch, capsys):
     machine(False)
     monkeypatch.delenv("DPRLENS_EVENTS")
-    monkeypatch.setattr(artifacts, "_siblings", set())
+    monkeypatch.setattr(events, "_siblings", set())
     network(PretrainSpec())
     network(PretrainSpec())
     assert capsys.readouterr().err.count("not the same") == 1

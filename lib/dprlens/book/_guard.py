@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "dprlens"
-CACHE, STORAGE = "dprlens.cache.artifacts", "dprlens.cache.artifacts:_storage"
+CACHE, STORAGE = ("dprlens.cache.artifacts:", "dprlens.cache.events:"), "dprlens.cache.artifacts:_storage"
 TELLS = {"notice", "_notice", "print", "warn", "progress"}  # functions whose words a reader sees and no step keeps
 LEFT_OUT = {"annotation", "returns", "type_params", "type_comment", "ctx", "kind"}  # fields of syntax trees
 SCOPES = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -86,7 +86,7 @@ class Code:
         found, waiting = set(), [start]
         while waiting:
             one = waiting.pop()
-            if one not in found and (within_cache or not one.startswith(f"{CACHE}:")):
+            if one not in found and (within_cache or not one.startswith(CACHE)):
                 found.add(one)
                 waiting += [*self.names(one), *self._inside.get(one, ())]
         return found

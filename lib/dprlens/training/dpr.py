@@ -30,7 +30,8 @@ from transformers import BertModel
 from dprlens.bert.encoder import DualEncoder, Encoder, Text, new_model
 from dprlens.bert.forward import forward
 from dprlens.bert.packing import read
-from dprlens.cache.artifacts import digest, progress, sha256, write_json
+from dprlens.cache.artifacts import digest, sha256, write_json
+from dprlens.cache.events import progress
 from dprlens.cache.parallel import threads
 from dprlens.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range, check
 from dprlens.training import processes

@@ -14,7 +14,8 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from dprlens.cache.artifacts import Step, Task, sibling, vars_of
+from dprlens.cache.artifacts import Step, Task, vars_of
+from dprlens.cache.events import sibling
 
 Precision = Literal["bfloat16", "float32"]
 P = ParamSpec("P")

@@ -19,7 +19,8 @@ from dprlens.bert.architecture import blocks, embeddings, head
 from dprlens.bert.encoder import Encoder, EncoderSpec, new_model, pick_device, random_bert
 from dprlens.bert.forward import Batch, masked_lm, text_numbers
 from dprlens.bert.vocabulary import with_places
-from dprlens.cache.artifacts import LATER, progress
+from dprlens.cache.artifacts import LATER
+from dprlens.cache.events import progress
 from dprlens.cache.parallel import threads
 from dprlens.ranges import COUNT, FROM_ZERO, PART, POSITIVE, check, one_of
 from dprlens.training.muon import PRECISIONS, Precision, muon

@@ -16,7 +16,8 @@ import torch
 from dprlens.bert.architecture import blocks
 from dprlens.bert.encoder import Encoder
 from dprlens.bert.forward import masked_lm
-from dprlens.cache.artifacts import LATER, progress
+from dprlens.cache.artifacts import LATER
+from dprlens.cache.events import progress
 from dprlens.cache.parallel import threads
 from dprlens.editing.editors.objective import blanks, copy_model, nll, rewritten, told_once, training_statements
 from dprlens.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check, one_of

@@ -30,7 +30,7 @@ from transformers import BertForMaskedLM
 from dprlens.bert.architecture import blocks, name_of
 from dprlens.bert.encoder import Encoder
 from dprlens.bert.forward import Batch, Tap, masked_lm, text_numbers
-from dprlens.cache.artifacts import progress
+from dprlens.cache.events import progress
 from dprlens.cache.parallel import threads
 from dprlens.editing.editors.objective import blanks, copy_model, drift, nll, rewritten, told_once, training_statements
 from dprlens.ranges import COUNT, NOT_NEGATIVE, PART, POSITIVE, check

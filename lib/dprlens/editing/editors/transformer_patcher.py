@@ -24,7 +24,7 @@ from transformers import BertConfig, BertForMaskedLM
 from dprlens.bert.architecture import blocks, head, name_of
 from dprlens.bert.encoder import Encoder, new_model
 from dprlens.bert.forward import Batch, activations
-from dprlens.cache.artifacts import progress
+from dprlens.cache.events import progress
 from dprlens.cache.parallel import threads
 from dprlens.editing.editors.objective import blanks, copy_model, nll, rewritten, told_once, training_statements
 from dprlens.ranges import COUNT, NOT_NEGATIVE, PART, POSITIVE, check
