@@ -1,3 +1,5 @@
+"""Run the command line: `python -m dprlens`."""
+
 import sys
 
 from dprlens.cli import main

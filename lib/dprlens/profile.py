@@ -61,11 +61,11 @@ class Profile:
 
     @property
     def controlled(self) -> "Profile":
-        """This profile, or the one with a generated world in which the experiments of B.1 and B.2 can be made."""
+        """The profile whose world is generated, for the experiments of B.1 and B.2: this one, or another."""
         return self if self.experiments is None else PROFILES[self.experiments]
 
     def but(self, **changes: object) -> "Profile":
-        """This profile with some knobs turned; a knob is named as the field of its spec, None leaves it as it is.
+        """Turn some knobs of the profile; a knob is named as the field of its spec, None leaves it as it is.
 
         A knob that two specs have is turned through its spec: `but(dpr={"learning_rate": 1e-4})`. Raises ValueError for
         a knob that no spec has, or that two specs have.

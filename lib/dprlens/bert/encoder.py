@@ -112,6 +112,7 @@ class Encoder:
 
     @property
     def layers(self) -> int:
+        """The number of blocks."""
         return self.bert.config.num_hidden_layers
 
     @property

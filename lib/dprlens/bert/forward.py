@@ -57,6 +57,7 @@ class Batch(NamedTuple):
         return torch.bincount(self.text[self.inside])
 
     def to(self, device: torch.device) -> "Batch":
+        """Move all tensors to a device."""
         return self._replace(**{name: x.to(device) for name, x in self._asdict().items() if x is not None})
 
     def part(self, rows: Sequence[int] | ndarray | Tensor) -> "Batch":

@@ -1,4 +1,6 @@
-"""What `python -m dprlens` does. In reading order:
+"""The commands of `python -m dprlens`.
+
+In reading order:
 
 notebooks   finds the notebooks, their order and parameters; checks values, and the sources themselves
 execution   runs one notebook through papermill, checks that it really ran, and makes two equal runs equal files

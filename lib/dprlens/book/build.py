@@ -34,6 +34,8 @@ REAL = "paper"  # the profile that reads files which a reader places
 
 
 class Job(NamedTuple):
+    """One notebook to be run: its values, and where its output, results and events go."""
+
     notebook: Notebook
     values: dict  # checked; always with a profile
     out: Path  # the executed notebook
@@ -42,6 +44,7 @@ class Job(NamedTuple):
 
     @property
     def results_file(self) -> Path:
+        """The JSON file of the notebook's numbers."""
         return self.results / self.values["profile"] / f"{self.notebook.name}.json"
 
     @property

@@ -35,6 +35,8 @@ class Mistake(ValueError):
 
 
 class Parameter(NamedTuple):
+    """A line of a notebook's parameters cell."""
+
     name: str
     type: str  # as annotated
     default: Any  # a literal
@@ -62,6 +64,8 @@ class Parameter(NamedTuple):
 
 
 class Notebook(NamedTuple):
+    """A notebook of the book, as its source describes it."""
+
     name: str
     path: Path
     title: str
@@ -131,10 +135,12 @@ def load(path: Path) -> dict:
 
 
 def source(cell: dict) -> str:
+    """Return the source of a cell as one text."""
     return "".join(cell["source"])
 
 
 def tags(cell: dict) -> list[str]:
+    """Return the tags of a cell."""
     return cell.get("metadata", {}).get("tags", [])
 
 
@@ -263,6 +269,7 @@ def check(notebook: Notebook, values: Mapping[str, object]) -> dict:
 
 
 def check_profile(profile: str) -> None:
+    """Raise Mistake for a profile that does not exist."""
     from dprlens.profile import PROFILES  # here, since `check` and `serve` need no profile
 
     if profile not in PROFILES:

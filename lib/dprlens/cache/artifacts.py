@@ -55,6 +55,8 @@ class CacheError(OSError):
 
 
 class Artifact(NamedTuple):
+    """A result in the cache."""
+
     folder: Path
     meta: dict  # name, version, arguments, libraries, files, seconds, made
     fresh: bool  # made by this call; False: it came from the cache
@@ -390,9 +392,11 @@ class Step(Generic[P, R]):
 
     @property
     def on_device(self) -> bool:
+        """Does the result depend on the kind of device?"""
         return self.options.on_device
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the result from the cache, computing it first if it is not there."""
         save, load = _storage(typing.get_type_hints(self.function).get("return"), self.__name__)
         unfinished = default_root() / ".unfinished"
 

@@ -58,7 +58,7 @@ class Arm(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As in the ids of the results: mend, unrelated_mend, random_mend, nothing, reseeded1 …"""
+        """The arm in the ids of the results (mend, unrelated_mend, random_mend, nothing, reseeded1 …)."""
         if self.reseed:
             return f"reseeded{self.reseed}"
         return f"{self.null}_{self.editor}" if self.null else self.editor

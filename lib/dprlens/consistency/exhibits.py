@@ -99,6 +99,7 @@ class Results(NamedTuple):
         return list(dict.fromkeys(without_number(encoder) for encoder, name in self.probed if name == probe))
 
     def has(self, encoder: str, probe: str) -> bool:
+        """Was this probe fitted to this encoder pair?"""
         return encoder in self.encoders(probe)
 
     def right(self, encoder: str, probe: str, n: int, layer: int, shuffled: bool = False) -> np.ndarray:
@@ -117,6 +118,7 @@ class Results(NamedTuple):
         return np.mean([getattr(self.probed[name], field)[place] for name in names], axis=0)
 
     def accuracy(self, encoder: str, probe: str, n: int, layer: int, shuffled: bool = False) -> Estimate:
+        """Estimate the accuracy of one probe among n passages at a layer, with gold passages as clusters."""
         return mean(self.right(encoder, probe, n, layer, shuffled), self.golds)
 
     def minus(self, a: Who, b: Who, n: int, layer: int) -> Estimate:
@@ -378,7 +380,7 @@ def significant_cells(results: Results) -> dict[str, int]:
 
 
 def without_number(name: str) -> str:
-    """The name that repeats share: random for random0, random1, …"""
+    """Strip the number of a repeat: random for random0, random1, …."""
     return name.rstrip("0123456789")
 
 

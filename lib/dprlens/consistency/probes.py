@@ -1,4 +1,4 @@
-"""Layer-wise probes: which of N passages belongs to the question? (paper, section 2, Table 1)
+"""Layer-wise probes: which of N passages belongs to the question (paper, section 2, Table 1)?
 
 A probe reads frozen features of a question, q, and of N passages in slots, p_1 … p_N, and names the slot of the gold
 passage. The paper's probe is linear on the concatenation [q; p_1; …; p_N]. Its score for slot j,
@@ -127,11 +127,13 @@ class Features:
         return sha.hexdigest()
 
     def save(self, folder: Path) -> None:
+        """Write the states as .npy files."""
         for name in ("questions", "passages"):
             np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path) -> "Features":
+        """Read what `save` wrote."""
         return cls(*(np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("questions", "passages")))
 
 

@@ -49,7 +49,7 @@ def both(sites: Sites) -> ndarray:
 
 
 def counts(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate | int]:
-    """The numbers of a figure, by id: figure1.dpr.block3.output.union, .mean; figure1.dpr.output.union; …
+    """Estimate the numbers of a figure, by id: figure1.dpr.block3.output.union and .mean, figure1.dpr.output.union.
 
     union: neurons active in one example or more. mean: active neurons of an example. sharing: of an example's active
     neurons, in what share of the other examples they are active; by_chance: what that would be if only the numbers

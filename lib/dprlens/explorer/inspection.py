@@ -51,6 +51,7 @@ class Model:
 
     @cached_property
     def index(self) -> FlatIndex:
+        """The vectors of the passages that are searched."""
         return FlatIndex(pool_vectors(self.dual, self.world, self.places.tolist()))
 
     def ranked(self, vector: ndarray) -> Ranking:

@@ -21,6 +21,8 @@ Numbers = Mapping[str, Estimate]
 
 
 class Verdict(NamedTuple):
+    """What the numbers say of a claim."""
+
     verdict: str  # HOLDS, FAILS, OPEN or UNTESTED
     why: str  # one or two sentences with the numbers
 

@@ -82,6 +82,8 @@ class PlanSpec:
 
 
 class Gpu(NamedTuple):
+    """A graphics processor."""
+
     name: str
     memory: int  # bytes
 
@@ -100,6 +102,7 @@ class Machine(NamedTuple):
 
     @property
     def device(self) -> str:
+        """Where models run: "cuda" or "cpu"."""
         return "cuda" if self.gpus else "cpu"
 
     @property
@@ -131,7 +134,7 @@ class Row(NamedTuple):
 
 
 def measure_machine(folder: Path) -> Machine:
-    """This machine, in less than a second or, where a GPU has to wake up, a few."""
+    """Measure the machine, in less than a second or, where a GPU has to wake up, a few."""
     gpus, busy = [], os.getloadavg()[0]  # the load before our own
     if torch.cuda.is_available():
         devices = (torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count()))

@@ -55,7 +55,8 @@ NUMBER = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 class Summarized(Protocol):
     """All that a report asks of a world: sizes and digest, as a dict ready for JSON."""
 
-    def summary(self) -> dict: ...
+    def summary(self) -> dict:
+        """Return the world's sizes and digest, ready for JSON."""
 
 
 class Number(TypedDict):

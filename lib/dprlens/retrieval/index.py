@@ -44,9 +44,11 @@ class InMemory:
         self._vectors = dual.passages([*places])
 
     def search(self, queries: ndarray, k: int) -> Ranking:
+        """Rank by FAISS's exact search; see `Index.search`."""
         return self._flat.search(queries, k)
 
     def ranks(self, queries: ndarray, rows: ndarray) -> RowRanks:
+        """Score by one matrix product; see `Index.ranks`."""
         scores = (torch.from_numpy(queries) @ self._vectors.T).numpy()[:, self._of_text]
         chosen = np.take_along_axis(scores, rows, 1)
         gold, before = chosen[:, :1], np.arange(scores.shape[1]) < rows[:, :1]
@@ -63,9 +65,11 @@ class InShards(NamedTuple):
     shards: Shards
 
     def search(self, queries: ndarray, k: int) -> Ranking:
+        """Rank shard by shard; see `Index.search`."""
         return search(self.shards, queries, k)
 
     def ranks(self, queries: ndarray, rows: ndarray) -> RowRanks:
+        """Score shard by shard; see `Index.ranks`."""
         return rank_rows(self.shards, queries, rows)
 
 

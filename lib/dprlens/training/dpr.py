@@ -85,11 +85,13 @@ class Trained(NamedTuple):
     history: pd.DataFrame
 
     def save(self, folder: Path) -> None:
+        """Write both towers, and history.json."""
         self.dual.save(folder)
         write_json(folder / "history.json", [[name, column.tolist()] for name, column in self.history.items()])
 
     @classmethod
     def load(cls, folder: Path) -> "Trained":
+        """Read what `save` wrote."""
         history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
         return cls(DualEncoder.load(folder), pd.DataFrame(dict(history)))
 

@@ -90,6 +90,7 @@ class QuickStep(Generic[P, R]):
         return self.as_asked.function.__qualname__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the step's result, in float32 where this machine has to make it without bfloat16 instructions."""
         if (instead := self.in_float32(*args, **kwargs)) is None:
             return self.as_asked(*args, **kwargs)
         sibling(self.__name__)

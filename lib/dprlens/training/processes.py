@@ -30,7 +30,7 @@ def group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process's place in the group."""
+    """Return the process's place in the group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -40,7 +40,7 @@ def size() -> int:
 
 
 def own(n: int) -> slice:
-    """This process's share of n items: shares follow each other and differ by at most one item."""
+    """Return the process's share of n items: shares follow each other and differ by at most one item."""
     return slice(n * rank() // size(), n * (rank() + 1) // size())
 
 

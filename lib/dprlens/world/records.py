@@ -29,6 +29,7 @@ class Statement(NamedTuple):
 
     @property
     def answer(self) -> str:
+        """The answer, as it stands in the text."""
         return self.text[self.start : self.end]
 
 
@@ -132,10 +133,12 @@ class World:
 
     @cached_property
     def fact(self) -> Mapping[str, Fact]:
+        """The facts by id."""
         return {fact.id: fact for fact in self.facts}
 
     @cached_property
     def passage(self) -> Mapping[str, Passage]:
+        """The passages by id."""
         if isinstance(self.passages, Store):
             return _ById(self.passages)
         return {passage.id: passage for passage in self.passages}

@@ -65,6 +65,8 @@ SCRIPT = """```{raw} html
 
 
 class Row(NamedTuple):
+    """A row of the page: a printed number beside ours."""
+
     what: str
     printed: str
     replicated: str

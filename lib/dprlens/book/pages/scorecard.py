@@ -81,6 +81,7 @@ class BuiltResults(NamedTuple):
     passages: int = 0  # of the profile's world; 0: no results
 
     def verdict(self, claim: Claim) -> Verdict:
+        """Judge a claim on these numbers."""
         return claim.verdict(self.numbers, self.profile)
 
     def decides(self, claim: Claim) -> bool:

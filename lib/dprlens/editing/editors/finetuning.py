@@ -67,6 +67,7 @@ class Finetuning:
         self.spec, self.seed = spec, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
+        """Return an encoder fine-tuned on the facts' statements; see `Editor.edit`."""
         model, facts = copy_model(encoder), told_once(facts)
         if not facts:
             return rewritten(encoder, model)
@@ -102,6 +103,7 @@ class Rehearsal:
         self.spec, self.text, self.seed = spec, text, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
+        """Return an encoder that read the facts' statements among old text; see `Editor.edit`."""
         facts, start = told_once(facts), rewritten(encoder, copy_model(encoder))
         if not facts:
             return start

@@ -157,6 +157,7 @@ class Standardiser(torch.nn.Module):
         return (self.squares / (self.seen - 1)).sqrt()
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Standardise rows [row, coordinate]."""
         return (rows - self.mean.to(rows.dtype)) / (self.deviation + EPSILON).to(rows.dtype)
 
 
@@ -176,10 +177,12 @@ class LowRank(torch.nn.Module):
         self.shift = torch.nn.Parameter(torch.zeros(modules, width))
 
     def linear(self, z: Tensor) -> Tensor:
+        """Compute W z of each row."""
         return torch.nn.functional.linear(z @ self.down.T, self.up, self.bias)
 
     @abstractmethod
-    def forward(self, z: Tensor, module: int) -> Tensor: ...
+    def forward(self, z: Tensor, module: int) -> Tensor:
+        """Pass rows on, conditioned on the linear map `module` that they are of."""
 
 
 class Trunk(torch.nn.Module):
@@ -200,6 +203,7 @@ class Trunk(torch.nn.Module):
             self.standardiser.update(torch.cat([rows.x, rows.delta], dim=1))
 
     def forward(self, x: Tensor, delta: Tensor, module: int) -> tuple[Tensor, Tensor]:
+        """Compute (x̃, δ̃) of rows [row, in] and [row, out]."""
         z = torch.cat([x, delta], dim=1)
         if self.standardiser:
             z = self.standardiser(z)

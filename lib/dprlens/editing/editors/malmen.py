@@ -41,6 +41,7 @@ class MalmenBlock(LowRank):
     """y + s ∘ max(0, U V y + b) + o."""
 
     def forward(self, z: Tensor, module: int) -> Tensor:
+        """Pass rows on; see `LowRank.forward`."""
         return z + self.scale[module] * self.linear(z).clamp(min=0) + self.shift[module]
 
 
@@ -75,6 +76,7 @@ class Malmen(Hypernetwork):
         self.log_penalty = self.at_sites(float(torch.tensor(spec.penalty).log()))
 
     def groups(self) -> list[dict]:
+        """List the parameters with their learning rates."""
         rate = self.spec.ridge_learning_rate
         return [
             {"params": list(self.trunks.parameters()), "lr": self.spec.learning_rate},
@@ -90,6 +92,7 @@ class Malmen(Hypernetwork):
 
     @torch.no_grad()
     def change(self, site: Site, rows: Rows, share: Tensor) -> Tensor:  # noqa: ARG002
+        """Solve the ridge regression that grants all wishes at once [out, in]."""
         parts = zip(rows.x.split(ROWS), rows.delta.split(ROWS), strict=True)
         wishes = torch.cat([self.wishes(site, x, delta) for x, delta in parts])
         return ridge(rows.x, wishes, self._penalty(site)).T.to(rows.x.dtype)
@@ -97,6 +100,7 @@ class Malmen(Hypernetwork):
     def teach(
         self, rows: Mapping[Site, Rows], changes: Mapping[Site, Tensor], gradients: Mapping[Site, Tensor]
     ) -> None:
+        """Pass the gradients of the changes on to the hypernetwork, through the ridge regression."""
         for site, (x, delta, _) in rows.items():
             log_penalty = self.log_penalty[site[1]]
             by_wish, by_log = ridge_gradients(x, changes[site].T, self._penalty(site), gradients[site].T)

@@ -38,6 +38,7 @@ class MendBlock(LowRank):
     """z + max(0, s ∘ (U V z + b) + o)."""
 
     def forward(self, z: Tensor, module: int) -> Tensor:
+        """Pass rows on; see `LowRank.forward`."""
         return z + (self.scale[module] * self.linear(z) + self.shift[module]).clamp(min=0)
 
 
@@ -52,6 +53,7 @@ class Mend(Hypernetwork):
         self.alpha = self.at_sites(spec.alpha)
 
     def change(self, site: Site, rows: Rows, share: Tensor) -> Tensor:
+        """Sum the pseudo-gradients of all rows [out, in], times the learned step size."""
         block, kind = site[0] - self.first, site[1]
         total = torch.zeros((), dtype=rows.x.dtype, device=rows.x.device)
         for x, delta, statement in zip(*(of.split(ROWS) for of in rows), strict=True):
@@ -65,9 +67,11 @@ class Mend(Hypernetwork):
         changes: Mapping[Site, Tensor],
         gradients: Mapping[Site, Tensor],
     ) -> None:
+        """Pass the gradients of the changes on to the hypernetwork."""
         torch.autograd.backward(list(changes.values()), [gradients[site] for site in changes])
 
     def groups(self) -> list[dict]:
+        """List the parameters with their learning rates."""
         others = list(self.trunks.parameters())
         return [
             {"params": others, "lr": self.spec.learning_rate},

@@ -18,6 +18,7 @@ class Nothing:
     """No edit."""
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:  # noqa: ARG002
+        """Return an equal encoder."""
         return rewritten(encoder, copy_model(encoder))
 
 
@@ -44,6 +45,7 @@ class RandomChange:
         self.editor, self.seed = editor, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
+        """Return an encoder whose weights moved as far as the editor moves them, in a random direction."""
         model = copy_model(self.editor.edit(encoder, facts))
         generator = torch.Generator().manual_seed(self.seed)
         before = encoder.model.state_dict()

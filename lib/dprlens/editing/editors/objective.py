@@ -23,7 +23,8 @@ from dprlens.world.records import Fact, Statement
 class Editor(Protocol):
     """Anything that tells a masked-LM facts."""
 
-    def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder: ...
+    def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
+        """Return a new encoder that knows the facts as given; the one given stays as it is."""
 
 
 def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Batch:

@@ -110,7 +110,7 @@ def passages_digest(passages: Sequence[Passage]) -> str:
 
 
 def place() -> tuple[int, int]:
-    """This process's rank and how many there are, as torchrun and accelerate say (RANK, WORLD_SIZE), else 0 of 1."""
+    """Read the process's rank and how many there are from what torchrun sets (RANK, WORLD_SIZE); else 0 of 1."""
     told = [os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))]
     with contextlib.suppress(ValueError):
         rank, size = map(int, told)

@@ -83,4 +83,5 @@ class Plan:
 
     @property
     def digest(self) -> str:
+        """SHA-256 (hex) of all fields."""
         return digest(dataclasses.asdict(self))

@@ -56,10 +56,12 @@ class Resource:
 
     @property
     def is_model(self) -> bool:
+        """Is it a model of a hub?"""
         return self.hub is not None
 
     @property
     def size(self) -> str:
+        """The size in words."""
         return "size not published" if self.bytes is None else amount(self.bytes)
 
 

@@ -150,7 +150,7 @@ def _who(asked: Tokens, _: str) -> _Undone:
 
 
 def _being(asked: Tokens, one: str) -> _Undone:
-    """ "who is …" and "what is …": what follows names the answer, or says something about it."""
+    """Undo “who is …” and “what is …”: what follows names the answer, or says something about it."""
     be, after = asked.words[1], asked.part(2)
     first, last = after.low[0], after.low[-1]
     if first in ("it", "there") or be.lower() not in BE:
@@ -258,7 +258,7 @@ def _what(asked: Tokens, answer: str) -> _Undone:
 
 
 def _fronted(asked: Tokens, answer: str) -> _Undone:
-    """ "in which city did …": the preposition is there already."""
+    """Undo “in which city did …”: the preposition is there already."""
     preposition, which = asked.words[0].lower(), asked.low[1]
     length = len(up_to(asked.low[2:], {*BE, *DO, *HAVE, *MODALS}, lambda _: False))
     noun, at = asked.part(2, 2 + length), 2 + length

@@ -42,10 +42,12 @@ class Written:
 
     @property
     def statements(self) -> Mapping[str, tuple[Statement, ...]]:
+        """The statements of each fact, by its id."""
         return {id_: entry.statements for id_, entry in self.entries.items()}
 
     @property
     def alternatives(self) -> Mapping[str, tuple[str, ...]]:
+        """The false answers of each fact, by its id."""
         return {id_: entry.alternatives for id_, entry in self.entries.items()}
 
     def save(self, folder: Path) -> None:
@@ -55,6 +57,7 @@ class Written:
 
     @classmethod
     def load(cls, folder: Path) -> "Written":
+        """Read what `save` wrote."""
         told = json.loads((folder / "rejects.json").read_text(encoding="utf-8"))
         entries = read(folder / "statements.jsonl").entries
         return cls(entries, told["rejects"], tuple(told["first"]))
@@ -68,6 +71,7 @@ class Rejects:
         self.first: list[str] = []
 
     def add(self, place: str, reason: str) -> None:
+        """Count a rejected fact by its reason."""
         self.counts[reason] += 1
         if len(self.first) < MOST_SHOWN:
             self.first.append(f"{place}: {reason}")
