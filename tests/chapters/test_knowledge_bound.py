@@ -9,6 +9,7 @@ import pytest
 from dprlens.chapters import knowledge_bound as chapter
 from dprlens.intervals import Estimate, share
 from dprlens.knowledge_bound import exhibits
+from dprlens.report import report
 from dprlens.world.closed import Segment
 
 K = 2
@@ -232,7 +233,8 @@ def test_the_effect_by_size_of_the_world():
 def test_what_is_on_record_stands_beside_the_page(monkeypatch):
     kept = {"bound.known.top2": HALF, "world_size.size25.form10.known.recalled": HALF}
     kept |= {"world_size.size25.difference.top2": HALF}
-    monkeypatch.setattr(chapter, "read_record", lambda notebook, profile: kept if profile == "full" else notebook)
+    for module in (chapter, report):
+        monkeypatch.setattr(module, "read_record", lambda notebook, profile: kept if profile == "full" else notebook)
     frame = chapter.record_table(K, {"bound.known.auc": HALF}).frame.set_index("number")
     assert frame.loc["link known", "on record"] == HALF
     assert frame.loc["AUC, link known"].tolist() == [HALF, None]

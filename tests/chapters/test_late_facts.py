@@ -10,6 +10,7 @@ from dprlens.chapters import late_facts as chapter
 from dprlens.intervals import Estimate
 from dprlens.late_facts import exhibits
 from dprlens.late_facts.exhibits import NEVER, LateSpec
+from dprlens.report import report
 from dprlens.report.report import Absent
 from dprlens.world.closed.entry import AFTER, under_study
 
@@ -174,7 +175,8 @@ def test_two_halves_of_networks(world, monkeypatch):
 
 
 def test_nothing_is_on_record(monkeypatch):
-    monkeypatch.setattr(chapter, "read_record", lambda *_: {})
+    for module in (chapter, report):
+        monkeypatch.setattr(module, "read_record", lambda *_: {})
     assert chapter.record()["entry.at0.top20"] == "(not on record yet)"
     assert isinstance(chapter.record_curves(), Absent)
     assert isinstance(chapter.record_tellings(), Absent)
@@ -184,7 +186,8 @@ def test_nothing_is_on_record(monkeypatch):
 def test_what_is_on_record(monkeypatch):
     kept = {"entry.at0.top20": HALF, "rates.falling.at0.top20": HALF, "telling.plain.recalled": HALF}
     kept |= {"telling.plain.top20": QUARTER}
-    monkeypatch.setattr(chapter, "read_record", lambda *at: kept if at == ("B_2_late_facts", "full") else {})
+    for module in (chapter, report):
+        monkeypatch.setattr(module, "read_record", lambda *at: kept if at == ("B_2_late_facts", "full") else {})
     assert chapter.record()["entry.at0.top20"] == HALF
     row = chapter.record_table(K, {"entry.at0.top20": QUARTER}).frame.iloc[0]
     assert row.tolist() == ["found, told from the start", QUARTER, HALF]

@@ -13,7 +13,7 @@ from dprlens.chapters import causal_test
 from dprlens.intervals import Estimate
 from dprlens.knowledge_bound import exhibits
 from dprlens.report import figures, widgets
-from dprlens.report.report import Drawing, Table, read_record
+from dprlens.report.report import Drawing, Table, beside_record, read_record
 from dprlens.retrieval.steps import rankings
 from dprlens.setup import Setup
 from dprlens.world.closed import segments
@@ -434,16 +434,8 @@ def size_table(test: CausalTest, here: Mapping[str, Estimate]) -> Table:
 
 def record_table(top_k: int, here: Mapping[str, Estimate]) -> Table:
     """The page's main numbers, of `here` by id, beside those on record for the profile full."""
-    kept = read_record(NOTEBOOK, "full")
     ids = {words: id_.format(k=top_k) for words, id_ in COMPARED.items()}
-    return Table(
-        "record",
-        pd.DataFrame(
-            [(words, here.get(id_), kept.get(id_)) for words, id_ in ids.items()],
-            columns=["number", "here", "on record"],
-        ),
-        "This page's numbers beside those on record for the profile full",
-    )
+    return beside_record("record", NOTEBOOK, here, ids)
 
 
 def record_by_size(world: World) -> Drawing:

@@ -13,7 +13,7 @@ from dprlens.intervals import Estimate
 from dprlens.late_facts import exhibits, steps
 from dprlens.profile import Profile
 from dprlens.report import figures
-from dprlens.report.report import Absent, Drawing, Table, read_record
+from dprlens.report.report import Absent, Drawing, Table, beside_record, read_record
 from dprlens.setup import Setup
 from dprlens.world.closed.entry import AFTER, telling_text, under_study, without_facts
 
@@ -299,16 +299,8 @@ def record() -> Mapping[str, object]:
 
 def record_table(top_k: int, here: Mapping[str, Estimate]) -> Table:
     """The page's main numbers, of `here` by id, beside those on record for the profile full."""
-    kept = read_record(NOTEBOOK, "full")
     ids = {words: id_.format(k=top_k) for words, id_ in COMPARED.items()}
-    return Table(
-        "late_on_record",
-        pd.DataFrame(
-            [(words, here.get(id_), kept.get(id_)) for words, id_ in ids.items()],
-            columns=["number", "here", "on record"],
-        ),
-        "This page's numbers beside those on record for the profile full",
-    )
+    return beside_record("late_on_record", NOTEBOOK, here, ids)
 
 
 def record_curves() -> Drawing | Absent:

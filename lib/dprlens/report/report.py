@@ -363,6 +363,14 @@ def _about(exhibit: str) -> list[paper.Claim]:
     return [claim for claim in (*paper.CLAIMS, *paper.OWN_CLAIMS) if claim.exhibit == exhibit]
 
 
+def beside_record(exhibit: str, notebook: str, here: Mapping[str, Estimate], ids: Mapping[str, str]) -> Table:
+    """Lay out a page's numbers beside those on record for the profile full; `ids` names them in words."""
+    kept = read_record(notebook, "full")
+    rows = [(words, here.get(id_), kept.get(id_)) for words, id_ in ids.items()]
+    title = "This page's numbers beside those on record for the profile full"
+    return Table(exhibit, pd.DataFrame(rows, columns=["number", "here", "on record"]), title)
+
+
 def read_record(notebook: str, profile: str) -> dict[str, Estimate]:
     """The numbers that are on record for a notebook in a profile, by id; none if it was never recorded there.
 
