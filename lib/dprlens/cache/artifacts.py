@@ -280,7 +280,9 @@ def canonical(value: object) -> object:
     if isinstance(own := getattr(value, "digest", None), str):
         return {"digest": own}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        in_key = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _in_key(field, value)}
+        in_key = {
+            field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _in_key(field, value)
+        }
         return {"type": type(value).__name__, **_each_canonical(in_key)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {"type": type(value).__name__, **_each_canonical(value._asdict())}
