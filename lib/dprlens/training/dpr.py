@@ -6,8 +6,8 @@ gold and, if there is one, one hard negative for each question, the loss is
     L = −(1/B) Σ_i [ q_i · c_y(i) − log Σ_j exp(q_i · c_j) ],    y(i) the gold passage of question i:
 
 every other passage of the batch is a negative. The gradient is computed in two steps, from the loss to the vectors and
-from there to the weights. So a batch that does not fit into memory is encoded in chunks, twice (gradient caching, Gao et al.
-2021), and several processes can share it; in both cases the gradient is that of one process and one chunk.
+from there to the weights. So a batch that does not fit into memory is encoded in chunks, twice (gradient caching, Gao
+et al. 2021), and several processes can share it; in both cases the gradient is that of one process and one chunk.
 """
 
 import json
