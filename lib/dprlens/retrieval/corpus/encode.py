@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What a call of `encode` made, and what it found damaged."""
+    """The shards of a call of `encode`, and what was made, damaged or lost."""
 
     shards: Shards
     made: int  # shards that were missing and are there now
