@@ -92,8 +92,8 @@ def question_table(world: World) -> pd.DataFrame:
     """Tabulate what each question depends on: one row a question, in the world's order.
 
     Columns: question, kind, split, fact (that must be known: the linking fact, or a lexical question's target),
-    relation (of that fact), in_training (DPR training has a question about it), state, exposures, described (its exposures
-    through a description).
+    relation (of that fact), in_training (DPR training has a question about it), state, exposures, described (its
+    exposures through a description).
     """
     trained = {fact for question in world.questions if question.split == "train" for fact in question.facts}
     rows = []

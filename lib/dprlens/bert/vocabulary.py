@@ -43,7 +43,7 @@ def load_vocabulary(folder: Path) -> BertTokenizer:
 
 def decode(tokenizer: BertTokenizer, pieces: list[int]) -> str:
     """Decode token ids to text."""
-    return str(tokenizer.decode(pieces))  # a list for many texts, says its type
+    return str(tokenizer.decode(pieces))  # by its type also a list, for many texts
 
 
 def with_places(

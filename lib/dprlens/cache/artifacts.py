@@ -350,7 +350,7 @@ def default_cache() -> Cache:
 
 def device() -> str:
     """Return the kind of device on which networks are computed: "cuda" where there is one, else "cpu"."""
-    import torch  # here, since whoever needs no network does without it
+    import torch  # here, so that code without a network does not import it
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 

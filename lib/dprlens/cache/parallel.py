@@ -48,7 +48,7 @@ def refuse_to_make(name: str) -> None:
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
     """Limit Torch, BLAS and OpenMP to n threads inside the context; afterwards they have as many as before."""
-    import torch  # here, since who only reads what is there does without it
+    import torch  # here, so that code that only reads the cache does not import it
 
     before = torch.get_num_threads()
     with threadpoolctl.threadpool_limits(n):
@@ -122,7 +122,7 @@ def _begin(user: int, environment: dict[str, str]) -> None:
             process = psutil.Process(user)
             while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 time.sleep(1)
-        os._exit(1)  # who had the pool was killed and could not say so
+        os._exit(1)  # the pool's owner was killed and could not shut it down
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -40,7 +40,7 @@ class Fact(NamedTuple):
     subject: str
     relation: str
     object: str
-    split: str  # train: may be asked in DPR training; dev, test: only evaluated
+    split: str  # train: may be in questions of DPR training; dev, test: only evaluated
     statements: tuple[Statement, ...] = ()
     alternatives: tuple[str, ...] = ()  # false objects of the right type, for the editing chapters
 
@@ -106,7 +106,7 @@ class World:
     passages: tuple[Passage, ...] | Store
     questions: tuple[Question, ...]
     known: Mapping[str, Exposure] | None = None
-    remarks: tuple[tuple[str, str], ...] = ()  # (entity, sentence): said in pre-training and passages, never asked
+    remarks: tuple[tuple[str, str], ...] = ()  # (entity, sentence): in pre-training and passages, never in questions
 
     def __post_init__(self) -> None:
         stored = self.passages if isinstance(self.passages, Store) else None

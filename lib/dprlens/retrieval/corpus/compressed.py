@@ -59,7 +59,7 @@ def build_ivfpq(shards: Shards, spec: IVFPQSpec, path: Path) -> None:
         raise ValueError(f"{plan.rows} passages are too few for {spec.lists} lists, which take {least}; search exactly")
     index: Any = faiss.index_factory(plan.width, f"IVF{spec.lists},PQ{spec.code_bytes}", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = index.pq.cp.seed = spec.seed
-    index.do_polysemous_training = False  # minutes for a way of searching that nobody uses here
+    index.do_polysemous_training = False  # takes minutes, for a search that is not used here
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # else FAISS prints warnings
     rng = np.random.default_rng(spec.seed)
     chosen = np.sort(rng.choice(plan.rows, min(spec.sample, plan.rows), replace=False))

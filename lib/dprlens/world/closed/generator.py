@@ -44,9 +44,9 @@ class ClosedSpec:
     low_dose_share: float = 0.05  # … each of this share of its relation's facts
     described: tuple[float, ...] = (0.25, 0.75)  # dealt at random to linking facts: the share of their statements
     #   that say something about the object through the fact ("the city where … was born, …, lies on …")
-    train: float = 0.6  # of the fully known facts: may be asked in DPR training
+    train: float = 0.6  # of the fully known facts: may be in questions of DPR training
     dev: float = 0.05
-    train_held_out: float = 0.1  # of the held-out facts: asked in DPR training (does it teach them?)
+    train_held_out: float = 0.1  # of the held-out facts: in questions of DPR training (does it teach them?)
     facts_per_passage: int = 2
     alternatives: int = 3  # false objects a fact (fewer where a relation has fewer), for the editing chapters
 

@@ -50,7 +50,7 @@ class Pair(NamedTuple):
 class WritingSpec:
     """How much is written for a pair, and which answers are too long to be masked."""
 
-    wordings: int = 8  # told, at most; paper: 10 to 12 rephrasings "when needed"
+    wordings: int = 8  # not reserved, at most; paper: 10 to 12 rephrasings "when needed"
     alternatives: int = 3  # false answers
     characters: int = 60  # of an answer, at most
     pieces: int = 10  # of an answer, at most
