@@ -50,7 +50,7 @@ class FlatIndex:
     """
 
     def __init__(self, vectors: np.ndarray | Tensor) -> None:
-        """`vectors` [passage, d_model], an array or a tensor on the CPU, copied as float32."""
+        """Index `vectors` [passage, d_model], an array or a tensor on the CPU, copied as float32."""
         rows = _vectors(vectors, "passage")
         if not len(rows):
             raise ValueError("there are 0 passages to search; give 1 or more")

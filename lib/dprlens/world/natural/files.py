@@ -8,8 +8,8 @@
 
 Each may be compressed by gzip, which is recognised by the content. Encoding is UTF-8; a byte order mark is passed over,
 lines end in LF or CRLF. A bad row goes to `BadRows.bad`: an error in mode "strict", left out and counted in mode
-"skip". A file that is bad as a whole (cut short, damaged gzip, no header, no JSON list) is a ValueError in both modes, since
-it is unknown what is missing.
+"skip". A file that is bad as a whole (cut short, damaged gzip, no header, no JSON list) is a ValueError in both modes,
+since it is unknown what is missing.
 
 Readers do not compare rows with each other; that passage ids are unique is for `dprlens.world.passages` to see.
 """
