@@ -1,4 +1,4 @@
-"""A number, its 95 % interval and n.
+"""Estimates: a number, its 95 % interval and n.
 
 Shares of independent trials get Wilson's interval; everything else a percentile bootstrap. Questions about one fact
 are not independent: give the facts as `clusters` and whole clusters are drawn. Arms compared on the same questions
@@ -24,7 +24,10 @@ SPARSE = 10  # with fewer clusters that differ, all of one sign, a bootstrap int
 
 
 class Estimate(NamedTuple):
-    """`f"{estimate}"` reads 0.95 [0.93, 0.97], n = 120; a format such as `.1%` applies to the three numbers."""
+    """A number with its 95 % interval and n.
+
+    `f"{estimate}"` reads 0.95 [0.93, 0.97], n = 120; a format such as `.1%` applies to the three numbers.
+    """
 
     value: float
     low: float
@@ -38,7 +41,7 @@ class Estimate(NamedTuple):
         return value if self.n == 0 else f"{value} [{low}, {high}], n = {self.n}"
 
     def _decimals(self) -> str:
-        """Two, or so many more, to four, that an interval which leaves out 0 is not shown with an end at 0.00."""
+        """Choose two to four decimals, so that an interval that excludes 0 is not shown with an end at 0.00."""
         ends = (self.low, self.high) if self.low > 0 or self.high < 0 else ()
         return next((spec for spec in (".2f", ".3f") if all(float(format(end, spec)) for end in ends)), ".4f")
 
@@ -47,30 +50,30 @@ class Estimate(NamedTuple):
 
     @property
     def brief(self) -> str:
-        """Without its n, for tables that say it once."""
+        """The estimate as text without its n, for tables that give n once."""
         return str(self).split(", n")[0]
 
 
 def _signed(number: float, spec: str) -> str:
-    """A number with a minus sign for its hyphen, and without one where nothing but zeros is shown."""
+    """Format a number with a minus sign instead of a hyphen, and unsigned where only zeros are shown."""
     text = format(number, spec)
     return text.replace("-", "\N{MINUS SIGN}" if re.search("[1-9]", text) else "")
 
 
 def exact(value: float) -> Estimate:
-    """A count that was not sampled: no interval, n = 0."""
+    """Make the estimate of a count that was not sampled: no interval, n = 0."""
     return Estimate(value, value, value, 0)
 
 
 def share(successes: int, n: int) -> Estimate:
-    """Share of `n` independent trials, 0–1, with Wilson's 95 % interval (Wilson 1927)."""
+    """Estimate the share of successes in `n` independent trials, 0–1, with Wilson's 95 % interval (Wilson 1927)."""
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} trials: give n of at least 1 and 0 to n successes.")
     return _wilson(successes / n, n)
 
 
 def mean(values: ArrayLike, clusters: Clusters | None = None, seed: int = 0, resamples: int = 2000) -> Estimate:
-    """Mean of `values` [n]; `clusters` [n] names each value's cluster (None: each value is its own).
+    """Estimate the mean of `values` [n]; `clusters` [n] names each value's cluster (None: each is its own).
 
     Values that are all 0 or all 1 give a bootstrap nothing to draw from; they get Wilson's interval with one trial a
     cluster, which is the most cautious reading.
@@ -89,11 +92,11 @@ def difference(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
-    """mean(a) − mean(b) of two arms on the same `n` items [n], resampled as pairs; `clusters` as in `mean`.
+    """Estimate mean(a) − mean(b) of two arms on the same `n` items [n], resampled as pairs.
 
-    Where fewer than `SPARSE` clusters differ in a share, the interval also covers that of the share of clusters that
-    gain minus the share that lose (`difference_of_shares`). Other values that all differ by the same have no interval:
-    both ends are the value.
+    `clusters` as in `mean`. Where fewer than `SPARSE` clusters differ in a share, the interval also covers that of the
+    share of clusters that gain minus the share that lose (`difference_of_shares`). Other values that all differ by the
+    same have no interval: both ends are the value.
     """
     a, b = _numbers(a), _numbers(b)
     if a.shape != b.shape:
@@ -115,7 +118,7 @@ def gap(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
-    """mean(a) − mean(b) of two separate groups, each resampled by itself; n is the smaller group's.
+    """Estimate mean(a) − mean(b) of two separate groups, each resampled by itself; n is the smaller group's.
 
     Where one group of shares, or of their changes (−1 to 1), has fewer than `SPARSE` clusters off 0, or off 1, the
     interval also covers that from Wilson's of both groups with one trial a cluster (`difference_of_shares`).
@@ -137,7 +140,7 @@ def slope(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
-    """Least-squares slope of responses [n] on doses [n]; `clusters` as in `mean`."""
+    """Estimate the least-squares slope of responses [n] on doses [n]; `clusters` as in `mean`."""
     x, y = _numbers(doses), _numbers(responses)
     if x.shape != y.shape:
         raise ValueError(f"{x.size} doses for {y.size} responses: give one dose for each response.")
@@ -156,7 +159,7 @@ def slope(
 
 
 def over_runs(values: ArrayLike) -> Estimate:
-    """Mean over runs (seeds) with Student's 95 % interval; n is the number of runs, two or more."""
+    """Estimate the mean over runs (seeds) with Student's 95 % interval; n is the number of runs, two or more."""
     values = _numbers(values)
     if values.size < 2:
         raise ValueError("One run says nothing about the spread over runs: give two or more.")
@@ -165,10 +168,11 @@ def over_runs(values: ArrayLike) -> Estimate:
 
 
 def jackknife(value: float, without: ArrayLike, n: int) -> Estimate:
-    """A statistic with the jackknife's 95 % interval; `without` are its values with each cluster left out in turn.
+    """Estimate a statistic with the jackknife's 95 % interval.
 
-    For what the bootstrap distorts: a count of different things, say, since a draw with replacement sees fewer. `n` is
-    the number of observations; two clusters or more (Efron and Stein 1981).
+    `without` are the statistic's values with each cluster left out in turn. For what the bootstrap distorts: a count of
+    different things, say, since a draw with replacement contains fewer. `n` is the number of observations; two clusters
+    or more (Efron and Stein 1981).
     """
     without = _numbers(without)
     if without.size < 2:
@@ -178,7 +182,7 @@ def jackknife(value: float, without: ArrayLike, n: int) -> Estimate:
 
 
 def detectable(estimate: Estimate) -> float:
-    """The smallest true difference that a sample with this interval would have told from 0 with 80 % probability.
+    """Compute the smallest true difference that a sample with this interval detects with 80 % power.
 
     From the interval's width: 1.96 standard errors for the test at 5 % and 0.84 for the power (normal approximation).
     """
@@ -186,7 +190,10 @@ def detectable(estimate: Estimate) -> float:
 
 
 def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
-    """Exact two-sided p that two arms are right on equally many of the same items (McNemar 1947); 1 if they agree."""
+    """Compute the exact two-sided p of two arms right equally often on the same items (McNemar 1947).
+
+    It is 1 if they agree on every item.
+    """
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if a.shape != b.shape:
         raise ValueError(f"Arms of {a.size} and {b.size} items: give the same items.")
@@ -201,9 +208,10 @@ def kappa(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
-    """Cohen's kappa of two yes/no verdicts on the same n items [n]: 1 if they agree, 0 if as often as by chance.
+    """Estimate Cohen's kappa of two yes/no verdicts on the same n items [n] (Cohen 1960).
 
-    `clusters` as in `mean` (Cohen 1960). Raises ValueError where one of the two always says the same.
+    It is 1 if they agree, 0 if they agree as often as by chance; `clusters` as in `mean`. Raises ValueError where one
+    of the two gives one verdict on all items.
     """
     a, b = _numbers(a), _numbers(b)
     if a.shape != b.shape:
@@ -222,7 +230,7 @@ def kappa(
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """p-values adjusted for their number (Holm 1979), in their order: reject where one is below the level wanted."""
+    """Adjust p-values for their number (Holm 1979), in their order: reject where one is below the desired level."""
     p = _numbers(p)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
@@ -238,7 +246,7 @@ def _numbers(values: ArrayLike) -> np.ndarray:
 
 
 def _wilson(p: float, n: int) -> Estimate:
-    """A share p of n trials with Wilson's interval; p need not be a whole number of n-ths."""
+    """Compute Wilson's interval of a share p of n trials; p need not be a whole number of n-ths."""
     z2 = float(ndtri(0.975)) ** 2
     scale = 1 + z2 / n
     middle = (p + z2 / (2 * n)) / scale
@@ -249,7 +257,7 @@ def _wilson(p: float, n: int) -> Estimate:
 
 
 def difference_of_shares(a: Estimate, b: Estimate) -> Estimate:
-    """a − b of two shares from their own intervals (method of variance estimates recovery, Newcombe 1998)."""
+    """Compute a − b of two shares from their own intervals (variance estimates recovery, Newcombe 1998)."""
     value = a.value - b.value
     low = value - ((a.value - a.low) ** 2 + (b.high - b.value) ** 2) ** 0.5
     high = value + ((a.high - a.value) ** 2 + (b.value - b.low) ** 2) ** 0.5
@@ -257,14 +265,17 @@ def difference_of_shares(a: Estimate, b: Estimate) -> Estimate:
 
 
 def _cautious(values: ArrayLike, clusters: int) -> Estimate:
-    """The mean of shares, or of changes of shares (gains minus losses), from Wilson's intervals of so many trials."""
+    """Estimate the mean of shares, or of changes of shares (gains minus losses), by Wilson's intervals.
+
+    The intervals are those of `clusters` trials.
+    """
     gains, losses = (np.clip(sign * np.asarray(values, dtype=float), 0, None).mean() for sign in (1, -1))
     gain = _wilson(gains, clusters)
     return difference_of_shares(gain, _wilson(losses, clusters)) if np.min(values) < 0 else gain
 
 
 def _covering(found: Estimate, other: Estimate) -> Estimate:
-    """The estimate with an interval that covers the other's too."""
+    """Widen the interval of an estimate to cover another's too."""
     return found._replace(low=min(found.low, other.low), high=max(found.high, other.high))
 
 
@@ -273,12 +284,12 @@ def _are_shares(*groups: np.ndarray) -> bool:
 
 
 def _is_sparse(sums: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether fewer than `SPARSE` clusters are off 0, or off 1."""
+    """Test whether fewer than `SPARSE` clusters are off 0, or off 1."""
     return bool(min(np.count_nonzero(sums), np.count_nonzero(sums != counts)) < SPARSE)
 
 
 def _clustered(values: ArrayLike, clusters: Clusters | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of the values and their number, by cluster [cluster]."""
+    """Sum and count the values by cluster [cluster]."""
     values = _numbers(values)
     if clusters is None:
         return values, np.ones(values.size)
@@ -290,7 +301,7 @@ def _clustered(values: ArrayLike, clusters: Clusters | None) -> tuple[np.ndarray
 
 
 def _resample(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Means of `resamples` draws of as many clusters as there are, with replacement [resamples]."""
+    """Compute the means of `resamples` draws of as many clusters as there are, with replacement [resamples]."""
     means, rows = [], max(1, BLOCK // len(sums))
     for start in range(0, resamples, rows):
         drawn = rng.integers(len(sums), size=(min(rows, resamples - start), len(sums)))
@@ -304,7 +315,7 @@ def _of_sums(
     rng: np.random.Generator,
     resamples: int,
 ) -> Estimate:
-    """A statistic `fitted(sums [part, ..], counts [..])` of sums over the same items, whole clusters drawn."""
+    """Estimate a statistic `fitted(sums [part, ..], counts [..])` of sums over the same items, by cluster."""
     sums, counts = np.stack([part for part, _ in clustered]), clustered[0][1]
     drawn = rng.integers(len(counts), size=(resamples, len(counts)))
     values = fitted(sums[:, drawn].sum(2), counts[drawn].sum(1))
@@ -312,7 +323,7 @@ def _of_sums(
 
 
 def _resample_from(seed: int, sums: np.ndarray, counts: np.ndarray, resamples: int) -> np.ndarray:
-    """`_resample` with the draws of a seed, which many numbers on the same clusters share."""
+    """Apply `_resample` with the draws of a seed, shared by many numbers on the same clusters."""
     if len(sums) * resamples > BLOCK:
         return _resample(sums, counts, np.random.default_rng(seed), resamples)
     times = _times_drawn(seed, len(sums), resamples)
@@ -321,7 +332,7 @@ def _resample_from(seed: int, sums: np.ndarray, counts: np.ndarray, resamples: i
 
 @functools.lru_cache(maxsize=4)
 def _times_drawn(seed: int, clusters: int, resamples: int) -> np.ndarray:
-    """How often each cluster is in each draw [resamples, cluster]."""
+    """Count how often each cluster is in each draw [resamples, cluster]."""
     drawn = np.random.default_rng(seed).integers(clusters, size=(resamples, clusters))
     return np.stack([np.bincount(row, minlength=clusters) for row in drawn]).astype(float)
 
@@ -338,7 +349,7 @@ def ratio(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Estimate:
-    """mean(a) / mean(b) on the same `n` items [n], resampled as pairs; `clusters` as in `mean`.
+    """Estimate mean(a) / mean(b) on the same `n` items [n], resampled as pairs; `clusters` as in `mean`.
 
     Draws in which b's mean is not above 0 have no ratio and are left out; where these are many the interval says
     little, so ask first whether b's own interval lies above 0. Raises ValueError if its mean does not.

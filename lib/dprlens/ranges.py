@@ -1,4 +1,4 @@
-"""The ranges of a spec's fields, checked when the spec is made."""
+"""Ranges of a spec's fields, checked when the spec is made."""
 
 from collections.abc import Callable, Collection
 from math import inf
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Range(NamedTuple):
-    """The values that a field may have, and what is said of any other."""
+    """The values that a field may have, and the error message for any other."""
 
     has: Callable[[Any], bool]
     otherwise: str
@@ -21,12 +21,12 @@ PART = Range(lambda value: 0 < value < 1, "is no part; give more than 0, less th
 
 
 def one_of(choices: Collection[str]) -> Range:
-    """The range of a field with a few words to choose from."""
+    """Make the range of a field that takes one of a few words."""
     return Range(lambda value: value in choices, f"is not known; choose one of {', '.join(choices)}")
 
 
 def check(spec: object, accepted: Range, *fields: str) -> None:
-    """Raises ValueError for a field outside the range; None, where the field's type allows it, is in every range."""
+    """Raise ValueError for a field outside the range; None, where the type allows it, is in every range."""
     for field in fields:
         value = getattr(spec, field)
         if value is not None and not accepted.has(value):

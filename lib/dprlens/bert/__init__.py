@@ -1,1 +1,1 @@
-"""BERT: where it keeps its parts, the one forward pass, what it knows (cloze), models from elsewhere."""
+"""BERT: the names of its parts, the one forward pass, cloze recall, and models from elsewhere."""

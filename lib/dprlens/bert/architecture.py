@@ -1,4 +1,4 @@
-"""Where an encoder keeps its parts: the one place that knows what BERT calls its submodules.
+"""Names of an encoder's parts: the one place that knows what BERT calls its submodules.
 
 All other code asks for a part by what it does. An encoder of another kind is another row of `ARCHITECTURES`, if its
 blocks are made like BERT's: attention, then a feed-forward, each followed by a residual and a layer norm (post-norm).
@@ -40,7 +40,10 @@ ARCHITECTURES: dict[type[PreTrainedModel], Architecture] = {BertPreTrainedModel:
 
 
 def architecture(model: PreTrainedModel) -> Architecture:
-    """Where the model keeps its parts. Raises ValueError for a kind of model that is not known."""
+    """Return the paths to the model's parts.
+
+    Raises ValueError for an unknown kind of model.
+    """
     for kind, known in ARCHITECTURES.items():
         if isinstance(model, kind):
             return known
@@ -49,7 +52,7 @@ def architecture(model: PreTrainedModel) -> Architecture:
 
 
 class Block(NamedTuple):
-    """One block of an encoder; its parts are attributes, by their names in `Architecture`: `block.output.weight`."""
+    """One block of an encoder; its parts are attributes named as in `Architecture` (`block.output.weight`)."""
 
     module: Module
     paths: Architecture
@@ -59,11 +62,11 @@ class Block(NamedTuple):
         return attrgetter(getattr(self.paths, name))(self.module)
 
     def attend(self, state: Tensor, mask: Tensor | None) -> Tensor:
-        """States [row, token, d_model] after attention, residual and norm; `mask` is added to attention scores."""
+        """Compute states [row, token, d_model] after attention, residual and norm, with `mask` added to scores."""
         return self.attention(state, mask)[0]
 
     def attend_at(self, at: Tensor, key: Tensor, value: Tensor, inside: Tensor) -> Tensor:
-        """The same at one token of each text, whose state is `at`: [text, d_model].
+        """Compute the same as `attend` at one token of each text, whose state is `at`: [text, d_model].
 
         `key` and `value` [text, token, d_model] are those of tokens of which some are `inside` the text [text, token].
         """
@@ -76,37 +79,37 @@ class Block(NamedTuple):
         return self.attention_norm(added + at)
 
     def add(self, output: Tensor, attended: Tensor) -> Tensor:
-        """The state after the block, from the feed-forward's output and what went into it: […, d_model] each."""
+        """Compute the state after the block, from the feed-forward's output and its input: […, d_model] each."""
         return self.norm(self.dropout(output) + attended)
 
     def widen(self, neurons: int) -> None:
-        """Give the feed-forward so many more hidden neurons; both of its maps then have random weights."""
+        """Widen the feed-forward by so many hidden neurons; both of its maps then have random weights."""
         d_ff, d_model = self.intermediate.weight.shape
         self.module.set_submodule(self.paths.intermediate, Linear(d_model, d_ff + neurons))
         self.module.set_submodule(self.paths.output, Linear(d_ff + neurons, d_model))
 
 
 def encoder_of(model: PreTrainedModel) -> Any:
-    """The encoder proper: the model without its masked-LM head, if it has one."""
+    """Return the encoder proper: the model without its masked-LM head, if it has one."""
     return model.base_model
 
 
 def head(model: PreTrainedModel) -> Any:
-    """The masked-LM head, from states […, d_model] to logits […, vocabulary]; None for a model without."""
+    """Return the masked-LM head, from states […, d_model] to logits […, vocabulary]; None if there is none."""
     return getattr(model, architecture(model).head, None)
 
 
 def embeddings(model: PreTrainedModel) -> Any:
-    """What makes hidden states [row, token, d_model] of token ids [row, token]."""
+    """Return the embedding module, from token ids [row, token] to hidden states [row, token, d_model]."""
     return attrgetter(architecture(model).embeddings)(encoder_of(model))
 
 
 def blocks(model: PreTrainedModel) -> list[Block]:
-    """The blocks, from the first to the last."""
+    """Return the blocks, from the first to the last."""
     paths, heads = architecture(model), model.config.num_attention_heads
     return [Block(module, paths, heads) for module in attrgetter(paths.blocks)(encoder_of(model))]
 
 
 def name_of(weight: Tensor, module: Module) -> str:
-    """What a module, such as a whole model, calls one of its weights."""
+    """Find the name of one of the weights of a module, such as a whole model."""
     return next(name for name, other in module.named_parameters() if other is weight)

@@ -1,4 +1,4 @@
-"""What a model knows: cloze recall of facts.
+"""Cloze recall of facts: what a model knows.
 
 A statement's answer is replaced by as many masks as it has pieces; the fact is recalled if the masked-LM head puts
 every piece of the answer first among all pieces of the vocabulary (rank 1).
@@ -24,7 +24,7 @@ from dprlens.world.records import Statement, World
 
 
 class Cloze(NamedTuple):
-    """What a model says in an answer's place."""
+    """A model's prediction in the place of an answer."""
 
     recalled: bool  # every piece of the answer is the model's first choice
     probability: float  # of the answer: geometric mean over its pieces, 0–1
@@ -32,7 +32,7 @@ class Cloze(NamedTuple):
 
 
 def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
-    """Masks each statement's answer and reads the masked-LM head's belief about it."""
+    """Mask each statement's answer and read the masked-LM head's prediction of it."""
     masked, places, answers = mask_answers(encoder, statements)
     results = []
     for logits, answer in zip(encoder.mask_logits(masked, places), answers, strict=True):
@@ -43,7 +43,7 @@ def cloze(encoder: Encoder, statements: Sequence[Statement]) -> list[Cloze]:
 
 
 def recall(encoder: Encoder, world: World, seen: int = 2, seed: int = 0) -> pd.DataFrame:
-    """Cloze recall of every fact, by all its reserved statements and `seen` of those that pre-training uses.
+    """Measure cloze recall of every fact on all reserved and `seen` of its pre-training statements.
 
     One row a statement: fact, relation, state (`World.state`), exposures, described, statement (its place in
     `fact.statements`), wording ("seen" or "reserved"), recalled, probability, said.
@@ -71,12 +71,15 @@ def recall(encoder: Encoder, world: World, seen: int = 2, seed: int = 0) -> pd.D
 
 
 def recall_by(found: pd.DataFrame, by: str | list[str]) -> dict:
-    """The share recalled in each group of rows of `recall` or `constant_guess`, with facts drawn whole."""
+    """Estimate the share recalled in each group of rows of `recall` or `constant_guess`, by whole facts."""
     return {group: mean(rows["recalled"], rows["fact"]) for group, rows in found.groupby(by)}
 
 
 def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tuple[str, float]]:
-    """The model's n likeliest answers in a statement's blank, with their probabilities (product over pieces, 0–1)."""
+    """Rank the model's n likeliest answers in a statement's blank, with their probabilities.
+
+    An answer's probability is the product over its pieces, 0–1.
+    """
     masked, places, _ = mask_answers(encoder, [statement])
     (logits,) = encoder.mask_logits(masked, places)
     chances, pieces = logits.softmax(-1).topk(n)
@@ -86,11 +89,11 @@ def first_guesses(encoder: Encoder, statement: Statement, n: int = 3) -> list[tu
 
 
 def question_table(world: World) -> pd.DataFrame:
-    """What each question takes: one row a question, in the world's order.
+    """Tabulate what each question depends on: one row a question, in the world's order.
 
-    Columns: question, kind, split, fact (whose knowledge decides: the linking fact, or a lexical question's target),
-    relation (of that fact), in_training (DPR training asks for that fact), state, exposures, described (its exposures
-    through a description).
+    Columns: question, kind, split, fact (that must be known: the linking fact, or a lexical question's target),
+    relation (of that fact), in_training (DPR training has a question about it), state, exposures, described (its
+    exposures through a description).
     """
     trained = {fact for question in world.questions if question.split == "train" for fact in question.facts}
     rows = []
@@ -114,7 +117,7 @@ def question_table(world: World) -> pd.DataFrame:
 
 
 def with_head(tower: Encoder, base: Encoder) -> Encoder:
-    """The tower with the masked-LM head of the model that it was trained from: what does it still say?
+    """Give the tower the masked-LM head of the model that it was trained from, to measure its cloze recall.
 
     The head's output matrix is the word embedding, as in every BERT, and so the tower's.
     """
@@ -129,7 +132,7 @@ def with_head(tower: Encoder, base: Encoder) -> Encoder:
 def mask_answers(
     encoder: Encoder, statements: Sequence[Statement]
 ) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    """Token ids with the answers masked, the places of the masks, and the pieces that stood there."""
+    """Mask the answers: return token ids, the places of the masks, and the pieces that stood there."""
     masked, places, answers = [], [], []
     spans = [[(statement.start, statement.end)] for statement in statements]
     encoded = with_places(encoder.tokenizer, [statement.text for statement in statements], spans)
@@ -143,12 +146,12 @@ def mask_answers(
 
 
 def constant_guess(world: World) -> pd.DataFrame:
-    """The null arm of `recall`: for each fact, is its object the one most often stated of its relation?
+    """Measure the baseline of `recall` without a model: always the object most often stated of the relation.
 
     One row a fact: fact, relation, state, recalled. Ties go to the object that comes first in alphabetical order.
     """
     times: Counter[tuple[str, str]] = Counter()
-    for fact in world.facts:  # where nobody knows how often facts were stated, they count alike
+    for fact in world.facts:  # where exposures are unknown, each fact counts once
         times[fact.relation, fact.object] += 1 if world.known is None else world.exposure(fact.id).times
     best: dict[str, str] = {}
     for relation, object_ in sorted(times, key=lambda stated: (-times[stated], stated)):
@@ -166,5 +169,5 @@ def constant_guess(world: World) -> pd.DataFrame:
 
 @step(version=1)
 def cloze_recall(encoder: Encoder, world: World) -> pd.DataFrame:
-    """`cloze.recall` of every fact of the world."""
+    """Measure cloze recall (`cloze.recall`) of every fact of the world."""
     return recall(encoder, world)

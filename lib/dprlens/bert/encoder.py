@@ -1,4 +1,4 @@
-"""Text in, vectors out: a BERT with its tokenizer.
+"""Encoders: a BERT with its tokenizer, text in and vectors out.
 
 `Encoder` wraps transformers' own classes and never trains: outside `dprlens.training` a model is always in eval mode.
 """
@@ -23,7 +23,7 @@ from dprlens.bert.vocabulary import VOCABULARY, load_vocabulary, save_vocabulary
 from dprlens.ranges import COUNT, check, one_of
 
 WEIGHTS = "model.safetensors"
-SHAPE = (  # what of a configuration decides the vectors
+SHAPE = (  # the fields of a configuration that determine the vectors
     "num_hidden_layers",
     "hidden_size",
     "intermediate_size",
@@ -55,7 +55,7 @@ class EncoderSpec:
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU."""
+    """Choose the device: `auto` is CUDA where there is one, else the CPU."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -65,7 +65,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def new_model(config: BertConfig, with_head: bool = True, seed: int = 0) -> BertForMaskedLM | BertModel:
-    """A model with BERT's own random initialisation, which leaves torch's global generator as it was.
+    """Make a model with BERT's own random initialisation; torch's global generator stays as it was.
 
     A configuration with `patches`, neurons that an editor has added, gets so many more in its last feed-forward.
     """
@@ -78,7 +78,10 @@ def new_model(config: BertConfig, with_head: bool = True, seed: int = 0) -> Bert
 
 
 def random_bert(tokenizer: BertTokenizer, spec: EncoderSpec, seed: int = 0) -> BertForMaskedLM:
-    """A BERT that has read nothing, in training mode. No dropout: the closed world is small."""
+    """Make a BERT without any pre-training, in training mode.
+
+    It has no dropout: the closed world is small.
+    """
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec.d_model,
@@ -117,23 +120,35 @@ class Encoder:
 
     @property
     def max_length(self) -> int:
-        """Tokens of a text that are read: all that there are positions for, or fewer if the configuration says so."""
+        """Tokens of a text that are read: the number of positions, or fewer if the configuration says so."""
         return getattr(self.bert.config, "reads_at_most", self.bert.config.max_position_embeddings)
 
     def cls(self, texts: Sequence[Text]) -> Tensor:
-        """[CLS] state after the last block: [text, d_model], float32 on the CPU, in the order of `texts`."""
+        """Encode texts as the [CLS] state after the last block, in the order of `texts`.
+
+        [text, d_model], float32 on the CPU.
+        """
         return self._read(texts, forward)
 
     def mean(self, texts: Sequence[Text]) -> Tensor:
-        """State after the last block, mean over a text's tokens: [text, d_model], float32 on the CPU."""
+        """Encode texts as the mean state of their tokens after the last block, in the order of `texts`.
+
+        [text, d_model], float32 on the CPU.
+        """
         return self.mean_by_layer(texts, [self.layers])[0]
 
     def cls_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None) -> Tensor:
-        """[CLS] states by layer, 0 (the embedding output) … `self.layers`: [layer, text, d_model], on the CPU."""
+        """Encode texts as [CLS] states by layer: [layer, text, d_model], on the CPU.
+
+        Layers are 0 (the embedding output) … `self.layers`.
+        """
         return self._by_layer(texts, layers, lambda state, batch: state[batch.row, batch.place])
 
     def mean_by_layer(self, texts: Sequence[Text], layers: Sequence[int] | None = None) -> Tensor:
-        """The same for the mean over a text's tokens."""
+        """Encode texts as the mean states of their tokens by layer: [layer, text, d_model], on the CPU.
+
+        Layers as in `cls_by_layer`.
+        """
         return self._by_layer(texts, layers, mean_over_tokens)
 
     def _by_layer(
@@ -159,9 +174,10 @@ class Encoder:
         return self._read(texts, at_layers, len(layers)).transpose(0, 1)
 
     def token_ids(self, texts: Sequence[Text]) -> list[list[int]]:
-        """Token ids of each text, special tokens included, the longer member of a pair cut first to fit the encoder.
+        """Tokenize each text, special tokens included.
 
-        A curly apostrophe in a question becomes a straight one, as in DPR's code.
+        The longer member of a pair is cut first to fit the encoder. A curly apostrophe in a question becomes a straight
+        one, as in DPR's code.
         """
         if isinstance(texts, str):
             raise ValueError("a single text was given; give a list of texts")
@@ -180,7 +196,7 @@ class Encoder:
         return ids
 
     def _read(self, texts: Sequence[Text], reading: Callable[[PreTrainedModel, Batch], Tensor], *layers: int) -> Tensor:
-        """What `reading(model, batch)` [text, (layer,) d_model] makes of the texts, without gradients, on the CPU."""
+        """Apply `reading(model, batch)` [text, (layer,) d_model] to the texts, without gradients, on the CPU."""
         if not texts:
             return torch.empty(0, *layers, self.bert.config.hidden_size)
         with torch.no_grad():  # in rows of one text: among many there are always some as long, and short rows are cheap
@@ -194,7 +210,7 @@ class Encoder:
     def mask_logits(
         self, ids: Sequence[Sequence[int]], places: Sequence[Sequence[int]], batch: int = 256
     ) -> list[Tensor]:
-        """The masked-LM head's logits at some places of each token sequence: a list of [place, vocabulary] tensors."""
+        """Compute the masked-LM head's logits at places of token sequences: a list of [place, vocabulary]."""
         if head(self.model) is None:
             raise ValueError("this encoder has no masked-LM head; use the pre-trained model to read its beliefs")
         found: list[Tensor] = [torch.empty(0)] * len(ids)
@@ -223,7 +239,7 @@ class Encoder:
         return sha.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """`config.json`, `model.safetensors`, `vocab.txt`: a folder that transformers reads as well."""
+        """Save `config.json`, `model.safetensors` and `vocab.txt`: a folder that transformers reads as well."""
         config = BertConfig.from_dict(self.model.config.to_dict() | {"architectures": [type(self.model).__name__]})
         config.save_pretrained(folder)
         tied = self._tied(self.model)
@@ -233,7 +249,10 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> "Encoder":
-        """Raises ValueError, in one sentence, for a folder that is incomplete, damaged or of another shape."""
+        """Load an encoder from a folder that `save` wrote.
+
+        Raises ValueError, in one sentence, for a folder that is incomplete, damaged or of another shape.
+        """
         if missing := [name for name in ("config.json", WEIGHTS, VOCABULARY) if not (folder / name).is_file()]:
             raise ValueError(
                 f"{folder} holds no encoder: {missing[0]} is missing; give a folder that Encoder.save wrote"
@@ -266,7 +285,10 @@ class Encoder:
 
     @staticmethod
     def _tied(model: BertForMaskedLM | BertModel) -> set[str]:
-        """Weights that are another weight under a second name: the head's decoder is the embedding matrix."""
+        """List the weights that are another weight under a second name.
+
+        The head's decoder is the embedding matrix.
+        """
         return set(model._tied_weights_keys or ())
 
 
@@ -275,14 +297,14 @@ def _shape(weights: dict[str, Tensor], name: str) -> torch.Size | None:
 
 
 def reinitialise(encoder: Encoder, seed: int = 0) -> Encoder:
-    """The same network with BERT's random initialisation instead of what it has read."""
+    """Make the same network with BERT's random initialisation instead of its trained weights."""
     model = new_model(encoder.bert.config, head(encoder.model) is not None, seed)
     return Encoder(encoder.tokenizer, model, encoder.model.device.type)
 
 
 @dataclass(frozen=True)
 class DualEncoder:
-    """An encoder for questions and one for passages; a plain BERT is the same encoder twice.
+    """A dual encoder: one tower for questions and one for passages; a plain BERT is the same encoder twice.
 
     The score of a question and a passage is the dot product of their vectors, which have length 1 where `similarity`
     is "cosine".
@@ -290,7 +312,7 @@ class DualEncoder:
 
     query: Encoder
     passage: Encoder
-    pooling: str = "cls"  # what stands for a text after the last block: "cls", or "mean" over its tokens
+    pooling: str = "cls"  # the representation of a text after the last block: "cls", or "mean" over its tokens
     similarity: str = "dot"
 
     def __post_init__(self) -> None:
@@ -298,11 +320,11 @@ class DualEncoder:
         check(self, one_of(SIMILARITIES), "similarity")
 
     def questions(self, texts: Sequence[str]) -> Tensor:
-        """Question vectors: [text, d_model]."""
+        """Encode questions: [text, d_model]."""
         return self._vectors(self.query, texts)
 
     def passages(self, texts: Sequence[Text]) -> Tensor:
-        """Passage vectors, of (title, text) pairs: [text, d_model]."""
+        """Encode passages, (title, text) pairs: [text, d_model]."""
         return self._vectors(self.passage, texts)
 
     def _vectors(self, encoder: Encoder, texts: Sequence[Text]) -> Tensor:
@@ -318,7 +340,7 @@ class DualEncoder:
         return self.pooling if self.similarity == "dot" else f"{self.pooling} {self.similarity}"
 
     def save(self, folder: Path) -> None:
-        """`query/` and `passage/`, each as `Encoder.save` writes it, and `pooling.txt`."""
+        """Save `query/` and `passage/`, each as by `Encoder.save`, and `pooling.txt`."""
         for name, encoder in (("query", self.query), ("passage", self.passage)):
             (folder / name).mkdir()
             encoder.save(folder / name)
@@ -326,7 +348,10 @@ class DualEncoder:
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> "DualEncoder":
-        """Raises ValueError, in one sentence, as `Encoder.load` does."""
+        """Load a dual encoder from a folder that `save` wrote.
+
+        Raises ValueError, in one sentence, as `Encoder.load` does.
+        """
         if not (folder / "pooling.txt").is_file():
             raise ValueError(
                 f"{folder} holds no pair: pooling.txt is missing; give a folder that DualEncoder.save wrote"

@@ -1,4 +1,4 @@
-"""One forward pass for everything: encoding, cloze, attribution, interventions and editors.
+"""One forward pass for encoding, cloze, attribution, interventions and editors.
 
 A pass may begin at any block, with the states that go into it, and stop before any other. *Taps* are arguments of one
 call: functions that see an activation, and may put another one in its place. They are named by block (from 0) and site:
@@ -44,16 +44,16 @@ class Batch(NamedTuple):
     row: Tensor  # [read]: rows of the tokens that are read
     place: Tensor  # [read]: their places in these rows
     position: Tensor | None = None  # of packed rows [row, token], counted from 0 in each text; None: rows are padded
-    piece: Tensor = NO_PIECE  # [read]: token ids that the masked-LM should say there, if it is asked
+    piece: Tensor = NO_PIECE  # [read]: the masked-LM's target token ids there, if it is used
 
     @property
     def inside(self) -> Tensor:
-        """bool [row, token]: False for padding."""
+        """Mask of the texts' tokens, bool [row, token]: False for padding."""
         return self.text >= 0
 
     @property
     def length(self) -> Tensor:
-        """Tokens of each text: int [text]."""
+        """Number of tokens of each text: int [text]."""
         return torch.bincount(self.text[self.inside])
 
     def to(self, device: torch.device) -> "Batch":
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
         return self._replace(**{name: x.to(device) for name, x in self._asdict().items() if x is not None})
 
     def part(self, rows: Sequence[int] | ndarray | Tensor) -> "Batch":
-        """Some rows of a padded batch, in this order, with the tokens that are read in them."""
+        """Select rows of a padded batch, in this order, with the tokens that are read in them."""
         rows = torch.as_tensor(rows, dtype=torch.long, device=self.text.device)
         reads = [(self.row == row).nonzero().flatten() for row in rows]
         chosen = torch.cat([rows[:0], *reads])
@@ -71,14 +71,14 @@ class Batch(NamedTuple):
         return Batch(self.input[rows], text_numbers(self.inside[rows]), row, self.place[chosen], piece=piece)
 
     def repeated(self, times: int, states: Tensor) -> "Batch":
-        """Each row of a padded batch, read once, so many times in a row, with other states [row · times, …]."""
+        """Repeat each row of a padded batch, read once, so many times, with other states [row · times, …]."""
         text = text_numbers(self.inside.repeat_interleave(times, 0))
         row = torch.arange(len(text), device=text.device)
         return Batch(states, text, row, self.place.repeat_interleave(times))
 
 
 def text_numbers(inside: Tensor) -> Tensor:
-    """`Batch.text` of padded rows: bool [row, token] to int [row, token]."""
+    """Assign each token of padded rows its text, as `Batch.text`: bool [row, token] to int [row, token]."""
     return torch.where(inside, torch.arange(len(inside), device=inside.device)[:, None], -1)
 
 
@@ -88,7 +88,7 @@ def pad_texts(
     place: Sequence[int] | None = None,
     row: Sequence[int] | None = None,
 ) -> Batch:
-    """Texts [text][token] as one row each, filled up to the longest.
+    """Pad texts [text][token] to the longest, one row each.
 
     They are read at a place each, or at some places of some rows [read]; by default at [CLS], their first token.
     """
@@ -102,10 +102,10 @@ def pad_texts(
 def forward(
     model: PreTrainedModel, batch: Batch, taps: Taps | None = None, start: int = 0, stop: int | None = None
 ) -> Tensor:
-    """What is read of each text after the last block: [text, d_model]; each text is read once.
+    """Compute each text's state after the last block, where it is read, once a text: [text, d_model].
 
-    With `stop`: the states that go into that block, at all tokens: [row, token, d_model]; at the number of blocks they
-    are those after the last one. `batch.input` holds token ids, or the states that go into block `start`. Raises
+    With `stop`, the states that go into that block, at all tokens: [row, token, d_model]; at the number of blocks,
+    those after the last one. `batch.input` holds token ids, or the states that go into block `start`. Raises
     ValueError for a tap that the pass does not come by.
     """
     every, taps = blocks(model), taps or {}
@@ -128,7 +128,7 @@ def forward(
 
 
 def activations(model: PreTrainedModel, batch: Batch, places: Sequence[Place], start: int = 0) -> dict[Place, Tensor]:
-    """What a pass from block `start` comes by at some places."""
+    """Record the activations at some places of a pass from block `start`."""
     seen: dict[Place, Tensor] = {}
     taps = {place: partial(seen.__setitem__, place) for place in places}
     forward(model, batch, taps, start, 1 + max(block for block, _ in places))
@@ -136,22 +136,26 @@ def activations(model: PreTrainedModel, batch: Batch, places: Sequence[Place], s
 
 
 def masked_lm(model: PreTrainedModel, batch: Batch, start: int = 0, taps: Taps | None = None) -> Tensor:
-    """Logits of the masked-LM head at the tokens that are read [read, vocabulary]; the pass begins at block `start`."""
+    """Compute logits of the masked-LM head at the tokens that are read: [read, vocabulary].
+
+    The pass begins at block `start`.
+    """
     states = forward(model, batch, taps, start, stop=len(blocks(model)))
     return head(model)(states[batch.row, batch.place])
 
 
 def mean_over_tokens(state: Tensor, batch: Batch) -> Tensor:
-    """A state [row, token, d_model] averaged over each text's tokens, special ones included: [text, d_model]."""
+    """Average a state [row, token, d_model] over each text's tokens, special ones included: [text, d_model]."""
     inside, length = batch.inside, batch.length
     sums = state.new_zeros(len(length), state.shape[-1])
     return sums.index_add(0, batch.text[inside], state[inside]) / length[:, None]
 
 
 def attention_mask(batch: Batch, dtype: torch.dtype) -> Tensor | None:
-    """Added to attention scores: 0 within a text, very negative elsewhere. None where nothing need be hidden.
+    """Make the mask that is added to attention scores: 0 within a text, very negative elsewhere.
 
-    [row, 1, 1, token] for padded rows, as what is hidden is hidden from all; [row, 1, token, token] for packed ones.
+    [row, 1, 1, token] for padded rows, as what is hidden is hidden from all; [row, 1, token, token] for packed ones;
+    None where nothing need be hidden.
     """
     if batch.position is not None:
         apart = batch.text[:, None, :, None] != batch.text[:, None, None, :]
@@ -163,7 +167,7 @@ def attention_mask(batch: Batch, dtype: torch.dtype) -> Tensor | None:
 
 
 def _whole(block: Block, state: Tensor, mask: Tensor | None, taps: Mapping[str, Tap]) -> Tensor:
-    """The state after a block at all tokens."""
+    """Compute the state after a block at all tokens."""
 
     def tapped(site: str, seen: Tensor) -> Tensor:
         instead = taps[site](seen) if site in taps else None
@@ -177,7 +181,7 @@ def _whole(block: Block, state: Tensor, mask: Tensor | None, taps: Mapping[str, 
 
 
 def _at_places(block: Block, state: Tensor, batch: Batch) -> Tensor:
-    """The state after a block at the one token of each text that is read: [text, d_model]."""
+    """Compute the state after a block at the one token of each text that is read: [text, d_model]."""
     key, value = (project(state) for project in (block.key, block.value))
     inside = batch.inside
     if batch.position is not None:  # bring each text's tokens together: [text, token, …]

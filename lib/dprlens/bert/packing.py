@@ -1,4 +1,4 @@
-"""Many short texts in few rows: an encoder's states without the cost of padding.
+"""Packing of many short texts into few rows: an encoder's states without the cost of padding.
 
 Several texts stand one after the other in one row; positions start again at 0 in each, and a mask keeps a text from
 attending to its neighbours. The states are those of the texts one by one, up to float noise, and hardly any token is
@@ -18,7 +18,10 @@ AT_ONCE, AT_ONCE_ELSEWHERE = 2048, 2**18  # tokens, on a CPU, whose cache more d
 
 
 def pack(texts: Sequence[Sequence[int]], pad: int, width: int = WIDTH) -> Batch:
-    """Texts [text][token], read at [CLS], in as few rows as first-fit-decreasing finds; `pad` fills what is left."""
+    """Pack texts [text][token], read at [CLS], into rows by first-fit decreasing.
+
+    `pad` fills what is left.
+    """
     width = max(width, max(map(len, texts)))
     used: list[int] = []
     row, first = [0] * len(texts), [0] * len(texts)
@@ -37,7 +40,7 @@ def pack(texts: Sequence[Sequence[int]], pad: int, width: int = WIDTH) -> Batch:
 
 
 def split_by_tokens(texts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
-    """The texts' indices in parts of at most `tokens` tokens, or of one longer text.
+    """Split the texts' indices into parts of at most `tokens` tokens, or of one longer text.
 
     Texts of similar length go together; texts that fit into one part stay in their order.
     """
@@ -55,7 +58,7 @@ def split_by_tokens(texts: Sequence[Sequence[int]], tokens: int) -> list[list[in
 
 
 def room(model: PreTrainedModel) -> int:
-    """How many tokens the model should read at once."""
+    """Return how many tokens the model should read at once."""
     return AT_ONCE if model.device.type == "cpu" else AT_ONCE_ELSEWHERE
 
 
@@ -65,9 +68,9 @@ def read(
     reading: Callable[[PreTrainedModel, Batch], Tensor],
     width: int = WIDTH,
 ) -> Tensor:
-    """What `reading(model, batch)` [text, …] makes of texts [text][token], in their order, part by part.
+    """Apply `reading(model, batch)` [text, …] to texts [text][token], part by part, and keep their order.
 
-    Raises ValueError if there is no text: nobody knows then what `reading` would return.
+    Raises ValueError if there is no text: the shape of what `reading` returns is unknown then.
     """
     if not texts:
         raise ValueError("no text is given; give one or more")

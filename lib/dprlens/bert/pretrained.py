@@ -1,4 +1,4 @@
-"""BERTs from elsewhere: a local folder or a hub id that was fetched before, read strictly into an `Encoder`.
+"""BERTs from elsewhere: a local folder or a cached hub id, read strictly into an `Encoder`.
 
 What may come: a plain BERT (with or without its masked-LM head, as `bert-base-uncased`), DPR's question and passage
 encoders as transformers keeps them, and other BERT-like towers. Weights are found by their names, whatever stands in
@@ -53,7 +53,7 @@ PUBLISHED = TowersSpec("models/dpr-question_encoder-single-nq-base", "models/dpr
 
 @dataclass(frozen=True)
 class ModelsSpec:
-    """Where the models come from that this project does not train itself; names are folders or hub ids."""
+    """The models that this project does not train itself; names are folders or hub ids."""
 
     start: str | None = None  # the pre-trained BERT; None: one that is pre-trained here, on the world's text
     statements: str | None = None  # JSON lines with statements for facts; None: the world's own, or those of rules
@@ -62,14 +62,17 @@ class ModelsSpec:
 
 
 def load_towers(spec: TowersSpec, root: Path, device: str = "auto") -> DualEncoder:
-    """The dual encoder; errors as `load_encoder`. `root` is where relative folders are looked for."""
+    """Load a dual encoder.
+
+    Errors are as of `load_encoder`; relative folders are below `root`.
+    """
     query = load_encoder(spec.query, root, spec.max_length, device)
     passage = query if spec.passage is None else load_encoder(spec.passage, root, spec.max_length, device)
     return DualEncoder(query, passage, spec.pooling, spec.similarity)
 
 
 def load_encoder(name: str, root: Path, max_length: int = 256, device: str = "auto") -> Encoder:
-    """A BERT from a folder (absolute, or below `root`), or from the hub's local cache; never from the network.
+    """Load a BERT from a folder (absolute, or below `root`) or the hub's local cache, never the network.
 
     It has a masked-LM head if the weights have a whole one. Raises FileNotFoundError, in one sentence, for a model that
     is not here, and ValueError for one that is damaged, is no BERT, is cased, or whose weights do not fit its
@@ -136,7 +139,10 @@ def _config(folder: Path, max_length: int) -> BertConfig:
 
 
 def _weights(folder: Path) -> Mapping[str, Tensor]:
-    """All weights of the folder by name: from safetensors where there are any, else from a pickle without code."""
+    """Load all weights of the folder by name.
+
+    They are read from safetensors if there are any, else from a pickle without code.
+    """
     try:
         if (folder / SAFE).is_file():
             return load_file(folder / SAFE)
@@ -153,7 +159,10 @@ def _weights(folder: Path) -> Mapping[str, Tensor]:
 
 
 def _plain_names(weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The weights under a bare BERT's names, `cls.…` for the head; LayerNorm's oldest names are brought up to date."""
+    """Rename weights to the names of a bare BERT, `cls.…` for the head.
+
+    LayerNorm's oldest names are brought up to date.
+    """
     fronts = [key.removesuffix(WORDS) for key in weights if key.endswith(WORDS)]
     if len(fronts) != 1:
         raise ValueError(

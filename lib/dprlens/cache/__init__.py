@@ -1,1 +1,1 @@
-"""The cache: what a step computed is kept in plain files; steps side by side."""
+"""The cache: the results of steps kept in plain files, and steps run side by side."""

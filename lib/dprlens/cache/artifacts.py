@@ -1,4 +1,4 @@
-"""The cache: what a step computed is kept in a folder of plain files and computed once.
+"""The cache of steps: each result computed once and kept in a folder of plain files.
 
     <root>/pretrain-v2-3f6c0d9a51b7e824/    name, version, first 16 digits of the key
         model.safetensors, vocab.txt, …     whatever the step saved (never a pickle)
@@ -55,7 +55,7 @@ class CacheError(OSError):
 
 
 class Artifact(NamedTuple):
-    """A result in the cache."""
+    """What the cache returns for a step: the folder of its result and its metadata."""
 
     folder: Path
     meta: dict  # name, version, arguments, libraries, files, seconds, made
@@ -63,7 +63,7 @@ class Artifact(NamedTuple):
 
 
 class Basis(NamedTuple):
-    """What else the result of a step depends on: libraries beside `LIBRARIES`, and the kind of device."""
+    """What the result of a step depends on besides its arguments: further libraries, and the kind of device."""
 
     libraries: tuple[str, ...] = ()
     device: str = "cpu"  # "cuda" is part of the key; the CPU is not, so that keys are what they were without it
@@ -73,10 +73,10 @@ ALONE = Basis()
 
 
 class Cache:
-    """Artifacts below `root`, which is made when first needed; `notice` is told of damage and of waiting.
+    """Artifacts in folders below `root`, which is made when first needed.
 
-    What is in `shipped`, a folder of the same kind that is only read, need not be made, on any kind of device: it was
-    made on a CPU.
+    `notice` is called with reports of damage and of waiting. An artifact in `shipped`, a read-only folder of the same
+    layout, need not be made on any kind of device: it was made on a CPU.
     """
 
     def __init__(self, root: Path, notice: Callable[[str], None] | None = None, shipped: Path | None = None):
@@ -87,7 +87,7 @@ class Cache:
     def get(
         self, name: str, version: int, arguments: Mapping, make: Callable[[Path], None], basis: Basis = ALONE
     ) -> Artifact:
-        """The artifact of this name, version and arguments; if it is not there whole, `make(folder)` fills one.
+        """Return the artifact of this name, version and arguments; if it is not whole, `make(folder)` fills it.
 
         Raises TypeError for an argument that has no key (see `canonical`), CacheError if the folder is full or
         not writable, and whatever `make` raises. After any error no half-made artifact is left.
@@ -115,7 +115,7 @@ class Cache:
         return Artifact(folder, meta, fresh=False)
 
     def look(self, name: str, version: int, arguments: Mapping, basis: Basis = ALONE) -> dict | None:
-        """The meta data of this artifact if it is there whole; nothing is made."""
+        """Return the metadata of this artifact if it is there whole, without making anything."""
         identity, folder = self._place(name, version, arguments, basis)
         with self._usable():
             meta, _ = _verify(folder, identity)
@@ -126,12 +126,12 @@ class Cache:
     def _verify_shipped(
         self, shipped: Path, name: str, version: int, arguments: Mapping, basis: Basis
     ) -> tuple[Path, dict | None, str]:
-        """The folder of an artifact that may have come with the package, and `_verify` of it."""
+        """Verify the artifact that may have come with the package; return its folder and the findings."""
         identity, folder = self._place(name, version, arguments, basis._replace(device="cpu"))
         return shipped / folder.name, *_verify(shipped / folder.name, identity)
 
     def _place(self, name: str, version: int, arguments: Mapping, basis: Basis) -> tuple[dict, Path]:
-        """What identifies an artifact, and its folder."""
+        """Return the identity of an artifact (what its key is made from) and its folder."""
         libraries = sorted({*LIBRARIES, *basis.libraries})
         identity = {
             "name": name,
@@ -144,6 +144,7 @@ class Cache:
         return identity, self.root / f"{name}-v{version}-{digest(identity)[:16]}"
 
     def _make(self, folder: Path, identity: dict, make: Callable[[Path], None], state: str) -> Artifact:
+        """Make the artifact in a draft folder and rename it to its own; after any error no draft is left."""
         name, began = identity["name"], time.monotonic()
         draft = self.root / f".tmp-{folder.name}"
         emit("step", name=name, state="start", seconds=0.0)
@@ -181,7 +182,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self, key: str, name: str) -> Iterator[None]:
-        """Hold the lock of `key`, waiting for it if need be, and remove what dead runs left half made."""
+        """Hold the lock of `key`, waiting for it if necessary, and remove the drafts of dead runs."""
         locks = self.root / ".locks"
         with self._usable():
             locks.mkdir(parents=True, exist_ok=True)
@@ -198,6 +199,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[None]:
+        """Turn an OSError in the cache folder into a `CacheError`."""
         try:
             yield
         except OSError as error:
@@ -208,7 +210,7 @@ class Cache:
 
 
 def _verify(folder: Path, identity: dict) -> tuple[dict | None, str]:
-    """The meta data of a whole artifact, or None and what is wrong with it ("" if it was never made)."""
+    """Return the metadata of a whole artifact, or None and what is wrong with it ("" if it was never made)."""
     if not folder.exists():
         return None, ""
     try:
@@ -230,18 +232,18 @@ def _verify(folder: Path, identity: dict) -> tuple[dict | None, str]:
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal digits."""
+    """Compute the SHA-256 checksum of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seal(path: Path) -> dict:
-    """Size in bytes and SHA-256 of a file: what tells whether it is still what was written."""
+    """Return the size in bytes and the SHA-256 of a file, which show whether it is still as it was written."""
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def sync(path: Path) -> None:
-    """Wait until what was written to a file, or which files are in a folder, is on the disk."""
+    """Wait until the content of a file, or the list of files in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -263,11 +265,11 @@ def _is_disk_full(error: Exception) -> bool:
 
 
 def canonical(value: object) -> object:
-    """`value` as plain JSON, the same for equal values in every run: what `digest` and the keys are made from.
+    """Convert `value` to plain JSON that is the same for equal values in every run, for digests and keys.
 
-    None, bool, int, float, str, tuples, lists and dicts with str keys stand for themselves, an object with a str
-    `digest` for that digest, a dataclass or NamedTuple for its type's name and fields. Fields that are `LATER` are left
-    out at their default. Anything else is a TypeError, a float that is not finite a ValueError.
+    None, bool, int, float, str, tuples, lists and dicts with str keys become themselves, an object with a str `digest`
+    that digest, a dataclass or NamedTuple its type's name and fields. Fields that are `LATER` are left out at their
+    default. Raises TypeError for anything else, ValueError for a float that is not finite.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -278,8 +280,10 @@ def canonical(value: object) -> object:
     if isinstance(own := getattr(value, "digest", None), str):
         return {"digest": own}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        told = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _tells(field, value)}
-        return {"type": type(value).__name__, **_each_canonical(told)}
+        in_key = {
+            field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _in_key(field, value)
+        }
+        return {"type": type(value).__name__, **_each_canonical(in_key)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {"type": type(value).__name__, **_each_canonical(value._asdict())}
     if isinstance(value, tuple | list):
@@ -296,18 +300,18 @@ def _each_canonical(values: Mapping[str, object]) -> dict[str, object]:
     return {name: canonical(value) for name, value in values.items()}
 
 
-def _tells(field: dataclasses.Field, value: object) -> bool:
-    """Is this field of a dataclass part of its key?"""
+def _in_key(field: dataclasses.Field, value: object) -> bool:
+    """Test whether this field of a dataclass is part of its key."""
     return not field.metadata.get("later") or getattr(value, field.name) != field.default
 
 
 def digest(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON of `value`."""
+    """Compute the SHA-256 (hex) of the canonical JSON of `value`."""
     return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON with sorted keys, all of it or, after any error, nothing; the folder is made if need be."""
+    """Write JSON with sorted keys, completely or, after any error, not at all; make the folder if necessary."""
     text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -322,7 +326,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def folder_for(variable: str, *default: str) -> Path:
-    """The folder that an environment variable names, else `default` in the repository, else in the current folder."""
+    """Return the folder that an environment variable names, else `default` in the repository or current folder."""
     if chosen := os.environ.get(variable):
         return Path(chosen).absolute()
     repository = Path(__file__).parents[3]
@@ -330,30 +334,30 @@ def folder_for(variable: str, *default: str) -> Path:
 
 
 def default_root() -> Path:
-    """`$DPRLENS_CACHE`, else `artifacts/` in the repository, else (not run from one) in the current folder."""
+    """Return `$DPRLENS_CACHE`, else `artifacts/` in the repository, or in the current folder if there is none."""
     return folder_for("DPRLENS_CACHE", "artifacts")
 
 
 def shipped_root() -> Path | None:
-    """What came with the package; None if `$DPRLENS_FROM_NOTHING` is set."""
+    """Return the folder of the artifacts that came with the package; None if `$DPRLENS_FROM_NOTHING` is set."""
     return None if os.environ.get("DPRLENS_FROM_NOTHING") else PACKAGED
 
 
 def default_cache() -> Cache:
-    """The cache of the steps: `default_root` and `shipped_root`."""
+    """Return the cache of the steps, with `default_root` and `shipped_root`."""
     return Cache(default_root(), shipped=shipped_root())
 
 
 def device() -> str:
-    """The kind of device that networks are computed on: "cuda" where there is one, else "cpu"."""
-    import torch  # here, since whoever needs no network does without it
+    """Return the kind of device on which networks are computed: "cuda" where there is one, else "cpu"."""
+    import torch  # here, so that code without a network does not import it
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Base of frozen dataclasses of arguments that belong together.
+    """Base of frozen dataclasses that group arguments of steps.
 
     A step's key holds their fields as if each were an argument of its own, so that tasks can be formed without making
     anything anew.
@@ -361,7 +365,10 @@ class Task:
 
 
 def spread(arguments: Mapping[str, object]) -> dict[str, object]:
-    """Arguments by name, those of a `Task` one by one. Raises TypeError if two have the same name."""
+    """Flatten arguments by name, those of a `Task` one by one.
+
+    Raises TypeError if two have the same name.
+    """
     found: dict[str, object] = {}
     for name, value in arguments.items():
         own = spread(vars_of(value)) if isinstance(value, Task) else {name: value}
@@ -372,12 +379,12 @@ def spread(arguments: Mapping[str, object]) -> dict[str, object]:
 
 
 def vars_of(task: Task) -> dict[str, object]:
-    """The fields of a task, by name."""
+    """Return the fields of a task by name."""
     return {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
 
 
 class Step(Generic[P, R]):
-    """A function whose results are kept, made by `step`."""
+    """A function whose results are cached, made by `step`."""
 
     __name__: str
     __wrapped__: Callable[P, R]
@@ -392,11 +399,11 @@ class Step(Generic[P, R]):
 
     @property
     def on_device(self) -> bool:
-        """Does the result depend on the kind of device?"""
+        """Whether the key holds the kind of device."""
         return self.options.on_device
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the result from the cache, computing it first if it is not there."""
+        """Return the function's result, computed at most once and read back from the cache."""
         save, load = _storage(typing.get_type_hints(self.function).get("return"), self.__name__)
         unfinished = default_root() / ".unfinished"
 
@@ -415,11 +422,11 @@ class Step(Generic[P, R]):
         return load(artifact.folder)
 
     def record(self, *args: P.args, **kwargs: P.kwargs) -> dict | None:
-        """The meta data of the artifact, such as the seconds that it took; None if it is not there."""
+        """Return the metadata of the artifact, such as the seconds that it took; None if it is not there."""
         return default_cache().look(self.__name__, self.version, self.arguments(*args, **kwargs), self._basis())
 
     def arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, object]:
-        """What the key holds: all arguments by name, defaults included, tasks spread."""
+        """Bind the arguments as the key holds them: by name, defaults included, tasks spread."""
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return spread({name: value for name, value in bound.arguments.items() if name != "checkpoint"})
@@ -438,16 +445,16 @@ class Options(NamedTuple):
 def step(
     version: int, libraries: Sequence[str] = (), on_device: bool = True, threads: int | None = None
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
-    """Decorator: `f(…) -> T` is computed once per name, version and bound arguments, defaults included.
+    """Decorate `f(…) -> T`, to be computed once per name, version and bound arguments, defaults included.
 
-    `libraries` are those, beside `LIBRARIES`, whose versions may change the result; `on_device` is False for a step
+    `libraries` are those, besides `LIBRARIES`, whose versions may change the result; `on_device` is False for a step
     without a network, whose result is the same on every kind of device; with `threads` it computes with so many.
 
     T is dict (kept as JSON), numpy.ndarray, dict[str, numpy.ndarray] or a NamedTuple of them (.npy), pandas.DataFrame
     (JSON with its types), or has `save(self, folder)` and a class method `load(folder)`. What the call returns was read
     back from the disk, the first time too, so that no run sees a value that a later one would not.
 
-    A function with a parameter `checkpoint: Path | None = None` is handed a folder of its own, which outlives a killed
+    A function with a parameter `checkpoint: Path | None = None` is given a folder of its own, which outlives a killed
     run, to go on from; it is no part of the key and is removed when the step is done. Inside `parallel.only_cached`
     nothing is made: a result that is not there is `parallel.Missing`.
     """
@@ -455,7 +462,7 @@ def step(
 
 
 def _storage(kind: Any, name: str) -> tuple[Callable, Callable]:
-    """How a result of this type is saved in a folder and loaded from it."""
+    """Choose how a result of this type is saved in a folder and loaded from it."""
     if hasattr(kind, "save") and hasattr(kind, "load"):
         return kind.save, kind.load
     if kind is dict or typing.get_origin(kind) is dict:
@@ -503,3 +510,53 @@ def _save_frame(frame: pd.DataFrame, folder: Path) -> None:
 
 def _load_frame(folder: Path) -> pd.DataFrame:
     return pd.DataFrame({n: pd.Series(values, dtype=kind) for n, kind, values in json.loads(_text(folder))})
+
+
+def emit(event: str, **record: object) -> None:
+    """Append one JSON line to the file `$DPRLENS_EVENTS`, if set: the runner's only news of a kernel."""
+    if path := os.environ.get("DPRLENS_EVENTS"):
+        line = json.dumps({"event": event, **record}) + "\n"
+        with contextlib.suppress(OSError):  # a run is worth more than the news of it
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(file, line.encode())  # one write, so that lines of two processes do not mix
+            finally:
+                os.close(file)
+
+
+def sibling(step: str) -> None:
+    """Report, once a step, that its networks are siblings of those on record, and why."""
+    text = f"{step}: bfloat16 is slow on this processor and this network did not come with the package, so Muon takes"
+    text += " float32: a sibling of the network on record, not the same"
+    emit("sibling", name=step, text=text)
+    if step not in _siblings and not os.environ.get("DPRLENS_EVENTS"):
+        print(text, file=sys.stderr)
+    _siblings.add(step)
+
+
+_siblings: set[str] = set()  # steps that were reported
+
+
+def _notice(text: str) -> None:
+    """Send a notice to the runner if there is one, so that it stays out of the page; else to the reader."""
+    if os.environ.get("DPRLENS_EVENTS"):
+        emit("notice", text=text)
+    else:
+        print(text, file=sys.stderr)
+
+
+def progress(iterable: Iterable, label: str, total: int | None = None) -> Iterator:
+    """Yield the items and show progress: a bar in Lab or a terminal, at most two events a second in a run."""
+    if not os.environ.get("DPRLENS_EVENTS"):
+        import tqdm.auto
+
+        yield from tqdm.auto.tqdm(iterable, desc=label, total=total, leave=False)
+        return
+    total = len(iterable) if total is None and isinstance(iterable, Sized) else total
+    emitted, done = -math.inf, 0
+    for done, item in enumerate(iterable, start=1):
+        yield item
+        if time.monotonic() - emitted >= 0.5:
+            emitted = time.monotonic()
+            emit("progress", label=label, done=done, total=total)
+    emit("progress", label=label, done=done, total=total)

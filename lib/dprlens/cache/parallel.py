@@ -1,4 +1,4 @@
-"""Threads, processes, and work that is done side by side.
+"""Threads, processes, and work done in parallel.
 
 `run` is the one way to do several things at once: a cached step for several arguments, or a chain of such steps. What
 the cache has is read; what is missing is made in processes of one thread each, and then read.
@@ -26,12 +26,12 @@ _only_reading = contextvars.ContextVar("only_reading", default=False)
 
 
 class Missing(LookupError):
-    """A result is not in the cache, and inside `only_cached` nothing is made."""
+    """The error for a result that is not in the cache where nothing may be made (inside `only_cached`)."""
 
 
 @contextlib.contextmanager
 def only_cached() -> Iterator[None]:
-    """In here a cached step whose result is missing raises `Missing` instead of making it."""
+    """Make every cached step raise `Missing`, inside the context, instead of making a missing result."""
     before = _only_reading.set(True)
     try:
         yield
@@ -40,15 +40,15 @@ def only_cached() -> Iterator[None]:
 
 
 def refuse_to_make(name: str) -> None:
-    """Raises `Missing`, with the step's name, inside `only_cached`."""
+    """Raise `Missing`, with the step's name, inside `only_cached`."""
     if _only_reading.get():
         raise Missing(name)
 
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Torch, BLAS and OpenMP compute with n threads in here, and with as many as before afterwards."""
-    import torch  # here, since who only reads what is there does without it
+    """Limit Torch, BLAS and OpenMP to n threads inside the context; afterwards they have as many as before."""
+    import torch  # here, so that code that only reads the cache does not import it
 
     before = torch.get_num_threads()
     with threadpoolctl.threadpool_limits(n):
@@ -60,7 +60,7 @@ def threads(n: int) -> Iterator[None]:
 
 
 def pool(n: int | None = None) -> ProcessPoolExecutor:
-    """Up to n (None: one a core) processes of one thread each, which several calls of `run` can share.
+    """Start a pool of up to n (None: one a core) processes of one thread each, for several calls of `run`.
 
     The first of a process take some seconds to start. They end with `shutdown`, or with the process that made them,
     however that ends.
@@ -74,7 +74,7 @@ def pool(n: int | None = None) -> ProcessPoolExecutor:
 
 
 def run(calls: Mapping[Key, Callable[[], Result]], workers: ProcessPoolExecutor | None = None) -> dict[Key, Result]:
-    """{key: call()}: results of cached steps, or of chains of them, in the order of the calls.
+    """Return {key: call()}: results of cached steps, or of chains of them, in the order of the calls.
 
     A call is a `functools.partial` of a step or of a module's function, so that another process can be given it. What
     is in the cache is read here. Several calls that lack something are made side by side, in `workers` or in a pool for
@@ -122,7 +122,7 @@ def _begin(user: int, environment: dict[str, str]) -> None:
             process = psutil.Process(user)
             while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 time.sleep(1)
-        os._exit(1)  # who had the pool was killed and could not say so
+        os._exit(1)  # the pool's owner was killed and could not shut it down
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -1,8 +1,8 @@
-"""Exact dense retrieval, and what counts as having found an answer.
+"""Exact dense retrieval and its measures: ranks of gold passages and answers, top-k accuracy.
 
 A passage's score is the dot product of its vector with the question's, over all passages (DPR's flat index, choice
 CW-14). A question is answered by a passage that is its gold passage, or that contains one of its answers
-(`has_answer`, DPR's measure). Places are counted from 0.
+(`has_answer`, DPR's measure). Ranks are counted from 0.
 """
 
 import unicodedata
@@ -32,9 +32,9 @@ class Ranking(NamedTuple):
 
 
 class Places(np.ndarray):
-    """int [question]: where a passage was found, from 0; `depth`, as many as were searched, stands for one not found.
+    """Ranks from 0, int [question]; a passage that is not among the `depth` that were searched has rank `depth`.
 
-    Parts of it know the depth as well, so that nothing is said of places that nobody looked at (`accuracy`).
+    Parts of the array keep the depth as well, so that no accuracy beyond it can be computed (`accuracy`).
     """
 
     depth: int | None = None
@@ -44,13 +44,13 @@ class Places(np.ndarray):
 
 
 class FlatIndex:
-    """Exact inner-product search over passage vectors, without approximation (FAISS's IndexFlatIP).
+    """An exact inner-product index over passage vectors, without approximation (FAISS's IndexFlatIP).
 
     The same vectors give the same ranking, whichever questions are searched together and on however many threads.
     """
 
     def __init__(self, vectors: np.ndarray | Tensor) -> None:
-        """`vectors` [passage, d_model], an array or a tensor on the CPU, copied as float32."""
+        """Index `vectors` [passage, d_model], an array or a tensor on the CPU, copied as float32."""
         rows = _vectors(vectors, "passage")
         if not len(rows):
             raise ValueError("there are 0 passages to search; give 1 or more")
@@ -58,7 +58,7 @@ class FlatIndex:
         self._index.add(rows)
 
     def search(self, queries: np.ndarray | Tensor, k: int) -> Ranking:
-        """The k best passages for each query [question, d_model].
+        """Rank the k best passages for each query [question, d_model].
 
         Raises ValueError for a k that is not 1 … the number of passages, and for vectors of another width or with
         numbers that are not finite.
@@ -75,7 +75,10 @@ class FlatIndex:
         return Ranking(*map(np.concatenate, zip(*batches, strict=True)))
 
     def _search(self, queries: np.ndarray, k: int) -> Ranking:
-        """One batch. FAISS keeps any of the passages that tie for place k: look deeper until the tie has ended."""
+        """Search one batch.
+
+        FAISS returns any of the passages that tie at rank k: search deeper until the tie has ended.
+        """
         passages, depth = self._index.ntotal, k
         settled = False
         while not settled:
@@ -87,29 +90,29 @@ class FlatIndex:
 
 
 def has_answer(answers: Sequence[str], text: str) -> bool:
-    """True if one of the answers stands in the text as whole, consecutive tokens (DPR's measure).
+    """Test whether an answer is in the text as whole, consecutive tokens (DPR's measure).
 
     Tokens are runs of letters, digits and marks, or single other characters, after Unicode NFD and in lower case;
-    accents count. An answer without tokens is in every text: a quirk of DPR's code that we keep, as the published
-    numbers have it.
+    accents count. An answer without tokens is in every text: a quirk of DPR's code that we keep for comparison with the
+    published numbers.
     """
     return any(answer in _spaced(text) for answer in _all_spaced(answers))
 
 
 def gold_places(ranking: Ranking, gold: Sequence[int]) -> Places:
-    """Place of each question's gold passage, `gold` [question] (indices as in `index.passages`): int [question].
+    """Rank each question's gold passage, from 0: int [question].
 
-    k stands for a passage that is not among the first k.
+    `gold` [question] holds indices as in `index.passages`. A passage that is not among the first k has rank k.
     """
     _check_questions(ranking, gold, "gold passages")
     return _first(ranking.passages == np.asarray(gold, dtype=int)[:, None])
 
 
 def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], passages: Sequence[Passage]) -> Places:
-    """Place of the first passage that has an answer, by `has_answer`: int [question]; k where none of the first k has.
+    """Rank the first passage that has an answer, by `has_answer`, from 0: int [question]; k where there is none.
 
-    `answers` [question]: each question's answers; `passages`: all that were searched, of which those found are read
-    (their texts, without titles, as DPR).
+    `answers` [question]: each question's answers; `passages`: all that were searched, of which the retrieved ones are
+    read (their texts, without titles, as in DPR).
     """
     _check_questions(ranking, answers, "lists of answers")
     if (least := ranking.passages.max(initial=-1) + 1) > len(passages):
@@ -122,10 +125,10 @@ def answer_places(ranking: Ranking, answers: Sequence[Sequence[str]], passages: 
 
 
 def accuracy(places: ArrayLike, k: int, clusters: Sequence[Hashable] | None = None) -> Estimate:
-    """Top-k accuracy: the share of questions whose place [question] is below k; `clusters` as in `intervals.mean`.
+    """Estimate top-k accuracy: the share of questions whose rank from 0 [question] is below k.
 
-    Raises ValueError for a k below 1, and for one beyond the depth of a search (`Places`): of the passages that were
-    not found, nobody knows whether they are among so many.
+    `clusters` as in `intervals.mean`. Raises ValueError for a k below 1, and for one beyond the depth of a search
+    (`Places`): for passages that were not retrieved it is unknown whether they are among the first k.
     """
     if k < 1:
         raise ValueError(f"k = {k} counts no passage; give 1 or more, up to the depth that was searched")
@@ -136,13 +139,13 @@ def accuracy(places: ArrayLike, k: int, clusters: Sequence[Hashable] | None = No
 
 
 def check_k(k: int, passages: int) -> None:
-    """Raises ValueError for a k that cannot be had from so many passages."""
+    """Raise ValueError for a k that is not 1 … the number of passages."""
     if not 1 <= k <= passages:
         raise ValueError(f"k = {k} of {passages} passages cannot be ranked; give 1 to {passages}")
 
 
 def _vectors(vectors: np.ndarray | Tensor, whose: str) -> np.ndarray:
-    """[text, d_model] as FAISS takes it: float32, row by row, finite."""
+    """Convert [text, d_model] for FAISS: float32, contiguous, finite."""
     array = np.ascontiguousarray(vectors, dtype=np.float32)
     if array.ndim != 2:
         raise ValueError(f"{whose} vectors of shape {array.shape} cannot be searched; give [text, d_model]")
@@ -153,7 +156,7 @@ def _vectors(vectors: np.ndarray | Tensor, whose: str) -> np.ndarray:
 
 
 def _spaced(text: str) -> str:
-    """The tokens between single spaces, " new york ", so that a list of tokens is in another if its string is."""
+    """Join the tokens by single spaces, " new york ", so that token lists can be compared as strings."""
     return " ".join(["", *TOKEN.findall(unicodedata.normalize("NFD", text)), ""]).lower()
 
 
@@ -164,7 +167,7 @@ def _all_spaced(answers: Sequence[str]) -> list[str]:
 
 
 def _first(hits: np.ndarray) -> Places:
-    """Place of the first hit [question, k] of each question, k where there is none: int [question]."""
+    """Rank the first hit [question, k] of each question, k where there is none: int [question]."""
     places = np.where(hits.any(1), hits.argmax(1), hits.shape[1]).view(Places)
     places.depth = hits.shape[1]
     return places

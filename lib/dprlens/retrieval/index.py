@@ -1,4 +1,4 @@
-"""Passages ranked for questions by an encoder pair's dot products, in memory or in shards on the disk.
+"""Indexes that rank passages by an encoder pair's dot products, in memory or in shards on the disk.
 
 `Index` is the one place that knows where the vectors are.
 """
@@ -23,17 +23,20 @@ from dprlens.world.records import Passage, World
 
 
 class Index(Protocol):
-    """Vectors of passages, to be ranked for vectors of questions [question, d_model]; passages are rows from 0."""
+    """An index of passages for vectors of questions [question, d_model]; passages are rows from 0."""
 
     def search(self, queries: ndarray, k: int) -> Ranking:
-        """The k best passages of each question."""
+        """Rank the k best passages of each question."""
 
     def ranks(self, queries: ndarray, rows: ndarray) -> RowRanks:
-        """Scores of the passages in `rows` [question, choice], and the first one's rank among all, from 0."""
+        """Score the passages in `rows` [question, choice], and rank the first of them among all, from 0."""
 
 
 class InMemory:
-    """An index of passages that fit into memory, encoded here. Raises ValueError without passages."""
+    """An index of passages that fit into memory, encoded here.
+
+    Raises ValueError without passages.
+    """
 
     def __init__(self, dual: DualEncoder, passages: Sequence[Passage]) -> None:
         if not passages:
@@ -44,11 +47,11 @@ class InMemory:
         self._vectors = dual.passages([*places])
 
     def search(self, queries: ndarray, k: int) -> Ranking:
-        """Rank by FAISS's exact search; see `Index.search`."""
+        """Rank the k best passages of each question."""
         return self._flat.search(queries, k)
 
     def ranks(self, queries: ndarray, rows: ndarray) -> RowRanks:
-        """Score by one matrix product; see `Index.ranks`."""
+        """Score the passages in `rows` [question, choice], and rank the first of them among all, from 0."""
         scores = (torch.from_numpy(queries) @ self._vectors.T).numpy()[:, self._of_text]
         chosen = np.take_along_axis(scores, rows, 1)
         gold, before = chosen[:, :1], np.arange(scores.shape[1]) < rows[:, :1]
@@ -65,25 +68,25 @@ class InShards(NamedTuple):
     shards: Shards
 
     def search(self, queries: ndarray, k: int) -> Ranking:
-        """Rank shard by shard; see `Index.search`."""
+        """Rank the k best passages of each question."""
         return search(self.shards, queries, k)
 
     def ranks(self, queries: ndarray, rows: ndarray) -> RowRanks:
-        """Score shard by shard; see `Index.ranks`."""
+        """Score the passages in `rows` [question, choice], and rank the first of them among all, from 0."""
         return rank_rows(self.shards, queries, rows)
 
 
 def index_of(dual: DualEncoder, world: World) -> Index:
-    """All passages of a world, encoded by the passage tower: in shards if the world keeps them in a store."""
+    """Index all passages of a world by the passage tower: in shards if the world keeps them in a store."""
     if isinstance(world.passages, Store):
         return InShards(encode_store(dual, world).shards)
     return InMemory(dual, world.passages)
 
 
 def encode_store(dual: DualEncoder, world: World) -> Encoded:
-    """Vectors of all passages of a store, in shards below the cache; what is missing of them is made.
+    """Encode all passages of a store in shards below the cache; only missing shards are made.
 
-    One of the processes that torchrun started makes its own share of them only.
+    A process that torchrun started makes only its own share of them.
     """
     spec = ShardSpec()
     name = digest(make_plan(spec, dual, world.passages))[:16]
@@ -91,10 +94,10 @@ def encode_store(dual: DualEncoder, world: World) -> Encoded:
 
 
 def passage_texts(world: World, places: Iterable[int]) -> list[tuple[str, str]]:
-    """The passages at these places, (title, text) each, as the passage tower reads them."""
+    """List the passages at these places as (title, text), the passage tower's input."""
     return [(world.passages[i].title, world.passages[i].text) for i in places]
 
 
 def question_texts(world: World, places: Iterable[int]) -> list[str]:
-    """The questions at these places, as the question tower reads them."""
+    """List the questions at these places, the question tower's input."""
     return [world.questions[i].text for i in places]

@@ -1,8 +1,8 @@
-"""Hard negatives: passages that look like a question and do not answer it (choice CW-15).
+"""Hard negatives: passages that resemble a question and do not answer it (choice CW-15).
 
 BM25 (Robertson & Zaragoza 2009, in Lucene's form) ranks passages by the words that they share with the question.
-Its best passages without an answer are what DPR trains against, beside the other passages of the batch (Karpukhin et
-al. 2020, section 3.2).
+Its best passages without an answer are DPR's negatives, besides the other passages of the batch (Karpukhin et al. 2020,
+section 3.2).
 """
 
 import math
@@ -22,9 +22,9 @@ TOKENIZE = {"stopwords": "en", "show_progress": False}
 
 @dataclass(frozen=True)
 class NegativesSpec:
-    """BM25's two parameters, and how many hard negatives a question keeps."""
+    """BM25's two parameters, and the number of hard negatives of a question."""
 
-    k1: float = 0.9  # how soon a repeated word stops to count; DPR: 0.9
+    k1: float = 0.9  # saturation of a repeated word; DPR: 0.9
     b: float = 0.4  # how much long passages are marked down, 0–1; DPR: 0.4
     per_question: int = 8  # one of them is drawn at each visit in training; DPR: up to 30 in validation
 
@@ -49,9 +49,9 @@ class BM25:
         self._index.index(words, show_progress=False)
 
     def search(self, texts: Sequence[str], k: int) -> Ranking:
-        """The k best passages for each question.
+        """Rank the k best passages for each question.
 
-        A passage that shares no word with the question scores 0; a question of unknown words finds the first k
+        A passage that shares no word with the question scores 0; for a question of unknown words they are the first k
         passages, all with that score. Raises ValueError for a k that is not 1 … the number of passages.
         """
         if isinstance(texts, str):
@@ -64,19 +64,19 @@ class BM25:
         return ranking
 
     def scores(self, text: str) -> np.ndarray:
-        """The score of every passage for one question [passage]."""
+        """Score every passage for one question [passage]."""
         (words,) = bm25s.tokenize([text], return_ids=False, **TOKENIZE)
         return self._index.get_scores_from_ids(self._index.get_tokens_ids(words))
 
 
 def hard_negatives(world: World, spec: NegativesSpec) -> dict[str, list[str]]:
-    """Ids of each question's hard negatives, best first, by the question's id, in the order of the world's questions.
+    """Mine each question's hard negatives: passage ids, best first, by the question's id.
 
-    They are the `spec.per_question` best passages of BM25 that share a word with the question, contain none of its
-    answers (`has_answer`) and are not its gold passage: fewer, or none, where there are not so many. Passages under
-    test stay out of training: a question is given only passages all of whose facts are of its own split or an earlier
-    one (train, dev, test). A question that brings its own hard negatives, as DPR's files do, keeps those; passages in a
-    store, which may be millions, are not searched for others.
+    Questions are in the world's order. Hard negatives are the `spec.per_question` best passages of BM25 that share a
+    word with the question, contain none of its answers (`has_answer`) and are not its gold passage: fewer, or none,
+    where there are not so many. Passages under test stay out of training: a question is given only passages all of
+    whose facts are of its own split or an earlier one (train, dev, test). A question that has its own hard negatives,
+    as in DPR's files, keeps those; passages in a store, which may be millions, are not searched for others.
 
     Raises ValueError for an answer without letters, digits or signs, which every passage would contain.
     """
@@ -90,7 +90,7 @@ def hard_negatives(world: World, spec: NegativesSpec) -> dict[str, list[str]]:
 
 
 def _passages_for(split: str, world: World) -> list[Passage]:
-    """Passages all of whose facts are of this split or an earlier one; a passage without facts is among them."""
+    """Select passages all of whose facts are of this split or an earlier one, also those without facts."""
     allowed = SPLITS[: SPLITS.index(split) + 1]
     return [p for p in world.passages if all(world.fact[fact].split in allowed for fact in p.facts)]
 

@@ -18,22 +18,22 @@ from dprlens.world.records import World
 
 @step(version=1, libraries=("bm25s",), on_device=False)
 def mined_negatives(world: World, spec: NegativesSpec) -> dict:
-    """`negatives.hard_negatives` of every question: question id -> passage ids."""
+    """Mine the hard negatives (`negatives.hard_negatives`) of every question: question id -> passage ids."""
     return hard_negatives(world, spec)
 
 
 @step(version=1, libraries=("faiss-cpu",), threads=1)
 def rankings(dual: DualEncoder, world: World, k: int = 100) -> Ranking:
-    """The k best passages (all, if there are fewer) for every question of the world, in their order there."""
+    """Rank the k best passages (all, if there are fewer) for every question of the world, in their order there."""
     queries = dual.questions([question.text for question in world.questions]).numpy()
     return index_of(dual, world).search(queries, min(k, len(world.passages)))
 
 
 @step(version=1, libraries=("faiss-cpu",), threads=1)
 def answer_ranks(dual: DualEncoder, world: World, questions: Sequence[natural.OpenQuestion], k: int) -> ndarray:
-    """Rank of the first passage with an answer, by DPR's measure, for questions without a gold passage [question].
+    """Rank the first passage with an answer, by DPR's measure, for questions without a gold passage [question].
 
-    k where none of the first k has one.
+    The rank is k where none of the first k has one.
     """
     queries = dual.questions([question.text for question in questions]).numpy()
     ranking = index_of(dual, world).search(queries, k)

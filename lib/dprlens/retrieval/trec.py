@@ -1,4 +1,4 @@
-"""Rankings and judgements in TREC's formats, so that trec_eval and ir_measures can score them.
+"""Rankings and relevance judgements in TREC's formats, for trec_eval and ir_measures.
 
     run     question Q0 passage place score tag      (place from 1)
     qrels   question 0 passage relevance
@@ -21,7 +21,7 @@ from dprlens.world.records import Passage, Question
 
 
 class Judgement(NamedTuple):
-    """How relevant a passage is for a question; 0 or less: not."""
+    """The relevance of a passage to a question; 0 or less: not relevant."""
 
     question: str
     passage: str
@@ -29,15 +29,15 @@ class Judgement(NamedTuple):
 
 
 def gold(questions: Iterable[Question]) -> list[Judgement]:
-    """Each question's gold passage, and no other, is relevant."""
+    """Judge each question's gold passage relevant, and no other."""
     return [Judgement(question.id, question.gold, 1) for question in questions]
 
 
 def write_run(path: Path, ranking: Ranking, questions: Sequence[str], passages: Sequence[Passage], tag: str) -> None:
-    """Writes a ranking of questions [question] (their ids) over passages: all that were searched; those found are read.
+    """Write a ranking of questions [question] (their ids) over passages.
 
-    Raises ValueError, in one sentence, for ids that are empty, have white space in them, come twice, or do not fit the
-    ranking; nothing is written then.
+    `passages` are all that were searched; those retrieved are read. Raises ValueError, in one sentence, for ids that
+    are empty, have white space in them, come twice, or do not fit the ranking; nothing is written then.
     """
     if len(questions) != len(ranking.passages):
         raise ValueError(f"{len(questions)} ids for a ranking of {len(ranking.passages)} questions; give one for each")
@@ -58,7 +58,10 @@ def write_run(path: Path, ranking: Ranking, questions: Sequence[str], passages: 
 
 
 def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
-    """Writes judgements; errors as `write_run`, and ValueError for a pair that is judged twice."""
+    """Write judgements.
+
+    Errors as `write_run`, and ValueError for a pair that is judged twice.
+    """
     judgements = list(judgements)
     _check_ids("question", (judgement.question for judgement in judgements))
     _check_ids("passage", (judgement.passage for judgement in judgements))
@@ -68,7 +71,7 @@ def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
 
 
 def _falling(scores: np.ndarray) -> list[str]:
-    """Scores as text, each below the one before it when read as a C float."""
+    """Write scores as text, each below the one before it when read as a C float."""
     written, last = [], np.float32(np.inf)
     for score in scores.astype(np.float32):
         last = score if score < last else np.nextafter(last, np.float32(-np.inf))
@@ -83,6 +86,6 @@ def _check_ids(what: str, ids: Iterable[str]) -> None:
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    """All lines, or, after any error, nothing."""
+    """Write all lines, or, after any error, nothing."""
     with replacing(path) as draft:
         draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

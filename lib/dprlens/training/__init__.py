@@ -1,1 +1,1 @@
-"""Training: masked-LM pre-training here, dense passage retrieval later."""
+"""Training: masked-LM pre-training and dense passage retrieval."""

@@ -1,13 +1,13 @@
 """DPR training (Karpukhin et al. 2020, as in the authors' code; choice TR-1).
 
 Two towers start from the same BERT. With q_i the question vectors of a batch and c_j the vectors of its passages, one
-right and, if there is one, one hard negative for each question, the loss is
+gold and, if there is one, one hard negative for each question, the loss is
 
-    L = −(1/B) Σ_i [ q_i · c_y(i) − log Σ_j exp(q_i · c_j) ],    y(i) the right passage of question i:
+    L = −(1/B) Σ_i [ q_i · c_y(i) − log Σ_j exp(q_i · c_j) ],    y(i) the gold passage of question i:
 
-every other passage of the batch is a negative. The gradient goes in two steps, from the loss to the vectors and from
-there to the weights. So a batch that does not fit the memory is encoded in chunks, twice (gradient caching, Gao et al.
-2021), and several processes can share it; in both cases the gradient is that of one process and one chunk.
+every other passage of the batch is a negative. The gradient is computed in two steps, from the loss to the vectors and
+from there to the weights. So a batch that does not fit into memory is encoded in chunks, twice (gradient caching, Gao
+et al. 2021), and several processes can share it; in both cases the gradient is that of one process and one chunk.
 """
 
 import json
@@ -71,7 +71,7 @@ PAPER = DPRSpec(
 
 
 class Example(NamedTuple):
-    """A question with its right passage and its hard negatives, as texts."""
+    """A question with its gold passage and its hard negatives, as texts."""
 
     question: str
     positive: Text
@@ -79,25 +79,25 @@ class Example(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """The trained towers, and what validation saw: one row an epoch (see `train_dpr`)."""
+    """The trained towers, and the history of losses and validation: one row an epoch (see `train_dpr`)."""
 
     dual: DualEncoder
     history: pd.DataFrame
 
     def save(self, folder: Path) -> None:
-        """Write both towers, and history.json."""
+        """Save the towers and `history.json`."""
         self.dual.save(folder)
         write_json(folder / "history.json", [[name, column.tolist()] for name, column in self.history.items()])
 
     @classmethod
     def load(cls, folder: Path) -> "Trained":
-        """Read what `save` wrote."""
+        """Load the towers and their history from a folder that `save` wrote."""
         history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
         return cls(DualEncoder.load(folder), pd.DataFrame(dict(history)))
 
 
 def examples(world: World, negatives: Mapping[str, Sequence[str]], split: str) -> list[Example]:
-    """The questions of a split as training sees them; `negatives` maps a question's id to passage ids."""
+    """Collect a split's training examples; `negatives` maps a question's id to passage ids."""
 
     def text(passage_id: str) -> Text:
         passage = world.passage[passage_id]
@@ -111,29 +111,38 @@ def examples(world: World, negatives: Mapping[str, Sequence[str]], split: str) -
 
 
 def shuffled_pairs(true: Sequence[Example], seed: int) -> list[Example]:
-    """The control: the same questions and the same passages, but hardly any question with its own passage.
+    """Shuffle questions among the passages: the control, in which hardly any question has its own passage.
 
-    Questions go round among the examples in a random order, so that only passages that several questions share can
-    come back to one of them.
+    Questions and passages stay the same. Questions rotate among the examples in a random order, so that only passages
+    that several questions share can come back to one of them.
     """
     order = np.random.default_rng([seed, 0x5F]).permutation(len(true))
     return [true[i]._replace(question=true[j].question) for i, j in zip(order, np.roll(order, 1), strict=True)]
 
 
 def nll(questions: Tensor, passages: Tensor, right: Tensor) -> Tensor:
-    """The loss above, a scalar: questions [question, d_model], passages [passage, d_model], right [question]."""
+    """Compute the loss above, a scalar.
+
+    questions [question, d_model], passages [passage, d_model], right [question].
+    """
     return torch.nn.functional.cross_entropy(questions @ passages.T, right)
 
 
 def multiplier(step: int, warm_up: int, steps: int) -> float:
-    """Of the learning rate, after `step` steps of `steps`: up from 0 in a line, then down to almost 0 (DPR's code)."""
+    """Compute the factor of the learning rate after `step` steps of `steps`.
+
+    It rises from 0 linearly, then falls linearly to almost 0 (DPR's code).
+    """
     if step < warm_up:
         return step / max(1, warm_up)
     return max(1e-7, (steps - step) / max(1, steps - warm_up))
 
 
 def average_rank(scores: Tensor, right: Tensor) -> float:
-    """Mean number of passages that beat the right one: scores [question, passage], right [question]; 0 is perfect."""
+    """Compute the mean number of passages that score above the gold passage; 0 is perfect.
+
+    scores [question, passage], right [question].
+    """
     own = scores.gather(1, right[:, None])
     return (scores > own).sum(1).float().mean().item()
 
@@ -147,7 +156,7 @@ class Tokens(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Token ids of a batch; each question's passages follow each other, the right one first."""
+    """Token ids of a batch; each question's passages are consecutive, the gold passage first."""
 
     questions: list[list[int]]
     passages: list[list[int]]
@@ -155,7 +164,7 @@ class Batch(NamedTuple):
 
 
 def batch_of(chosen: Sequence[Tokens], rng: np.random.Generator | None = None) -> Batch:
-    """A batch with one hard negative a question, drawn at random; without `rng`, the first."""
+    """Form a batch with one hard negative a question, drawn at random; without `rng`, the first."""
     passages: list[list[int]] = []
     right = []
     for tokens in chosen:
@@ -167,11 +176,11 @@ def batch_of(chosen: Sequence[Tokens], rng: np.random.Generator | None = None) -
 
 
 def backward(towers: Sequence[BertModel], batch: Batch, chunk: int | None = None, seed: int = 0) -> float:
-    """Put the gradient of the batch's loss into the towers' weights; returns the loss (nats).
+    """Compute the loss of a batch (nats) and its gradient, which is put into the towers' weights.
 
-    A passage that comes up twice in the batch is encoded once and counts twice. Each process encodes its share of the
-    questions and of the passages, `chunk` texts at a time; vectors and gradients of all processes are then put
-    together. `seed` decides what dropout drops.
+    A passage that occurs twice in the batch is encoded once and counts twice. Each process encodes its share of the
+    questions and of the passages, `chunk` texts at a time; vectors and gradients of all processes are then combined.
+    `seed` determines what dropout drops.
     """
     distinct, places = zip(*map(_distinct, batch[:2]), strict=True)
     shares = [processes.own(len(texts)) for texts in distinct]
@@ -197,7 +206,7 @@ def backward(towers: Sequence[BertModel], batch: Batch, chunk: int | None = None
 
 
 class _Encoding:
-    """Texts on their way through a tower; of several chunks the graph is made again on the way back."""
+    """Texts encoded by a tower, chunk by chunk; with several chunks the backward pass builds each graph again."""
 
     def __init__(self, tower: BertModel, texts: Sequence[list[int]], chunk: int | None, seed: int) -> None:
         self.tower, self.seed = tower, seed
@@ -208,7 +217,7 @@ class _Encoding:
             self.vectors = torch.cat([none, *map(self._encode, range(len(self.chunks)))])
 
     def backward(self, gradient: Tensor) -> None:
-        """From the gradient of the loss at the vectors [text, d_model] to the tower's weights."""
+        """Propagate the gradient of the loss at the vectors [text, d_model] to the tower's weights."""
         if len(self.chunks) == 1:
             self.vectors.backward(gradient)
             return
@@ -229,16 +238,16 @@ def train_dpr(
     seed: int = 0,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """DPR from `start`, which stays as it is; returns the epoch that validation liked best.
+    """Train DPR from `start`, which stays as it is; return the epoch that is best in validation.
 
     `history` has one row an epoch: epoch (from 1), loss (nats, mean over its batches), and if there are dev questions
-    dev_nll (nats, mean over dev batches with the first hard negative) and dev_rank (average rank of the right passage
+    dev_nll (nats, mean over dev batches with the first hard negative) and dev_rank (average rank of the gold passage
     among all dev passages, from 0). Epochs are compared by dev_nll, from `spec.rank_from` on by dev_rank; without dev
     questions the last epoch is kept.
 
     Texts are read at [CLS], whatever pooling `start` has. `checkpoint` is a folder of this call alone, in which the
-    last finished epoch is kept: the same call goes on from there if it was killed. Raises ValueError for fewer than two
-    questions, FloatingPointError as soon as the loss is no number.
+    last finished epoch is kept: the same call resumes from there if it was killed. Raises ValueError for fewer than two
+    questions, FloatingPointError as soon as the loss is not finite.
     """
     if len(train) < 2:
         raise ValueError(f"{len(train)} training questions leave nothing to tell apart; give 2 or more")
@@ -255,7 +264,7 @@ def train_dpr(
 
 
 class _Run:
-    """The state of a training run: towers, optimiser, what validation saw, and the best epoch so far."""
+    """The state of a training run: towers, optimiser, history, and the best epoch so far."""
 
     def __init__(
         self, start: DualEncoder, train: Sequence[Example], dev: Sequence[Example], spec: DPRSpec, seed: int
@@ -269,7 +278,7 @@ class _Run:
         self.best = self._weights()
 
     def epoch(self) -> None:
-        """One pass over the training questions in random order, then validation."""
+        """Train on all questions once, in random order, then validate."""
         done, spec = len(self.history), self.spec
         rng = np.random.default_rng([self.seed, 0xD9, done])
         order = rng.permutation(len(self.train))
@@ -335,6 +344,7 @@ class _Run:
         return {name: weights.detach().clone() for name, weights in self.towers.state_dict().items()}
 
     def result(self) -> Trained:
+        """Return the towers of the best epoch, and the history."""
         self.towers.load_state_dict(self.best)
         query, passage = (
             Encoder(encoder.tokenizer, tower, tower.device.type)
@@ -345,7 +355,7 @@ class _Run:
     # checkpoints
 
     def keep(self, checkpoint: Path) -> None:
-        """Keep this epoch in the folder, whole or not at all, instead of the one before."""
+        """Save this epoch as a checkpoint in the folder, atomically, in place of the one before."""
         draft, final = checkpoint / ".draft", checkpoint / f"epoch-{len(self.history)}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -359,7 +369,7 @@ class _Run:
             shutil.rmtree(older)
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on from the last epoch in the folder, if there is a whole one; all processes from the same."""
+        """Resume from the last undamaged epoch in the folder, if there is one; all processes from the same."""
         epochs = sorted(checkpoint.glob("epoch-*"), key=lambda folder: -int(folder.name[6:]))
         for folder in cast(list[Path], processes.share_first(epochs)):
             try:
@@ -388,7 +398,7 @@ class _Run:
 
 
 def _tower(encoder: Encoder, dropout: float) -> BertModel:
-    """A headless copy of the encoder's BERT, with this dropout."""
+    """Copy the encoder's BERT without its head, with this dropout."""
     config = encoder.bert.config.to_dict() | {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     tower = new_model(type(encoder.bert.config).from_dict(config), with_head=False)
     tower.load_state_dict(encoder.bert.state_dict())
@@ -406,7 +416,7 @@ def _tokens(dual: DualEncoder, texts: Sequence[Example]) -> list[Tokens]:
 
 
 def _encoded(tower: BertModel, texts: Sequence[list[int]]) -> Tensor:
-    """[CLS] vectors [text, d_model], each process encoding its share of the distinct texts."""
+    """Encode texts as [CLS] vectors [text, d_model]; each process encodes its share of the distinct texts."""
     distinct, places = _distinct(texts)
     mine = processes.own(len(distinct))
     found = torch.zeros(0, tower.config.hidden_size, device=tower.device)
@@ -416,7 +426,7 @@ def _encoded(tower: BertModel, texts: Sequence[list[int]]) -> Tensor:
 
 
 def _distinct(texts: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
-    """The texts without repetitions, and the place of each among them."""
+    """Remove repeated texts; return the distinct ones, and the place of each text among them."""
     known: dict[tuple[int, ...], int] = {}
     places = [known.setdefault(tuple(text), len(known)) for text in texts]
     return list(map(list, known)), places

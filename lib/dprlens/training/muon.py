@@ -1,4 +1,4 @@
-"""Muon in float32, and which precision of Muon a step takes on this machine.
+"""Muon in float32, and the choice of its precision on this machine.
 
 PyTorch's Muon makes its matrices orthogonal in bfloat16. Where a processor has no instructions for that, each step
 takes several times as long as in float32. Models of either precision are as good as each other, but not the same:
@@ -26,10 +26,11 @@ STEPS, MOMENTUM = 5, 0.95
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal by Newton–Schulz, in the precision of the weights (Jordan et al. 2024).
+    """The Muon optimiser in the precision of the weights: momentum, orthogonalised by Newton–Schulz.
 
     M ← μM + (1 − μ)G;  U = (1 − μ)G + μM;  W ← W − η √max(1, rows/columns) · NS(U), with M = 0 at first and no weight
-    decay: what `torch.optim.Muon` does in bfloat16. Raises ValueError for weights that are no matrix.
+    decay: what `torch.optim.Muon` does in bfloat16 (Jordan et al. 2024). Raises ValueError for weights that are no
+    matrix.
     """
 
     def __init__(self, matrices: Iterable[Tensor], lr: float, momentum: float = MOMENTUM) -> None:
@@ -51,9 +52,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix of the same singular vectors, whose singular values are about 1 (0.7 to 1.2): Newton–Schulz.
+    """Orthogonalise a matrix by Newton–Schulz, which keeps its singular vectors.
 
-    From X = M / ‖M‖, five times X ← aX + (bA + cA²)X with A = XXᵀ; of a tall matrix, its transpose.
+    Singular values become about 1 (0.7 to 1.2). From X = M / ‖M‖, five times X ← aX + (bA + cA²)X with A = XXᵀ; of a
+    tall matrix, its transpose.
     """
     a, b, c = QUINTIC
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
@@ -65,14 +67,14 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def muon(matrices: Iterable[Tensor], learning_rate: float, precision: Precision) -> torch.optim.Optimizer:
-    """Muon of a precision: PyTorch's own, or the one above."""
+    """Make a Muon optimiser of a precision: PyTorch's own for bfloat16, `Muon` for float32."""
     if precision == "float32":
         return Muon(matrices, learning_rate)
     return torch.optim.Muon(matrices, learning_rate, weight_decay=0.0, momentum=MOMENTUM)
 
 
 def bfloat16_is_quick() -> bool:
-    """Does this machine multiply matrices of bfloat16 by instructions of its own?"""
+    """Test whether this machine has its own instructions to multiply matrices of bfloat16."""
     known = torch.cpu.get_capabilities()
     return torch.cuda.is_available() or any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
@@ -90,7 +92,7 @@ class QuickStep(Generic[P, R]):
         return self.as_asked.function.__qualname__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the step's result, in float32 where this machine has to make it without bfloat16 instructions."""
+        """Return the step's result, in float32 where bfloat16 is slow."""
         if (instead := self.in_float32(*args, **kwargs)) is None:
             return self.as_asked(*args, **kwargs)
         sibling(self.__name__)
@@ -98,13 +100,13 @@ class QuickStep(Generic[P, R]):
         return step(*instead)
 
     def record(self, *args: P.args, **kwargs: P.kwargs) -> dict | None:
-        """As `Step.record`."""
+        """Return the metadata of the artifact, as `Step.record`."""
         record: Callable[..., dict | None] = self.as_asked.record
         instead = self.in_float32(*args, **kwargs)
         return record(*args, **kwargs) if instead is None else record(*instead)
 
     def in_float32(self, *args: P.args, **kwargs: P.kwargs) -> list[Any] | None:
-        """The arguments with Muon in float32; None to take them as they came."""
+        """Return the arguments with Muon in float32; None where the given ones are to be used."""
         step = self.as_asked
         asked = step.arguments(*args, **kwargs)
         slow = any(_in_bfloat16(value) for value in asked.values())
@@ -118,12 +120,13 @@ class QuickStep(Generic[P, R]):
 def in_quick_precision(
     needed: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> Callable[[Step[P, R]], QuickStep[P, R]]:
-    """Decorator of a cached step that trains with Muon: the one place where a machine has a say in its precision.
+    """Decorate a cached step that trains with Muon, to choose Muon's precision by the machine.
 
-    An argument (or a task's field) with a field `muon`, a spec, that asks for bfloat16 is asked for float32 instead if
-    bfloat16 is slow here and no artifact of the step is there as it was asked for. `needed(arguments)` says whether
-    Muon would run at all; `arguments` are by name, as the key has them (`artifacts.Step.arguments`). What then comes
-    back is a sibling of the network on record, its key says so, and the reader is told (`artifacts.sibling`).
+    It is the only place where the machine decides. An argument (or a task's field) with a field `muon`, a spec, that
+    requests bfloat16 is changed to float32 if bfloat16 is slow here and the cache has no artifact of the step as
+    requested. `needed(arguments)` says whether Muon would run at all; `arguments` are by name, as the key has them
+    (`artifacts.Step.arguments`). The result is then a sibling of the network on record, its key says so, and the reader
+    is informed (`artifacts.sibling`).
     """
     return lambda step: QuickStep(step, needed)
 
@@ -133,7 +136,7 @@ def _in_bfloat16(value: object) -> bool:
 
 
 def _to_float32(value: Any) -> Any:
-    """A spec that asks for bfloat16, alone or in a task, in float32; anything else as it is."""
+    """Change a spec that requests bfloat16, alone or in a task, to float32; return anything else as it is."""
     if isinstance(value, Task):
         return replace(value, **{name: _to_float32(field) for name, field in vars_of(value).items()})
     return replace(value, muon="float32") if _in_bfloat16(value) else value

@@ -1,4 +1,4 @@
-"""Masked-LM pre-training from scratch, in one pass over the text, so that exposures are what the world says.
+"""Masked-LM pre-training from scratch, in one pass over the text, so that exposures are as the world records.
 
 The recipe: mask a fact's whole answer; train a shallow network on most of the text, with Muon for the blocks' matrices
 (AdamW alone needs about three times the steps for the same recall); then deepen it by splitting every block, and let
@@ -29,7 +29,7 @@ from dprlens.world.closed import Segment
 
 @dataclass(frozen=True)
 class PretrainSpec:
-    """Pre-training of the base model."""
+    """Settings of the base model's pre-training."""
 
     shallow_layers: int = 3  # trained first, then split to the encoder's depth; must divide it
     shallow_share: float = 0.85  # of the text that the shallow network reads
@@ -54,7 +54,7 @@ class PretrainSpec:
 def pretrain(
     tokenizer: BertTokenizer, text: Sequence[Segment], shape: EncoderSpec, spec: PretrainSpec, seed: int = 0
 ) -> Encoder:
-    """A BERT with its masked-LM head, trained from scratch on the segments, each read once."""
+    """Pre-train a BERT with its masked-LM head from scratch on the segments, each read once."""
     shallow = replace(shape, layers=min(spec.shallow_layers, shape.layers))
     stages = 2 if shallow.layers < shape.layers else 1
     if shape.layers % shallow.layers:
@@ -83,10 +83,10 @@ def pretrain_in_order(
     seed: int = 0,
     falling: bool = True,
 ) -> Encoder:
-    """A BERT trained in one stage, at its full depth, on one part of the text after the other, each shuffled by itself.
+    """Pre-train a BERT in one stage, at its full depth, on one part of the text after the other.
 
-    The learning rates fall to zero over all parts together, or, if not `falling`, stay where the warm-up brought them:
-    what comes late is then read at the same rate as what comes early.
+    Each part is shuffled by itself. The learning rates fall to zero over all parts together, or, if not `falling`, stay
+    at their value after the warm-up: later text is then read at the same rate as earlier text.
     """
     rng = np.random.default_rng([seed, 0x9E7])
     with threads(spec.threads):
@@ -98,7 +98,7 @@ def pretrain_in_order(
 def continue_pretraining(
     encoder: Encoder, text: Sequence[Segment], spec: PretrainSpec, steps: int, learning_rate: float, seed: int = 0
 ) -> Encoder:
-    """A copy of the encoder after so many more steps of masked-LM on random segments of the text, by AdamW.
+    """Pre-train a copy of the encoder for so many more steps on random segments of the text, by AdamW.
 
     The control for training as such: another objective, no pairs. Raises ValueError for a text with too few batches.
     """
@@ -116,11 +116,11 @@ def read_on(
     only: Sequence[str] = (),
     at_cls: Container[str] = (),
 ) -> Encoder:
-    """A copy of the encoder after it has read all of the text once more, in random order, by AdamW.
+    """Pre-train a copy of the encoder on all of the text once more, in random order, by AdamW.
 
     Without a learning rate it learns as a shallow network does in pre-training: by Muon and AdamW, at the rates of the
     spec. `only` names the parts of the network that learn: "embeddings", "block0", "block1" …; without names all do.
-    The answers to facts in `at_cls` (ids) are asked for at [CLS] as well, see `masked_batches`. Raises ValueError for a
+    The answers to facts in `at_cls` (ids) are also predicted at [CLS], see `masked_batches`. Raises ValueError for a
     part that the encoder does not have, and for parts without a learning rate.
     """
     if only and learning_rate is None:
@@ -152,7 +152,7 @@ def _read_on(
 
 
 def _weights(model: BertForMaskedLM, only: Sequence[str]) -> list[torch.nn.Parameter]:
-    """The weights of the named parts of the network; without names all of them."""
+    """List the weights of the named parts of the network; without names all of them."""
     if not only:
         return [*model.parameters()]
     parts = {f"block{i}": block.module for i, block in enumerate(blocks(model))}
@@ -163,11 +163,11 @@ def _weights(model: BertForMaskedLM, only: Sequence[str]) -> list[torch.nn.Param
 
 
 def split_blocks(model: BertForMaskedLM, layers: int, scale: float) -> BertForMaskedLM:
-    """A deeper copy of the model: each block becomes several in a row, each doing a part of what it did.
+    """Deepen a copy of the model: split each block into several in a row, each doing a part of its work.
 
     The parts are copies whose two output matrices (of attention and of the feed-forward) are scaled down, so that
     together they add to the state about what the block added. Stacking whole copies instead (Gong et al. 2019) loses
-    what the shallow network knew: recall fell to zero, and the text that is left did not bring it back.
+    the shallow network's knowledge: recall fell to zero, and the rest of the text did not restore it.
     """
     parts = layers // model.config.num_hidden_layers
     config = type(model.config).from_dict({**model.config.to_dict(), "num_hidden_layers": layers})
@@ -194,7 +194,10 @@ def _train(
     falling: bool = True,
     at_cls: Container[str] = (),
 ) -> None:
-    """One pass over the parts of the text in their order, or its first `steps`; the rates rise, then fall or stay."""
+    """Train once through the parts of the text in their order, or for their first `steps` batches.
+
+    The learning rates rise, then fall or stay.
+    """
     masking = spec.batch, spec.random_mask, rng, at_cls
     batches = [batch for part in parts for batch in masked_batches(tokenizer, part, *masking)][:steps]
     if steps is not None and len(batches) < steps:
@@ -227,7 +230,7 @@ def _train(
 
 
 def _shallow_optimisers(model: BertForMaskedLM, spec: PretrainSpec) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for everything else."""
+    """Make the shallow network's optimisers: Muon for the matrices in the blocks, AdamW for everything else."""
     matrices = [weights for block in blocks(model) for weights in block.module.parameters() if weights.dim() == 2]
     inside = {id(matrix) for matrix in matrices}
     others = [weights for weights in model.parameters() if id(weights) not in inside]
@@ -246,10 +249,10 @@ def masked_batches(
     rng: np.random.Generator,
     at_cls: Container[str] = (),
 ) -> Iterator[Batch]:
-    """The segments in random order, as batches of up to `size` equally long ones, masked, and read at the masks.
+    """Mask the segments and yield them in random order, in batches of up to `size` equally long ones.
 
-    Where a segment's first fact is in `at_cls`, the first piece of its answer is asked for at [CLS] as well: what the
-    statement says must then be in the vector that stands for the whole of it.
+    They are read at the masks. Where a segment's first fact is in `at_cls`, the first piece of its answer is also
+    predicted at [CLS]: the content of the statement must then be in the vector that represents it.
     """
     encoded = with_places(tokenizer, [segment.text for segment in text], [segment.answers for segment in text])
     by_length = defaultdict(list)

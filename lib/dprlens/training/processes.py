@@ -1,7 +1,7 @@
 """The group of processes that `torchrun` (or accelerate) starts for one training run.
 
 Each computes its share of a batch, all see the vectors of the whole batch, and all take the same step. A single process
-is a group of one; its code is the same. Runs that do not need each other go side by side with `parallel.run`.
+is a group of one; its code is the same. Independent runs are run in parallel by `parallel.run`.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @contextlib.contextmanager
 def group() -> Iterator[None]:
-    """Join the processes that `torchrun` started with this one; without torchrun there is nothing to join."""
+    """Join the processes that `torchrun` started with this one, if it did."""
     if "RANK" not in os.environ:
         yield
         return
@@ -30,22 +30,22 @@ def group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """Return the process's place in the group."""
+    """Return this process's place in the group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes the group has."""
+    """Return the number of processes in the group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def own(n: int) -> slice:
-    """Return the process's share of n items: shares follow each other and differ by at most one item."""
+    """Return this process's share of n items: shares are consecutive and differ by at most one item."""
     return slice(n * rank() // size(), n * (rank() + 1) // size())
 
 
 def everybodys(mine: Tensor, where: slice, n: int) -> Tensor:
-    """The n rows of all processes together, of which `mine` are the rows `where`; without gradient."""
+    """Gather the n rows of all processes, of which `mine` are the rows `where`; without gradient."""
     rows = mine.new_zeros(n, *mine.shape[1:])
     rows[where] = mine.detach()
     if size() > 1:
@@ -63,7 +63,7 @@ def add_up(gradients: Sequence[Tensor]) -> None:
 
 
 def share_first(value: object) -> object:
-    """The first process's value, in every process."""
+    """Broadcast the first process's value to every process."""
     values = [value]
     if size() > 1:
         dist.broadcast_object_list(values)

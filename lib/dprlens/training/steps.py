@@ -1,4 +1,4 @@
-"""The cached steps of training: pre-trained BERT, DPR, and BERT that reads on for as long.
+"""The cached steps of training: pre-trained BERT, DPR, and continued pre-training of the same length.
 
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
@@ -21,7 +21,7 @@ from dprlens.world.records import World
 @in_quick_precision()
 @step(version=1)
 def base_model(world: World, text: TextSpec, shape: EncoderSpec, spec: PretrainSpec, seed: int) -> Encoder:
-    """The BERT that has read the known part of the world: every other model of the book starts from it."""
+    """Pre-train the BERT that all other models of the book start from, on the known part of the world."""
     read = segments(world, text, seed)
     tokenizer = make_tokenizer(vocabulary([*world.texts(), *(segment.text for segment in read)]))
     return pretrain(tokenizer, read, shape, spec, seed)
@@ -29,7 +29,7 @@ def base_model(world: World, text: TextSpec, shape: EncoderSpec, spec: PretrainS
 
 @dataclass(frozen=True)
 class Training(Task):
-    """What DPR is trained from, on what, and how."""
+    """The arguments of DPR training: its start, its data and its spec."""
 
     start: DualEncoder
     world: World
@@ -40,7 +40,7 @@ class Training(Task):
 
 @step(version=2)
 def dpr(training: Training, shuffled: bool = False, checkpoint: Path | None = None) -> Trained:
-    """DPR trained on the world's questions, or (the control) on the same questions with each other's passages."""
+    """Train DPR on the world's questions, or (the control) on the same questions with shuffled passages."""
     mined = mined_negatives(training.world, training.negatives)
     train, dev = (examples(training.world, mined, split) for split in ("train", "dev"))
     if shuffled:
@@ -50,7 +50,10 @@ def dpr(training: Training, shuffled: bool = False, checkpoint: Path | None = No
 
 @dataclass(frozen=True)
 class Continuing(Task):
-    """What the base model reads on, and for how long: as many steps as DPR training of the spec `like` takes."""
+    """The arguments of continued pre-training.
+
+    It takes as many steps as DPR training of the spec `like`.
+    """
 
     base: Encoder
     world: World
@@ -63,7 +66,7 @@ class Continuing(Task):
 
 @step(version=1)
 def continued(task: Continuing) -> Encoder:
-    """The base model after as many more steps of masked-LM as DPR training takes, at its learning rate."""
+    """Continue the base model's pre-training for as many steps as DPR training takes, at its learning rate."""
     questions = len(examples(task.world, mined_negatives(task.world, task.negatives), "train"))
     steps = task.like.epochs * -(-questions // task.like.batch)
     read = reading(task.world, task.text, task.seed)

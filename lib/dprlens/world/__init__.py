@@ -1,1 +1,1 @@
-"""Worlds: their records, the generated encyclopedia, the world of DPR's files, statements about facts."""
+"""Worlds: their records, the generated encyclopedia, the world of DPR's files, statements of facts."""

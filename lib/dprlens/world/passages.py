@@ -1,4 +1,4 @@
-"""A passage, and a store that keeps millions of them on disk behind the interface of a sequence.
+"""Passages, and a store that keeps millions of them on disk behind the interface of a sequence.
 
     <folder>/passages.arrow   id, title, text; an Arrow file, read through a memory map
              hashes.npy       the ids' 64-bit hashes, sorted …
@@ -41,7 +41,7 @@ class Passage(NamedTuple):
 
 
 def row_of(record: object) -> str:
-    """A record as one line of JSON: what files and digests are made from."""
+    """Serialise a record as one line of JSON, of which files and digests are made."""
     return json.dumps(record, ensure_ascii=False)
 
 
@@ -55,8 +55,8 @@ def _refuse(repeated: Mapping[str, Sequence[int]]) -> None:
 class Store(Sequence[Passage]):
     """The passages of one folder, in the order in which they were given; `Passage.facts` is empty.
 
-    A passage is read when it is asked for: `store[i]`, `store[a:b]` (a tuple), `for passage in store`. What stays in
-    memory hardly grows with the passages. Two stores are equal if their passages are; a process that is handed one
+    A passage is read on access: `store[i]`, `store[a:b]` (a tuple), `for passage in store`. What stays in
+    memory hardly grows with the passages. Two stores are equal if their passages are; a process that is given one
     opens it anew.
     """
 
@@ -75,14 +75,14 @@ class Store(Sequence[Passage]):
         repeated: Callable[[Mapping[str, Sequence[int]]], None] = _refuse,
         findings: Callable[[], list] = list,
     ) -> "Store":
-        """The store of these passages; `source`, plain JSON, says what they are made from.
+        """Build the store of these passages; `source`, plain JSON, identifies what they are made from.
 
-        If the folder has a whole store of the same source, that one is opened and no passage is read. Any other is
-        made again. `repeated` is told of ids that several passages have, with their places among those given; it raises
-        ValueError (the default) or lets the first of them stand for all. `findings`, called when all
-        passages were read, gives what the store is to remember about them, as plain JSON.
+        If the folder has a whole store of the same source, that one is opened and no passage is read. Any other is made
+        again. `repeated` is called with ids that several passages have, and their places among those given; it raises
+        ValueError (the default) or lets the first of them stand for all. `findings`, called when all passages were
+        read, returns what the store is to remember about them, as plain JSON.
 
-        Needs memory for one batch of passages and 32 bytes a passage. Two builds at once: one makes it, the other
+        Needs memory for one batch of passages and 32 bytes a passage. Of two builds at once, one makes it and the other
         waits. Raises ValueError if there are no passages, or one that is not Unicode.
         """
         folder = Path(folder).absolute()
@@ -108,7 +108,7 @@ class Store(Sequence[Passage]):
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
-        """The store in a folder, after a look at its manifest and at the sizes of its files; see `verify`.
+        """Open the store in a folder; check its manifest and the sizes of its files (see `verify`).
 
         Raises FileNotFoundError if no whole store is there, ValueError if it is damaged or of another format.
         """
@@ -138,7 +138,10 @@ class Store(Sequence[Passage]):
         return store
 
     def verify(self) -> None:
-        """Read every byte. Raises ValueError if it is not what was written."""
+        """Read every byte.
+
+        Raises ValueError if it is not what was written.
+        """
         for name, expected in self.manifest["files"].items():
             if seal(self.folder / name) != expected:
                 raise _damaged(self.folder, f"{name} is not what was written")
@@ -154,14 +157,17 @@ class Store(Sequence[Passage]):
         return self.manifest["digest"]
 
     def place(self, id_: str) -> int:
-        """The place of the passage with this id. Raises KeyError if no passage has it."""
+        """Find the place of the passage with this id.
+
+        Raises KeyError if no passage has it.
+        """
         (place,) = self.places([id_])
         if place < 0:
             raise KeyError(id_)
         return int(place)
 
     def places(self, ids: Sequence[str]) -> np.ndarray:
-        """The place of each id, −1 where no passage has it: int64 [id]."""
+        """Find the place of each id, −1 where no passage has it: int64 [id]."""
         wanted = _hashes_of(ids)
         places = np.full(len(ids), -1, dtype=np.int64)
         for i, first in enumerate(np.searchsorted(self._hashes, wanted)):
@@ -174,7 +180,7 @@ class Store(Sequence[Passage]):
         return places
 
     def titled(self, title: str) -> list[int]:
-        """The places of the passages under one title, in order."""
+        """Find the places of the passages under one title, in order."""
         import pyarrow.compute as pc
 
         found = pc.indices_nonzero(pc.equal(self._columns[1], title)).to_pylist()
@@ -183,7 +189,7 @@ class Store(Sequence[Passage]):
 
     @property
     def titles(self) -> int:
-        """How many different titles the passages have."""
+        """Number of different titles of the passages."""
         import pyarrow.compute as pc
 
         found = pc.count_distinct(self._columns[1]).as_py()
@@ -230,7 +236,7 @@ class Store(Sequence[Passage]):
         return f"Store({str(self.folder)!r}, {len(self):,} passages)"
 
     def _run(self, start: int, stop: int) -> Iterator[Passage]:
-        """Consecutive passages, taken from the file batch by batch."""
+        """Yield consecutive passages, read from the file batch by batch."""
         starts = self._starts
         for i in range(np.searchsorted(starts, start, side="right") - 1, len(starts) - 1):
             if start >= stop or starts[i] >= stop:
@@ -244,7 +250,7 @@ class Store(Sequence[Passage]):
         return self._columns[0][place].as_py()
 
     def _forget(self) -> None:
-        """Let go of the mapped pages, which would otherwise count as this process's until the system needs room."""
+        """Release the mapped pages, which would otherwise count as this process's until the system needs room."""
         self._reads = 0
         with contextlib.suppress(AttributeError):  # where the system has no such call
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -256,7 +262,7 @@ class Store(Sequence[Passage]):
 
     @cached_property
     def _columns(self) -> list:
-        """id, title and text of all passages, mapped."""
+        """The columns id, title and text of all passages, mapped."""
         import pyarrow as pa
 
         try:
@@ -288,7 +294,7 @@ class Store(Sequence[Passage]):
 
 
 def _write(draft: Path, passages: Iterable[Passage], repeated: Callable) -> tuple[int, str]:
-    """Fill a folder with the files of a store: the number and the digest of its passages."""
+    """Fill a folder with the files of a store; return the number and the digest of its passages."""
     digest, hashes = _write_passages(draft / FILES[0], passages)
     order = np.argsort(hashes, kind="stable")
     if superfluous := _superfluous(draft / FILES[0], hashes, order, repeated):
@@ -306,7 +312,7 @@ def _write(draft: Path, passages: Iterable[Passage], repeated: Callable) -> tupl
 
 
 def _write_passages(path: Path, passages: Iterable[Passage]) -> tuple[str, np.ndarray]:
-    """Their digest, and the hashes of their ids [passage]."""
+    """Write the passages; return their digest, and the hashes of their ids [passage]."""
     import pyarrow as pa
 
     schema = pa.schema([(name, pa.string()) for name in Passage._fields[:3]])
@@ -332,7 +338,7 @@ def _write_passages(path: Path, passages: Iterable[Passage]) -> tuple[str, np.nd
 
 
 def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
-    """In runs of at most `ROWS` passages, and of about `CHARACTERS` at most."""
+    """Split passages into runs of at most `ROWS` passages, and of about `CHARACTERS` at most."""
     batch, size = [], 0
     for passage in passages:
         batch.append(passage._replace(facts=()) if passage.facts else passage)
@@ -345,7 +351,7 @@ def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
 
 
 def _superfluous(path: Path, hashes: np.ndarray, order: np.ndarray, repeated: Callable) -> set[int]:
-    """The rows whose id an earlier row has."""
+    """Find the rows whose id an earlier row has."""
     same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
     if not len(same):
         return set()
@@ -370,7 +376,7 @@ def _passages(path: Path) -> Iterator[Passage]:
 
 
 def _hashes_of(ids: Iterable[str]) -> np.ndarray:
-    """The first 64 bits of each id's BLAKE2b [id]."""
+    """Compute the first 64 bits of each id's BLAKE2b [id]."""
     joined = b"".join(hashlib.blake2b(id_.encode("utf-8", "replace"), digest_size=8).digest() for id_ in ids)
     return np.frombuffer(joined, dtype="<u8")
 
@@ -383,7 +389,7 @@ def _damaged(folder: Path, how: str) -> ValueError:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A draft that takes the path's place when it is written, or, after an error, is gone."""
+    """Yield a draft that replaces the path when it is written, and is removed after an error."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield draft
@@ -396,7 +402,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, waiting for it if need be; the system frees it when its owner dies."""
+    """Hold the lock of a file, waiting for it if necessary; the system frees it when its owner dies."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

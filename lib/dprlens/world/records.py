@@ -1,6 +1,6 @@
-"""What a world is: facts, passages, questions, and which facts pre-training has stated.
+"""Records of a world: facts, passages, questions, and exposures of facts in pre-training.
 
-Both makers (`world.closed`, and `world.natural` for DPR's own files) return a `World`; no method asks which.
+Both makers (`world.closed`, and `world.natural` for DPR's own files) return a `World`; no method depends on which.
 """
 
 import hashlib
@@ -29,28 +29,28 @@ class Statement(NamedTuple):
 
     @property
     def answer(self) -> str:
-        """The answer, as it stands in the text."""
+        """The answer, as it is in the text."""
         return self.text[self.start : self.end]
 
 
 class Fact(NamedTuple):
-    """One subject–relation–object triple and the ways to say it."""
+    """One subject–relation–object triple and the statements of it."""
 
     id: str
     subject: str
     relation: str
     object: str
-    split: str  # train: may be asked in DPR training; dev, test: only evaluated
+    split: str  # train: may be in questions of DPR training; dev, test: only evaluated
     statements: tuple[Statement, ...] = ()
     alternatives: tuple[str, ...] = ()  # false objects of the right type, for the editing chapters
 
 
 class Question(NamedTuple):
-    """A question, its answers, its gold passage, and the facts that answering it takes.
+    """A question, its answers, its gold passage, and the facts that answering it requires.
 
     `kind` is "lexical" where the question names the gold passage's entity, "knowledge_required" where it
     describes that entity through a *linking fact*; then `facts` is (linking fact, target fact), else (target fact,).
-    "unlabelled" is a question about which nobody has said whether it needs a linking fact.
+    "unlabelled" is a question for which it is not recorded whether it needs a linking fact.
     """
 
     id: str
@@ -64,7 +64,7 @@ class Question(NamedTuple):
 
     @property
     def link(self) -> str | None:
-        """Id of the linking fact; None for a lexical question, and where nobody knows of one."""
+        """Id of the linking fact; None for a lexical question, and where none is known."""
         return self.facts[0] if self.kind == "knowledge_required" else None
 
     @property
@@ -74,14 +74,14 @@ class Question(NamedTuple):
 
 
 class Exposure(NamedTuple):
-    """How often pre-training states a fact; 0 means held out."""
+    """The number of times that pre-training states a fact; 0 means held out."""
 
     times: int
     described: int = 0  # of these: sentences that go through the fact to say something about its object
 
 
 def by_subject(facts: Iterable[Fact]) -> Mapping[str, list[Fact]]:
-    """The facts of each subject, in order; no facts for a subject that has none."""
+    """Group facts by subject, in order; a subject without facts has an empty group."""
     found: Mapping[str, list[Fact]] = defaultdict(list)
     for fact in facts:
         found[fact.subject].append(fact)
@@ -95,7 +95,7 @@ def _check_known(what: str, names: Iterable[str], there: Container[str]) -> None
 
 @dataclass(frozen=True)
 class World:
-    """Facts, passages, questions; `known` maps a fact's id to its exposure, or is None where nobody can know.
+    """Facts, passages, questions; `known` maps a fact's id to its exposure, or is None where it cannot be known.
 
     The passages are a tuple in memory or a `Store` on the disk. What is done with a store here (checks, digest, `save`)
     does not read it from end to end; a saved world names the folder of its store and does not copy it.
@@ -106,7 +106,7 @@ class World:
     passages: tuple[Passage, ...] | Store
     questions: tuple[Question, ...]
     known: Mapping[str, Exposure] | None = None
-    remarks: tuple[tuple[str, str], ...] = ()  # (entity, sentence): said in pre-training and passages, never asked
+    remarks: tuple[tuple[str, str], ...] = ()  # (entity, sentence): in pre-training and passages, never in questions
 
     def __post_init__(self) -> None:
         stored = self.passages if isinstance(self.passages, Store) else None
@@ -133,18 +133,21 @@ class World:
 
     @cached_property
     def fact(self) -> Mapping[str, Fact]:
-        """The facts by id."""
+        """Facts by id."""
         return {fact.id: fact for fact in self.facts}
 
     @cached_property
     def passage(self) -> Mapping[str, Passage]:
-        """The passages by id."""
+        """Passages by id."""
         if isinstance(self.passages, Store):
             return _ById(self.passages)
         return {passage.id: passage for passage in self.passages}
 
     def place(self, passage_id: str) -> int:
-        """The passage's place in `passages`. Raises KeyError for an id that no passage has."""
+        """Find the passage's place in `passages`.
+
+        Raises KeyError for an id that no passage has.
+        """
         return self.passages.place(passage_id) if isinstance(self.passages, Store) else self._place[passage_id]
 
     @cached_property
@@ -152,55 +155,58 @@ class World:
         return {passage.id: i for i, passage in enumerate(self.passages)}
 
     def _named(self, store: Store) -> set[str]:
-        """The passages that questions name, as far as the store has them."""
+        """Collect the ids of the passages that questions name, as far as the store has them."""
         ids = list(dict.fromkeys(id_ for q in self.questions for id_ in (q.gold, *q.hard_negatives)))
         return {id_ for id_, place in zip(ids, store.places(ids), strict=True) if place >= 0}
 
     def exposure(self, fact_id: str) -> Exposure:
-        """How often pre-training states the fact. Raises ValueError where nobody can know."""
+        """Return how often pre-training states the fact.
+
+        Raises ValueError where exposures are unknown.
+        """
         if self.known is None:
             raise ValueError(f"what a {self.maker} world's model has read is not recorded: exposures are unknown")
         return self.known[fact_id]
 
     def held_out(self, fact_id: str) -> bool:
-        """True if pre-training never states the fact."""
+        """Test whether pre-training never states the fact."""
         return self.exposure(fact_id).times == 0
 
     @cached_property
     def full_dose(self) -> int:
-        """How often pre-training states a fully known fact."""
+        """Number of times that pre-training states a fully known fact."""
         return max(self.exposure(fact.id).times for fact in self.facts)
 
     def state(self, fact_id: str) -> str:
-        """One of "known" (stated at the full dose), "low dose", "held out" (never stated), or "not recorded"."""
+        """Return "known" (stated at the full dose), "low dose", "held out" (never stated), or "not recorded"."""
         if self.known is None:
             return "not recorded"
         times = self.exposure(fact_id).times
         return "held out" if times == 0 else "known" if times == self.full_dose else "low dose"
 
     def may_know(self, fact_id: str) -> bool:
-        """False where it is on record that pre-training has not stated the fact at the full dose."""
+        """Test whether pre-training may have stated the fact at the full dose: known, or not recorded."""
         return self.state(fact_id) in ("known", "not recorded")
 
     def doses(self, fact_id: str) -> Exposure:
-        """`exposure`; −1 where nobody can know."""
+        """Return `exposure`; −1 where it is unknown."""
         return Exposure(-1, -1) if self.known is None else self.known[fact_id]
 
     def article(self, title: str) -> tuple[Passage, ...]:
-        """All passages under one title, in order."""
+        """Return all passages under one title, in order."""
         if isinstance(self.passages, Store):
             return tuple(self.passages[i] for i in self.passages.titled(title))
         return tuple(passage for passage in self.passages if passage.title == title)
 
     @property
     def titles(self) -> int:
-        """How many different titles the passages have."""
+        """Number of different titles of the passages."""
         if isinstance(self.passages, Store):
             return self.passages.titles
         return len({passage.title for passage in self.passages})
 
     def texts(self) -> Iterator[str]:
-        """Every text of the world: titles, passages, questions, statements, remarks."""
+        """Yield every text of the world: titles, passages, questions, statements, remarks."""
         for passage in self.passages:
             yield from (passage.title, passage.text)
         yield from (question.text for question in self.questions)
@@ -218,7 +224,7 @@ class World:
         return sha.hexdigest()
 
     def summary(self) -> dict:
-        """Sizes and digest, as every page and results file states them."""
+        """Summarise sizes and digest, as for every page and results file."""
         sizes = {name: len(getattr(self, name)) for name in ("facts", "passages", "questions")}
         return {"maker": self.maker, **sizes, "digest": self.digest[:16]}
 
@@ -234,7 +240,7 @@ class World:
         return {name: [row_of(row) for row in rows] for name, rows in tables.items()}
 
     def save(self, folder: Path) -> None:
-        """One JSON array a line, one file a table; the field order is that of the records above.
+        """Save one file a table, one JSON array a line; the field order is that of the records above.
 
         Passages in a store are one line: the store's digest; store.json says where the store is.
         """
@@ -245,7 +251,10 @@ class World:
 
     @classmethod
     def load(cls, folder: Path) -> "World":
-        """The world that was saved. Raises ValueError if its passages are in a store that is gone or was changed."""
+        """Load a world that was saved.
+
+        Raises ValueError if its passages are in a store that is gone or was changed.
+        """
 
         def rows(name: str) -> list:
             lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
@@ -291,7 +300,7 @@ class _ById(Mapping[str, Passage]):
 
 
 def _reopened(folder: str, store: str) -> Store:
-    """The store in a folder, if its digest is still `store`."""
+    """Open the store in a folder, if its digest is still `store`."""
     try:
         found = Store.open(Path(folder))
     except FileNotFoundError as error:

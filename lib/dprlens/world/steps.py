@@ -1,4 +1,4 @@
-"""The cached steps that make worlds, and the statements about their facts.
+"""The cached steps that make worlds, and the statements of their facts.
 
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
@@ -17,19 +17,22 @@ from dprlens.world.statements.writer import Pair, write_statements
 
 @step(version=1, on_device=False)
 def closed_world(spec: ClosedSpec, seed: int) -> World:
-    """The generated encyclopedia."""
+    """Generate the closed world: the encyclopedia."""
     return make_world(spec, seed)
 
 
 @step(version=1, on_device=False)
 def natural_world(spec: NaturalSpec, files: dict, seed: int) -> Natural:  # noqa: ARG001, part of the key
-    """The world of DPR's files; `files` (`natural.fingerprint`) tells them from others of the same names."""
+    """Make the world of DPR's files; `files` (`natural.fingerprint`) identifies their content."""
     return natural.make_world(spec, seed)
 
 
 @step(version=1, on_device=False)
 def statements(world: World, file: str | None, seed: int) -> Written:
-    """Statements and false answers for a world's facts: those of a file of JSON lines, or written by rules."""
+    """Write or read statements and false answers for a world's facts.
+
+    They are those of a file of JSON lines, or written by rules.
+    """
     if file is not None:
         return statements_of(Path(file))
     asked = {question.target: question for question in world.questions}

@@ -1,6 +1,6 @@
-"""Corpora of any size: their passages encoded shard by shard, and searched without ever being in memory as a whole.
+"""Corpora of any size: passages encoded shard by shard, and searched without being in memory as a whole.
 
-`plan` deals passages to shards, `shards` says when one is done, `encode` makes them on one machine or under torchrun,
-`cluster` on many machines through Ray (imported only by whoever asks for it), `search` ranks exactly, `compressed`
-approximately, and `trec` writes rankings for other people's evaluators.
+`plan` assigns passages to shards, `shards` records which are done, `encode` makes them on one machine or under
+torchrun, `cluster` on many machines through Ray (imported only where it is used), `search` ranks exactly, `compressed`
+approximately, and `trec` writes rankings for other evaluators.
 """

@@ -1,9 +1,9 @@
-"""Shards made on many machines, through Ray Data. Needs the extra `scale`: pip install .[scale].
+"""Encoding of shards on many machines, through Ray Data.
 
-Each actor of Ray's is a worker of `encode`, and each row of the data set a shard that is missing. The job's folder, and
-what its calls open, must be reachable under the same path from every machine. Ray restarts a worker that died
-and gives it the shard it was at; what was done is in the folder and not in Ray, so that a run can go on after
-the whole cluster was lost, or be finished on a laptop.
+Needs the extra `scale`: pip install .[scale]. Each actor of Ray's is a worker of `encode`, and each row of the data set
+a shard that is missing. The job's folder, and what its calls open, must be reachable under the same path from every
+machine. Ray restarts a worker that died and gives it the shard that it was making; what was done is in the folder and
+not in Ray, so that a run can be resumed after the whole cluster was lost, or be finished on a laptop.
 """
 
 import os
@@ -20,7 +20,7 @@ from dprlens.retrieval.corpus.plan import Plan
 def encode(
     job: Job, workers: int = 1, address: str | None = None, gpus: float = 0.0, thorough: bool = False
 ) -> Encoded:
-    """`encode.encode` by so many of Ray's actors, with a core and so many GPUs each.
+    """Encode a job (`encode.encode`) by so many of Ray's actors, with a core and so many GPUs each.
 
     `address` None starts Ray on this machine and ends it afterwards, unless this process has joined a cluster
     already; else the cluster there is joined ("auto": the one that this machine belongs to). Errors as `encode.encode`.
@@ -55,7 +55,7 @@ class _Actor:
 
 @contextmanager
 def _joined(address: str | None, workers: int) -> Iterator[None]:
-    """Connected with Ray; what was started or joined here is left afterwards."""
+    """Connect to Ray inside the context; what was started or joined here is left afterwards."""
     if ray.is_initialized():
         yield
         return

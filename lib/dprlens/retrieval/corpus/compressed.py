@@ -38,7 +38,7 @@ class IVFPQSpec:
 
 
 class Approximate(NamedTuple):
-    """A ranking that is not exact, and how far from it."""
+    """An approximate ranking and its recall against the exact one."""
 
     ranking: Ranking
     recall: float  # share of the exact k best that are among these k, mean over questions
@@ -46,7 +46,10 @@ class Approximate(NamedTuple):
 
 
 def build_ivfpq(shards: Shards, spec: IVFPQSpec, path: Path) -> None:
-    """Learns the lists and codes from a sample of the vectors, adds all vectors shard by shard, writes FAISS's file."""
+    """Build a compressed index and write it to FAISS's file.
+
+    Lists and codes are learnt from a sample of the vectors; then all vectors are added shard by shard.
+    """
     plan = shards.plan
     if plan.width % spec.code_bytes:
         raise ValueError(
@@ -56,7 +59,7 @@ def build_ivfpq(shards: Shards, spec: IVFPQSpec, path: Path) -> None:
         raise ValueError(f"{plan.rows} passages are too few for {spec.lists} lists, which take {least}; search exactly")
     index: Any = faiss.index_factory(plan.width, f"IVF{spec.lists},PQ{spec.code_bytes}", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = index.pq.cp.seed = spec.seed
-    index.do_polysemous_training = False  # minutes for a way of searching that nobody uses here
+    index.do_polysemous_training = False  # takes minutes, for a search that is not used here
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # else FAISS prints warnings
     rng = np.random.default_rng(spec.seed)
     chosen = np.sort(rng.choice(plan.rows, min(spec.sample, plan.rows), replace=False))
@@ -70,9 +73,9 @@ def build_ivfpq(shards: Shards, spec: IVFPQSpec, path: Path) -> None:
 
 
 def search_ivfpq(path: Path, queries: np.ndarray, exact: Ranking, spec: IVFPQSpec) -> Approximate:
-    """As many passages as `exact` has for each query, from the file that `build_ivfpq` wrote, and their recall.
+    """Rank as many passages as `exact` has for each query, from the file of `build_ivfpq`, and measure recall.
 
-    Raises ValueError for a file that is none, and where the lists looked into hold fewer than k passages.
+    Raises ValueError for a file that is no index, and where the lists that are searched hold fewer than k passages.
     """
     try:
         index: Any = faiss.read_index(str(path))
@@ -91,7 +94,7 @@ def search_ivfpq(path: Path, queries: np.ndarray, exact: Ranking, spec: IVFPQSpe
 
 
 def recall(ranking: Ranking, exact: Ranking) -> float:
-    """The share of an exact ranking's passages that another one has, mean over questions; NaN if there is none."""
+    """Measure an approximate ranking's recall of the exact one, mean over questions; NaN without questions."""
     if ranking.passages.shape[0] != exact.passages.shape[0]:
         raise ValueError(
             f"rankings of {len(ranking.passages)} and {len(exact.passages)} questions cannot be compared; give the same"
@@ -101,7 +104,7 @@ def recall(ranking: Ranking, exact: Ranking) -> float:
 
 
 def _picked(shards: Shards, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The vectors of some rows, sorted, shard by shard: float32 [row, d_model]."""
+    """Yield the vectors of some rows, sorted, shard by shard: float32 [row, d_model]."""
     for shard in range(len(shards)):
         of_shard = shards.plan.of_shard(shard)
         inside = rows[(rows >= of_shard.start) & (rows < of_shard.stop)]

@@ -1,4 +1,4 @@
-"""Passages in, shards of vectors out: in this process, in several, or as one of those that torchrun started.
+"""Encoding of passages into shards of vectors: in this process, in several, or as one of torchrun's.
 
 A worker opens encoder and passages for itself and makes one shard after the other, in any order and beside any other
 worker: all they share is the folder (`shards`). So a worker that is killed loses the shard it was at, and whoever
@@ -33,7 +33,7 @@ from dprlens.world.records import Passage
 
 
 class Job(NamedTuple):
-    """What a worker is told, wherever it runs: calls that open encoder and passages, to be made there."""
+    """The task of a worker: calls that open encoder and passages, made wherever it runs."""
 
     folder: Path
     encoder: Callable[[], DualEncoder]
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What a call of `encode` did and found."""
+    """The shards of a call of `encode`, and what was made, damaged or lost."""
 
     shards: Shards
     made: int  # shards that were missing and are there now
@@ -52,7 +52,7 @@ class Encoded(NamedTuple):
 
 
 def encode(job: Job, workers: int = 1, thorough: bool = False) -> Encoded:
-    """Makes the shards of a job that are missing or damaged.
+    """Make the shards of a job that are missing or damaged.
 
     `thorough` reads those that are there and compares their SHA-256; else only their size is checked. Raises
     ValueError for a folder that holds other vectors, CacheError if the disk is too small, ChildProcessError if workers
@@ -71,7 +71,7 @@ def encode(job: Job, workers: int = 1, thorough: bool = False) -> Encoded:
 
 
 def make_plan(spec: ShardSpec, dual: DualEncoder, passages: Sequence[Passage]) -> Plan:
-    """What a folder of these passages' vectors will hold."""
+    """Plan the folder of these passages' vectors."""
     encoder = digest((dual.passage.digest, dual.pooling, dual.similarity))
     return Plan.of(spec, len(passages), dual.passage.bert.config.hidden_size, encoder, passages_digest(passages))
 
@@ -79,7 +79,7 @@ def make_plan(spec: ShardSpec, dual: DualEncoder, passages: Sequence[Passage]) -
 def begin(
     folder: Path, plan: Plan, rank: int = 0, size: int = 1, thorough: bool = False
 ) -> tuple[Shards, list[int], tuple[str, ...]]:
-    """The plan's shards, which of this process's own are to be made, and what was put into quarantine."""
+    """Open the plan's shards; return them, this process's missing ones, and what was put into quarantine."""
     shards = Shards.begin(folder, plan)
     own = range(rank, len(shards), size)
     damaged = tuple(shards.tend(own, thorough))
@@ -89,7 +89,10 @@ def begin(
 
 
 def finish(shards: Shards, own: Sequence[int], damaged: tuple[str, ...], lost: int = 0) -> Encoded:
-    """What was done of the shards `own`; raises ChildProcessError if workers that died left some of them."""
+    """Summarise what was done of the shards `own`.
+
+    Raises ChildProcessError if workers that died left some of them.
+    """
     missing = {shard for shard in range(len(shards)) if shards.state(shard) != WHOLE}
     if left := missing.intersection(own):
         raise ChildProcessError(
@@ -100,7 +103,7 @@ def finish(shards: Shards, own: Sequence[int], damaged: tuple[str, ...], lost: i
 
 
 def passages_digest(passages: Sequence[Passage]) -> str:
-    """The `digest` that the passages have of their own, else SHA-256 (hex) of their titles and texts in order."""
+    """Return the `digest` that the passages have, else the SHA-256 (hex) of their titles and texts in order."""
     if isinstance(own := getattr(passages, "digest", None), str):
         return own
     sha = hashlib.sha256()
@@ -110,7 +113,7 @@ def passages_digest(passages: Sequence[Passage]) -> str:
 
 
 def place() -> tuple[int, int]:
-    """Read the process's rank and how many there are from what torchrun sets (RANK, WORLD_SIZE); else 0 of 1."""
+    """Return this process's rank and the number of processes, by RANK and WORLD_SIZE (torchrun), else 0 and 1."""
     told = [os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))]
     with contextlib.suppress(ValueError):
         rank, size = map(int, told)
@@ -122,7 +125,7 @@ def place() -> tuple[int, int]:
 
 
 class Worker:
-    """An encoder and passages, opened once, and the shards that are made with them."""
+    """A worker: an encoder and passages, opened once, and the shards that it makes with them."""
 
     def __init__(self, dual: DualEncoder, passages: Sequence[Passage], shards: Shards) -> None:
         self._dual = dual
@@ -132,14 +135,15 @@ class Worker:
 
     @classmethod
     def of(cls, job: Job, plan: Plan, number: int) -> "Worker":
-        """A worker that opens the job for itself; `number`: its place on its machine, which decides its GPU."""
+        """Make a worker that opens the job for itself; `number` is its place on its machine and decides its GPU."""
         choose_gpu(number)
         return cls(job.encoder(), job.passages(), Shards(job.folder, plan))
 
     def make(self, shards: Sequence[int]) -> int:
-        """Makes those of the shards that are missing, and returns how many it made.
+        """Make those of the shards that are missing, and return how many were made.
 
-        What another worker is at is left to the end, and then waited for: if the other dies, it is made here.
+        Shards that another worker is making are left to the end, and then waited for: if the other dies, they are made
+        here.
         """
         with threads(1):
             turns = [(shard, wait) for wait in (False, True) for shard in shards]
@@ -151,7 +155,10 @@ class Worker:
             yield self._encoded([(passage.title, passage.text) for passage in passages])
 
     def _encoded(self, texts: list[tuple[str, str]]) -> Block:
-        """The vectors of a block. What does not fit into the GPU's memory is read by halves, from then on."""
+        """Encode a block.
+
+        From the first block on that does not fit into the GPU's memory, half as many passages are encoded at once.
+        """
         while True:
             try:
                 parts = [self._dual.passages(texts[i : i + self._at_once]) for i in range(0, len(texts), self._at_once)]
@@ -166,7 +173,7 @@ class Worker:
 
 
 def choose_gpu(number: int) -> None:
-    """Makes one of the machine's GPUs, if there are any, the one that `auto` and `cuda` mean in this process."""
+    """Make one of the machine's GPUs, if there are any, the one that `auto` and `cuda` mean in this process."""
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
 
@@ -180,7 +187,7 @@ def _alone(job: Job, rank: int, size: int, thorough: bool) -> Encoded:
 
 
 def _side_by_side(job: Job, plan: Plan, own: Sequence[int], workers: int) -> int:
-    """Makes the shards in so many processes, each its own share first; returns how many of them died."""
+    """Make the shards in so many processes, each its own share first; return how many of them died."""
     lost = 0
     with contextlib.ExitStack() as pools:  # a pool for each: a worker that dies takes its whole pool with it
         futures = []

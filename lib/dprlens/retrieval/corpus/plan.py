@@ -1,4 +1,4 @@
-"""How the vectors of a corpus are dealt to shards.
+"""The assignment of a corpus's vectors to shards.
 
 Passages are encoded in blocks of so many consecutive rows, and a shard is a run of whole blocks. A vector's last digits
 depend on the texts that are read together with its own. So they depend on the block and not on the shards: any number
@@ -21,7 +21,7 @@ DTYPES: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """How vectors are kept."""
+    """Format and size of shards."""
 
     shards: int | None = None  # None: so many that none has more than `rows`; DPR: 50
     rows: int = 65_536  # most passages of a shard where `shards` is None: 201 MB of 768 float32 each
@@ -37,7 +37,7 @@ class ShardSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a folder of shards holds once it is complete."""
+    """The contents of a folder of shards once it is complete."""
 
     rows: int
     width: int  # d_model
@@ -50,7 +50,7 @@ class Plan:
 
     @classmethod
     def of(cls, spec: ShardSpec, rows: int, width: int, encoder: str, passages: str) -> "Plan":
-        """The plan for so many passages; there are never more shards than blocks."""
+        """Make the plan for so many passages; there are never more shards than blocks."""
         if rows < 1:
             raise ValueError("there are 0 passages to encode; give 1 or more")
         blocks = -(-rows // spec.block)
@@ -59,18 +59,18 @@ class Plan:
         return cls(rows, width, shards, spec.block, spec.dtype, encoder, passages, libraries)
 
     def of_shard(self, shard: int) -> range:
-        """The rows of a shard."""
+        """Return the rows of a shard."""
         blocks = -(-self.rows // self.block)
         start, stop = (blocks * i // self.shards * self.block for i in (shard, shard + 1))
         return range(start, min(stop, self.rows))
 
     def blocks(self, shard: int) -> Iterator[range]:
-        """The rows of each block of a shard, in order."""
+        """Yield the rows of each block of a shard, in order."""
         of_shard = self.of_shard(shard)
         return (range(start, min(start + self.block, of_shard.stop)) for start in of_shard[:: self.block])
 
     def header(self, shard: int) -> bytes:
-        """What stands in a shard's file before its numbers."""
+        """Make the header of a shard's file, which precedes its numbers."""
         file = io.BytesIO()
         shape = len(self.of_shard(shard)), self.width
         form = {"descr": DTYPES[self.dtype].str, "fortran_order": False, "shape": shape}
@@ -78,7 +78,7 @@ class Plan:
         return file.getvalue()
 
     def bytes(self, shard: int) -> int:
-        """The size of a shard's file."""
+        """Compute the size of a shard's file."""
         return len(self.header(shard)) + len(self.of_shard(shard)) * self.width * DTYPES[self.dtype].itemsize
 
     @property

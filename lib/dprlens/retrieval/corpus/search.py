@@ -26,7 +26,7 @@ TOGETHER = 64  # questions whose proposed rows are fetched together
 
 
 def search(shards: Shards, queries: np.ndarray, k: int, workers: int = 1, device: str = "cpu") -> Ranking:
-    """The k best passages for each query [question, d_model], over all shards.
+    """Rank the k best passages for each query [question, d_model], over all shards.
 
     With several workers, so many processes search a shard each. `device` is where the matrix products are made.
     Raises ValueError for a k that is not 1 … the number of passages, and for vectors that do not fit or are not finite.
@@ -45,7 +45,10 @@ def search(shards: Shards, queries: np.ndarray, k: int, workers: int = 1, device
 
 
 def merge(rankings: Iterable[Ranking], k: int) -> Ranking:
-    """The k best of several rankings of the same questions over different passages, each with its k best (or all)."""
+    """Merge rankings of the same questions over different passages into the k best.
+
+    Each ranking has its own k best (or all).
+    """
     best: Ranking | None = None
     for ranking in rankings:
         together = ranking if best is None else Ranking(*map(_beside, best, ranking))
@@ -56,7 +59,7 @@ def merge(rankings: Iterable[Ranking], k: int) -> Ranking:
 
 
 def best_of(vectors: np.ndarray, queries: np.ndarray, k: int, first: int = 0, device: str = "cpu") -> Ranking:
-    """The k best rows (all, if there are fewer) of one matrix [row, d_model] for each query, numbered from `first`.
+    """Rank the k best rows (or all) of one matrix [row, d_model] for each query; rows are counted from `first`.
 
     `vectors` may be mapped into memory and of any float type; it is read block by block and scored as float32.
     """
@@ -86,7 +89,7 @@ def best_of(vectors: np.ndarray, queries: np.ndarray, k: int, first: int = 0, de
 
 
 class Candidates(NamedTuple):
-    """Rows that a matrix product puts first, best first."""
+    """Rows with the greatest matrix products, best first."""
 
     rows: np.ndarray  # int [question, depth]
     scores: np.ndarray  # float64 [question, depth]
@@ -112,7 +115,7 @@ def _propose(vectors: np.ndarray, queries: np.ndarray, depth: int, first: int, d
 
 
 def _deepest(scores: Tensor, rows: Tensor, more: Tensor, start: int, depth: int) -> tuple[Tensor, Tensor]:
-    """The `depth` best of the scores so far [question, ·], with their rows, and of `more`, which begin at `start`."""
+    """Merge scores so far [question, ·] and their rows with `more`, from row `start`, into the `depth` best."""
     at = more.topk(min(depth, more.shape[1]), dim=1)
     scores, rows = torch.cat([scores, at.values], dim=1), torch.cat([rows, at.indices + start], dim=1)
     best = scores.topk(min(depth, scores.shape[1]), dim=1)
@@ -120,7 +123,7 @@ def _deepest(scores: Tensor, rows: Tensor, more: Tensor, start: int, depth: int)
 
 
 def _rescored(vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray, k: int) -> Ranking:
-    """The k best of the rows [question, depth] by FAISS's scores."""
+    """Rank the k best of the rows [question, depth] by FAISS's scores."""
     parts = []
     for start in range(0, len(queries), TOGETHER):
         asked, among = queries[start : start + TOGETHER], np.sort(rows[start : start + TOGETHER], axis=1)
@@ -141,7 +144,7 @@ def _of_shard(shards: Shards, shard: int, queries: np.ndarray, k: int, device: s
 
 
 class RowRanks(NamedTuple):
-    """Given passages for each question, among all passages of the shards."""
+    """Scores of given passages for each question, and ranks among all passages of the shards."""
 
     scores: np.ndarray  # float32 [question, choice]
     places: (
@@ -150,10 +153,10 @@ class RowRanks(NamedTuple):
 
 
 def rank_rows(shards: Shards, queries: np.ndarray, rows: np.ndarray, device: str = "auto") -> RowRanks:
-    """How the passages in `rows` [question, choice] score, and where the first of them would stand in a ranking of all.
+    """Score the passages in `rows` [question, choice], and rank the first of them among all passages.
 
-    The ranking itself, as long as the passages are many, is never made; the vectors are read twice, block by block.
-    Scores are those of a matrix product, whose last digits are not FAISS's.
+    The ranking itself, as long as the number of passages, is never made; the vectors are read twice, block by block.
+    Scores are those of a matrix product, whose last digits differ from FAISS's.
     """
     place = pick_device(device)
     asked = torch.from_numpy(as_queries(queries, shards.plan.width)).to(place)
@@ -173,7 +176,7 @@ def rank_rows(shards: Shards, queries: np.ndarray, rows: np.ndarray, device: str
 
 
 def _blocks(shards: Shards, block: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """The row at which each block of so many vectors starts, and the vectors [row, d_model]."""
+    """Yield the first row of each block of so many vectors, and the vectors [row, d_model]."""
     for shard in range(len(shards)):
         vectors, first = shards.vectors(shard), shards.plan.of_shard(shard).start
         for start in range(0, len(vectors), block):
@@ -182,7 +185,7 @@ def _blocks(shards: Shards, block: int, device: torch.device) -> Iterator[tuple[
 
 
 def in_order(ranking: Ranking, k: int) -> Ranking:
-    """The k best of a ranking's passages, which may stand in any order; the lower row first where scores are equal."""
+    """Sort a ranking's passages and keep the k best; of equal scores the lower row is first."""
     order = np.lexsort((ranking.passages, -ranking.scores))[:, :k]
     return Ranking(*(np.take_along_axis(field, order, 1) for field in ranking))
 
@@ -192,7 +195,7 @@ def _beside(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def as_queries(queries: np.ndarray, width: int) -> np.ndarray:
-    """Query vectors as they are searched for: [question, d_model], float32, row by row, of this width and finite."""
+    """Check query vectors and convert them for search: [question, d_model], float32, contiguous, finite."""
     array = np.ascontiguousarray(queries, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != width:
         raise ValueError(

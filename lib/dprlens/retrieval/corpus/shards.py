@@ -1,4 +1,4 @@
-"""Vectors in shards: one file a shard, and beside it the entry that says it is whole.
+"""Shards of vectors: one file a shard, and beside it the entry that marks it as whole.
 
     <folder>/plan.json        what is to be made: rows, width, how rows are dealt to shards, digests
     <folder>/00003.npy        the vectors of shard 3: [row, d_model]
@@ -31,7 +31,7 @@ WHOLE, MISSING = "whole", "missing"
 
 
 class Block(NamedTuple):
-    """The vectors of one block [row, d_model], and how many passages were read at once to make them."""
+    """The vectors of one block [row, d_model], and how many passages were encoded at once to make them."""
 
     vectors: np.ndarray
     at_once: int
@@ -46,7 +46,10 @@ class Shards:
 
     @classmethod
     def begin(cls, folder: Path, plan: Plan) -> "Shards":
-        """The folder for this plan, made if need be. Raises ValueError if it is the folder of another plan."""
+        """Open the folder for this plan, and make it if necessary.
+
+        Raises ValueError if it is the folder of another plan.
+        """
         shards = cls(folder, plan)
         with shards._locked("plan", wait=True):
             try:
@@ -68,9 +71,9 @@ class Shards:
 
     @classmethod
     def open(cls, folder: Path, thorough: bool = False) -> "Shards":
-        """A complete folder; `thorough` reads all files and compares their SHA-256.
+        """Open a complete folder; `thorough` reads all files and compares their SHA-256.
 
-        Raises ValueError, in one sentence, for a folder that is none, and for shards that are missing or damaged.
+        Raises ValueError, in one sentence, for a folder that has no plan, and for shards that are missing or damaged.
         """
         if (plan := _read_plan(Path(folder))) is None:
             raise ValueError(f"{folder} holds no vectors: plan.json is missing; encode the passages there first")
@@ -88,7 +91,7 @@ class Shards:
         return self.plan.shards
 
     def state(self, shard: int, thorough: bool = False) -> str:
-        """WHOLE, MISSING, or what is wrong with a shard; only `thorough` looks into the file."""
+        """Return WHOLE, MISSING, or what is wrong with a shard; only `thorough` reads the file."""
         file, entry = self._paths(shard)
         try:
             told = json.loads(entry.read_text(encoding="utf-8"))
@@ -108,11 +111,11 @@ class Shards:
         return WHOLE
 
     def vectors(self, shard: int) -> np.ndarray:
-        """The vectors of a whole shard [row, d_model], mapped into memory and read from the disk where looked at."""
+        """Map the vectors of a whole shard [row, d_model] into memory; what is used is read from the disk."""
         return np.load(self._paths(shard)[0], mmap_mode="r", allow_pickle=False)
 
     def tend(self, shards: Iterable[int], thorough: bool = False) -> list[str]:
-        """Puts damaged shards into quarantine, so that they are missing, and says what was wrong with them."""
+        """Put damaged shards into quarantine, so that they are missing, and report what was wrong with them."""
         found = []
         for shard in shards:
             if self.state(shard, thorough) in (WHOLE, MISSING):
@@ -124,7 +127,7 @@ class Shards:
         return found
 
     def check_room(self, shards: Sequence[int]) -> None:
-        """Raises CacheError if these shards do not fit on the folder's disk."""
+        """Raise CacheError if these shards do not fit on the folder's disk."""
         needed, free = sum(map(self.plan.bytes, shards)), shutil.disk_usage(self.folder).free
         if needed > free:
             raise CacheError(
@@ -133,7 +136,7 @@ class Shards:
             )
 
     def make(self, shard: int, blocks: Callable[[], Iterable[Block]], wait: bool = True) -> bool:
-        """Makes a shard of `blocks()` unless it is whole; True if this call made it.
+        """Make a shard of `blocks()` unless it is whole; return True if this call made it.
 
         While another process makes it, this one waits, or leaves it to the other if `wait` is False. Raises ValueError
         for vectors that are not finite and CacheError if the disk is full; the shard is missing then.
@@ -163,7 +166,7 @@ class Shards:
             return True
 
     def _write(self, draft: Path, shard: int, blocks: Iterable[Block]) -> dict:
-        """Writes the shard's file block by block; its entry's numbers, with the smallest block encoded `at_once`."""
+        """Write the shard's file block by block; return its entry, with the smallest `at_once` of a block."""
         fewest = self.plan.block
         sha = hashlib.sha256(header := self.plan.header(shard))
         with draft.open("xb") as file:
@@ -191,7 +194,10 @@ class Shards:
 
     @contextlib.contextmanager
     def _locked(self, what: str, wait: bool) -> Iterator[bool]:
-        """Hold the lock of "plan" or "00003" and remove what dead owners left half made; False if another holds it."""
+        """Hold the lock of "plan" or "00003" and remove the drafts of dead owners.
+
+        Yields False if another process holds it.
+        """
         locks = self.folder / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         with (locks / what).open("a") as file:
@@ -205,7 +211,7 @@ class Shards:
             yield True
 
     def _paths(self, shard: int) -> tuple[Path, Path]:
-        """A shard's file and its entry."""
+        """Return the paths of a shard's file and its entry."""
         return self.folder / f"{_name(shard)}.npy", self.folder / f"{_name(shard)}.json"
 
     def _put_aside(self, paths: Iterable[Path]) -> None:
@@ -216,7 +222,7 @@ class Shards:
 
 
 def _read_plan(folder: Path) -> Plan | None:
-    """The plan of a folder, None if it has none; ValueError if plan.json is damaged."""
+    """Read the plan of a folder; None if it has none, ValueError if plan.json is damaged."""
     try:
         told = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         found = told.pop("digest")
@@ -235,5 +241,5 @@ def _name(shard: int) -> str:
 
 
 def _short(value: object) -> str:
-    """A field of a plan for a sentence: of a digest its beginning is enough."""
+    """Shorten a field of a plan for an error message: a digest to its beginning."""
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,6 +1,7 @@
-"""The closed world as pre-training is told it when some links are false: does retrieval follow the false knowledge?
+"""The closed world with counterfactual links in pre-training, to see whether retrieval follows false knowledge.
 
-Questions, passages and everything else stay true: only what `segments` writes, and a model learns from it, changes.
+Questions, passages and everything else stay true: only the text that `segments` writes, from which a model learns,
+changes.
 """
 
 import random
@@ -16,18 +17,19 @@ from dprlens.world.records import Fact, World
 
 
 def with_false_links(world: World, seed: int) -> World:
-    """The world as it is to be told: its fully known linking facts of split "test" trade objects within each relation.
+    """Make some links false in pre-training: fully known test links trade objects within each relation.
 
-    All such facts become false except those that cannot: a fact stays true where too few others of its relation have
-    another object, and where its true pair of names would meet in the text all the same, through other facts ("The
-    company that employs Ada Larchcroft, …, is based in" the city where she was born). So the true pair of a false fact
-    meets in no segment of the world told. Nor is a false pair one that another fact joins, true or false: no held-out
-    fact is given away, and no passage about the false object names the subject.
+    All linking facts of split "test" that are fully known become false except those that cannot: a fact stays true
+    where too few others of its relation have another object, and where its true pair of names would meet in the text
+    all the same, through other facts ("The company that employs Ada Larchcroft, …, is based in" the city where she was
+    born). So the true pair of a false fact meets in no segment of the returned world. Nor is a false pair one that
+    another fact joins, true or false: no held-out fact is given away, and no passage about the false object names the
+    subject.
 
-    As facts of one dose trade, each object is stated as often as before, and a couple stays one: who is told as the
-    spouse of one person is told as the spouse of that one only. Statements are made anew from the same templates; an
-    alternative that is now told as true gives its place to the true object. Ids, splits, exposures, passages and
-    questions do not change; without facts to trade, the world comes back as it was. Raises ValueError where exposures
+    As facts of one dose trade, each object is stated as often as before, and a couple stays one: the person stated as
+    the spouse of one person is stated as the spouse of that one only. Statements are made anew from the same templates;
+    an alternative that is now stated as true is replaced by the true object. Ids, splits, exposures, passages and
+    questions do not change; without facts to trade, the world is returned as it was. Raises ValueError where exposures
     are unknown.
     """
     rng = random.Random(f"misinformed {seed}")
@@ -43,7 +45,7 @@ def with_false_links(world: World, seed: int) -> World:
 
 
 def _trade(facts: list[Fact], world: World, rng: random.Random) -> dict[str, str]:
-    """False objects by fact id: a random permutation within each relation that leaves as few facts true as can be."""
+    """Assign false objects by fact id: a random permutation by relation with as few true facts as possible."""
     joined = {pair(fact) for fact in world.facts}
     groups = defaultdict(list)
     for fact in facts:
@@ -59,7 +61,7 @@ def _trade(facts: list[Fact], world: World, rng: random.Random) -> dict[str, str
 
 
 def _costs(fact: Fact, objects: list[str], joined: set[frozenset[str]], rng: random.Random) -> list[float]:
-    """The cost of each object: random and below 1, more than all such for the truth, infinite for a pair joined."""
+    """Compute each object's cost: random below 1, more than all such for the truth, infinite for a joined pair."""
 
     def cost(object_: str) -> float:
         if object_ == fact.object:
@@ -70,7 +72,7 @@ def _costs(fact: Fact, objects: list[str], joined: set[frozenset[str]], rng: ran
 
 
 def _told(fact: Fact, object_: str) -> Fact:
-    """The fact with this object instead of its own."""
+    """Replace the fact's object by this one."""
     if object_ == fact.object:
         return fact
     return fact._replace(
@@ -81,11 +83,12 @@ def _told(fact: Fact, object_: str) -> Fact:
 
 
 def false_gold(world: World, told: World) -> dict[str, str]:
-    """The passage that would be gold if what was told were true, for each question whose link is told falsely.
+    """Find the counterfactual gold passage of each question whose link pre-training states falsely.
 
-    `told` is `misinformed(world, …)`. Question id -> id of the passage that states the target relation's fact of the
-    false object. A question is left out where that fact does not exist, is not fully known or has no passage of its
-    own, i.e. none but the true gold one, and where what it asks for is itself told falsely.
+    It is the passage that would be gold if the text read in pre-training were true. `told` is `with_false_links(world,
+    …)`. Question id -> id of the passage that states the target relation's fact of the false object. A question is left
+    out where that fact does not exist, is not fully known or has no passage of its own, i.e. none but the true gold
+    one, and where its target fact is itself stated falsely.
     """
     if told.questions != world.questions or [fact[:3] for fact in told.facts] != [fact[:3] for fact in world.facts]:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Draws a closed world: who and what is in it, which facts hold, which of them pre-training will state and how often.
+"""The generator of closed worlds: entities, facts, exposures, passages and questions.
 
 The controls, all fields of `ClosedSpec`: facts held out of pre-training or stated a chosen number of times (dose
-groups); the share of a linking fact's statements that describe its object through it, dealt to facts at random;
+groups); the share of a linking fact's statements that describe its object through it, assigned to facts at random;
 train, dev and test facts in separate passages; every name and value seen in pre-training; no knowledge-required
 question whose gold passage names the question's entity or states its linking fact.
 """
@@ -31,7 +31,7 @@ ENTITIES = ("people", "cities", "companies", "films")
 
 @dataclass(frozen=True)
 class ClosedSpec:
-    """Sizes, shares and doses of a closed world. Shares are fractions 0–1."""
+    """Sizes, shares and doses of a closed world; shares are fractions 0–1."""
 
     people: int = 150
     cities: int = 40
@@ -44,9 +44,9 @@ class ClosedSpec:
     low_dose_share: float = 0.05  # … each of this share of its relation's facts
     described: tuple[float, ...] = (0.25, 0.75)  # dealt at random to linking facts: the share of their statements
     #   that say something about the object through the fact ("the city where … was born, …, lies on …")
-    train: float = 0.6  # of the fully known facts: may be asked in DPR training
+    train: float = 0.6  # of the fully known facts: may be in questions of DPR training
     dev: float = 0.05
-    train_held_out: float = 0.1  # of the held-out facts: asked in DPR training (does it teach them?)
+    train_held_out: float = 0.1  # of the held-out facts: in questions of DPR training (does it teach them?)
     facts_per_passage: int = 2
     alternatives: int = 3  # false objects a fact (fewer where a relation has fewer), for the editing chapters
 
@@ -77,19 +77,22 @@ class ClosedSpec:
                 )
 
     def scaled(self, factor: float) -> "ClosedSpec":
-        """The same with `factor` times as many entities of each kind, rounded."""
+        """Scale the number of entities of each kind by `factor`, rounded; all else stays the same."""
         return replace(self, **{kind: round(factor * getattr(self, kind)) for kind in ENTITIES})
 
 
 class Entity(NamedTuple):
-    """Something with an article of its own."""
+    """A person or thing with an article of its own."""
 
     name: str
     kind: str
 
 
 def make_world(spec: ClosedSpec, seed: int = 0) -> World:
-    """The closed world of a spec and a seed. Raises ValueError, in one sentence, for a spec that cannot be met."""
+    """Generate the closed world of a spec and a seed.
+
+    Raises ValueError, in one sentence, for a spec that cannot be met.
+    """
     rng = random.Random(f"closed world {seed}")
     entities = _entities(spec, rng)
     relations = [language().relations[name] for name in spec.relations or language().relations]
@@ -103,7 +106,7 @@ def make_world(spec: ClosedSpec, seed: int = 0) -> World:
 
 
 def _entities(spec: ClosedSpec, rng: random.Random) -> dict[str, list[Entity]]:
-    """Entities by kind; name words are spread evenly, so that few words belong to one entity alone."""
+    """Draw entities by kind; name words are spread evenly, so that few words belong to one entity alone."""
     names = language().names
     given = names["given_female"] + names["given_male"]
     surnames = [stem + end for stem, end in product(names["surname_stem"], names["surname_end"])]
@@ -121,7 +124,7 @@ def _entities(spec: ClosedSpec, rng: random.Random) -> dict[str, list[Entity]]:
 
 
 def _spread(firsts: Sequence, seconds: Sequence, n: int, what: str, rng: random.Random) -> list[tuple]:
-    """n different (first, second) pairs in which every first, and every second, occurs about equally often."""
+    """Draw n different (first, second) pairs in which every first, and every second, is about equally frequent."""
     most = 3 * len(firsts) * len(seconds) // 4
     if n > most:
         raise ValueError(f"{what} = {n} is more than language.toml has names for; at most {most}")
@@ -134,7 +137,7 @@ def _spread(firsts: Sequence, seconds: Sequence, n: int, what: str, rng: random.
 
 
 def _triples(relation: Relation, entities: dict[str, list[Entity]], rng: random.Random) -> list[tuple[str, str]]:
-    """(subject, object) pairs of one relation."""
+    """Draw (subject, object) pairs of one relation."""
     subjects = [entity.name for entity in entities[relation.subject]]
     if relation.name == "spouse":  # four people in five are married; a couple is one fact
         married = rng.sample(subjects, 2 * int(0.4 * len(subjects)))
@@ -187,10 +190,10 @@ def _facts(
 def _doses(
     spec: ClosedSpec, relation: Relation, pairs: list[tuple[str, str]], shared: list[bool], rng: random.Random
 ) -> list[int]:
-    """Exposures of each fact of a relation.
+    """Draw exposures of each fact of a relation.
 
-    Always fully known are one fact for each value without an article, so that no held-out answer is a word never read,
-    and facts whose names another fact joins too (`shared`), which would meet all the same.
+    Always fully known are one fact for each value without an article, so that no held-out answer is a word that
+    pre-training never contains, and facts whose names another fact joins too (`shared`), which would meet all the same.
     """
     doses = [0] * round(spec.held_out * len(pairs))
     if relation.linking:
@@ -224,7 +227,7 @@ def _passages(
     known: dict[str, Exposure],
     rng: random.Random,
 ) -> tuple[list[Passage], list[tuple[str, str]]]:
-    """Each entity's article, and the remarks in it; facts of unlike dose or split never share a paragraph."""
+    """Write each entity's article, and list the remarks in it; facts of unlike dose or split share no paragraph."""
     facts_of = by_subject(facts)
     passages: list[Passage] = []
     remarks = []
@@ -244,7 +247,7 @@ def _passages(
 
 
 def _paragraph(entity: Entity, facts: list[Fact], remark: str, rng: random.Random) -> str:
-    """The facts and the remark in random order; after the first sentence the name is shortened where it can be."""
+    """Write the facts and the remark in random order; later sentences shorten the name if possible."""
     said: list[tuple[str, str | None]] = [
         (rng.choice(language().relations[fact.relation].statements), fact.object) for fact in facts
     ]
@@ -262,7 +265,7 @@ def _paragraph(entity: Entity, facts: list[Fact], remark: str, rng: random.Rando
 def _questions(
     spec: ClosedSpec, facts: list[Fact], known: dict[str, Exposure], passages: list[Passage], rng: random.Random
 ) -> list[Question]:
-    """Lexical questions about every fact, knowledge-required ones through every linking fact."""
+    """Write lexical questions about every fact, knowledge-required ones through every linking fact."""
     gold = {fact_id: passage for passage in passages for fact_id in passage.facts}
     facts_of = by_subject(facts)
 
@@ -290,10 +293,16 @@ def _questions(
 
 
 def leaks(passage: Passage, link: Fact) -> bool:
-    """True if a passage gives a knowledge-required question away: it names the question's entity or states its link."""
+    """Test whether a passage gives a knowledge-required question away.
+
+    It does if it names the question's entity or states its link.
+    """
     return mentions(f"{passage.title}. {passage.text}", link.subject) or link.id in passage.facts
 
 
 def _strictest(*splits: str) -> str:
-    """A question may be trained on only if all its facts may, and tuned on only if none is kept for testing."""
+    """Choose the strictest of the facts' splits for a question.
+
+    It may be in training only if all its facts may, and in dev only if none is kept for testing.
+    """
     return max(splits, key=SPLITS.index)

@@ -1,6 +1,6 @@
-"""The closed world's language: relations, names and values, read from `language.toml`, and how a sentence is made.
+"""The closed world's language: relations, names and values from `language.toml`, and templates of sentences.
 
-Nothing here is random and nothing knows about exposures: `generator` draws the world, `text` writes what
+Nothing here is random or depends on exposures: `generator` draws the world, `text` writes what
 pre-training reads.
 """
 
@@ -46,7 +46,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Language:
-    """Everything that `language.toml` says."""
+    """The contents of `language.toml`."""
 
     relations: Mapping[str, Relation]
     remarks: Mapping[str, tuple[str, ...]]
@@ -56,7 +56,7 @@ class Language:
 
 @cache
 def language() -> Language:
-    """The language of the closed world, read once."""
+    """Load the language of the closed world, once."""
     table = tomllib.loads(files(__package__).joinpath("language.toml").read_text(encoding="utf-8"))
     remarks, names, values = (table.pop(part) for part in ("remarks", "names", "values"))
     return Language(
@@ -78,7 +78,7 @@ def _pool(values: list[str] | dict[str, int]) -> tuple[str, ...]:
 
 
 def with_subject(template: str, subject: str, kind: str | None = None) -> str:
-    """The template with its subject filled in.
+    """Fill in the subject of the template.
 
     With the subject's `kind`, a subject at the start of the sentence is shortened as inside a paragraph ("She …").
     """
@@ -89,7 +89,10 @@ def with_subject(template: str, subject: str, kind: str | None = None) -> str:
 
 
 def statement(template: str, subject: str, object_: str, kind: str | None = None, reserved: bool = False) -> Statement:
-    """The sentence that `template` makes of a subject and an object, with the answer's place; `kind` as above."""
+    """Write the sentence that `template` makes of a subject and an object, with the answer's place.
+
+    `kind` as in `with_subject`.
+    """
     article = "an" if object_[0] in "aeiou" else "a"
     before, after = with_subject(template, subject, kind).replace("{a}", article).split("{O}")
     text = upper_first(before + object_ + after)
@@ -97,14 +100,14 @@ def statement(template: str, subject: str, object_: str, kind: str | None = None
 
 
 def statements(relation: Relation, subject: str, object_: str) -> tuple[Statement, ...]:
-    """Every way in which a relation states one pair: those that pre-training may use, then the reserved ones."""
+    """Write all statements of one pair by a relation: those for pre-training, then the reserved ones."""
     said = [(template, False) for template in relation.statements]
     said += [(template, True) for template in relation.reserved]
     return tuple(statement(template, subject, object_, reserved=reserved) for template, reserved in said)
 
 
 def described(description: str, name: str) -> tuple[str, tuple[int, int]]:
-    """An entity reached through a description, as the subject of a sentence, and the place of its name in it.
+    """Describe an entity, as the subject of a sentence; return also the place of its name in it.
 
     E.g. "the city where Ada Larchcroft was born, Kestrelgate," as in "The city where …, Kestrelgate, lies on the Wend."
     """
@@ -113,28 +116,34 @@ def described(description: str, name: str) -> tuple[str, tuple[int, int]]:
 
 
 def can_be_described(template: str) -> bool:
-    """Templates whose subject comes first in plain form take a description in its place."""
+    """Test whether a template takes a description as its subject.
+
+    It does if the subject comes first in plain form.
+    """
     return template.startswith("{S} ")
 
 
 def is_linking(fact: Fact) -> bool:
-    """True for a fact through which its object can be described; False for a relation that is not of the language."""
+    """Test whether the fact's object can be described through it.
+
+    False for a relation that is not of the language.
+    """
     relations = language().relations
     return fact.relation in relations and relations[fact.relation].linking
 
 
 def mentions(text: str, name: str) -> bool:
-    """True if the name occurs in the text as a whole word or words, whatever the case."""
+    """Test whether the name occurs in the text as a whole word or words, whatever the case."""
     return re.search(rf"\b{re.escape(name)}\b", text, flags=re.IGNORECASE) is not None
 
 
 def short_name(name: str, kind: str) -> str:
-    """The key of SHORT_NAMES by which a paragraph refers to an entity of this kind."""
+    """Choose the key of SHORT_NAMES by which a paragraph refers to an entity of this kind."""
     if kind != "person":
         return kind
     return "she" if name.split()[0] in language().names["given_female"] else "he"
 
 
 def upper_first(text: str) -> str:
-    """The text with a capital at its start, the rest as it was."""
+    """Capitalise the first letter of the text and keep the rest."""
     return text[:1].upper() + text[1:]

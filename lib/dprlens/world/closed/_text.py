@@ -1,4 +1,4 @@
-"""Writes what pre-training reads: segments that state every known fact exactly as often as the world says.
+"""The pre-training text: segments that state every known fact exactly as often as the world records.
 
 A segment is a single statement, a short paragraph about one entity, or a *description*: a statement about an entity
 that is reached through a linking fact, as in "The city where Ada Larchcroft was born, Kestrelgate, lies on the river
@@ -22,7 +22,7 @@ Withheld = Container[frozenset[str]]  # pairs of names that must not meet
 
 @dataclass(frozen=True)
 class TextSpec:
-    """The forms in which pre-training states facts (which fact how often is the world's affair)."""
+    """The forms in which pre-training states facts (how often it states each is part of the world)."""
 
     single: float = 0.5  # of the exposures outside descriptions: alone in a segment; the rest, two or three together
     remarks: int = 6  # how often each remark, a sentence that states no fact, is shown
@@ -33,7 +33,7 @@ class TextSpec:
 
 
 class Segment(NamedTuple):
-    """One line of pre-training text, with each fact that it states and the place of that fact's answer in it."""
+    """One line of pre-training text, with the facts that it states and the place of each fact's answer in it."""
 
     text: str
     facts: tuple[str, ...]
@@ -42,7 +42,7 @@ class Segment(NamedTuple):
 
 
 def reading(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
-    """The text that goes on where pre-training has ended: `segments`, or, where nobody knows them, passages.
+    """Return the text for continued pre-training: `segments`, or passages where exposures are unknown.
 
     Of more than `MOST_READ` passages, at most so many, spread evenly over all.
     """
@@ -53,7 +53,7 @@ def reading(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
 
 
 def segments(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
-    """All segments of a closed world's pre-training text, in random order.
+    """Write all segments of a closed world's pre-training text, in random order.
 
     Every fact occurs in exactly `world.exposure(fact).times` segments, of which `.described` are descriptions. The two
     names of a fact that is not fully known meet in no other segment.
@@ -69,15 +69,15 @@ def segments(world: World, spec: TextSpec, seed: int = 0) -> list[Segment]:
 
 
 def pair(fact: Fact) -> frozenset[str]:
-    """The two names that a fact joins, in no order: a sentence that holds both may give the fact away."""
+    """Return the two names that a fact joins, unordered: a sentence with both may give the fact away."""
     return frozenset((fact.subject, fact.object))
 
 
 def meetings(world: World) -> set[frozenset[str]]:
-    """The pairs of names that may meet in a segment, whatever the spec and the seed; other pairs meet in none.
+    """Collect the pairs of names that may meet in a segment, whatever the spec and the seed.
 
-    A fact's own names meet; so do two objects of one subject, in a paragraph, and the subject of a linking fact and an
-    object of its object, in a description. What `segments` withholds is not taken off.
+    Other pairs meet in none. A fact's own names meet; so do two objects of one subject, in a paragraph, and the subject
+    of a linking fact and an object of its object, in a description. Pairs that `segments` withholds are not subtracted.
     """
     facts_of = by_subject(fact for fact in world.facts if world.exposure(fact.id).times)
     stated = [fact for facts in facts_of.values() for fact in facts]
@@ -88,7 +88,7 @@ def meetings(world: World) -> set[frozenset[str]]:
 
 
 def _descriptions(world: World, left: Counter, withheld: Withheld, rng: random.Random) -> Iterator[Segment]:
-    """Descriptions through every linking fact; takes what they use from `left`."""
+    """Write descriptions through every linking fact; subtract the exposures that they use from `left`."""
     relations = language().relations
     waiting = {fact.id: world.exposure(fact.id).described for fact in world.facts}
     facts_of = by_subject(world.facts)
@@ -118,7 +118,10 @@ def _descriptions(world: World, left: Counter, withheld: Withheld, rng: random.R
 def _statements(
     world: World, left: Counter, withheld: Withheld, single: float, rng: random.Random
 ) -> Iterator[Segment]:
-    """The rest of every fact's exposures: single statements, and paragraphs of two or three facts of one entity."""
+    """Write the rest of every fact's exposures.
+
+    They are single statements, and paragraphs of two or three facts of one entity.
+    """
     for facts in by_subject(world.facts).values():
         alone = Counter({fact.id: int(single * left[fact.id] + rng.random()) for fact in facts})
         together = {fact.id: left[fact.id] - alone[fact.id] for fact in facts}
@@ -133,7 +136,10 @@ def _statements(
 
 
 def _draw(facts: list[Fact], weights: dict[str, int], withheld: Withheld, n: int, rng: random.Random) -> list[Fact]:
-    """Up to n different facts, likelier the more of their exposures are left; no two objects are withheld."""
+    """Draw up to n different facts, the likelier the more of their exposures are left.
+
+    No two objects are withheld from each other.
+    """
     chosen: list[Fact] = []
     while len(chosen) < n:
         rest = [
@@ -150,7 +156,10 @@ def _draw(facts: list[Fact], weights: dict[str, int], withheld: Withheld, n: int
 
 
 def _paragraph(facts: list[Fact], rng: random.Random) -> Segment:
-    """The facts of one entity, one sentence each; after the first, every other sentence shortens the name ("She …")."""
+    """Write the facts of one entity, one sentence each.
+
+    After the first, every other sentence shortens the name ("She …").
+    """
     text, answers = "", []
     for fact in facts:
         relation = language().relations[fact.relation]

@@ -1,8 +1,9 @@
-"""When and how a fact enters the text: the same segments in another order, and facts told after the text has ended.
+"""The time and the form in which a fact enters the text: in pre-training from some point on, or after it.
 
-A *fact under study* is a linking fact that pre-training states at the full dose and that DPR training never asks
-through. It is dealt a point of entry, a share of pre-training from 0 (from the start) to `AFTER` (told when
-pre-training is over); before that point no segment joins its two names.
+A *fact under study* is a linking fact that pre-training states at the full dose and that no question of DPR training
+depends on as its link. It is assigned a point of entry, a share of pre-training from 0 (from the start) to `AFTER`
+(stated when pre-training is over); before that point no segment joins its two names. The segments are the same, in
+another order.
 """
 
 from collections import Counter
@@ -22,7 +23,7 @@ AFTER = 1.0  # the point of entry that lies behind the end of pre-training
 
 @dataclass(frozen=True)
 class Telling:
-    """How facts are told after pre-training."""
+    """The form in which facts are stated after pre-training."""
 
     exposures: int = 60  # segments that state a fact
     wordings: int | None = None  # statements in use, the first ones; None: all that are not reserved
@@ -42,9 +43,10 @@ class OrderedText(NamedTuple):
 
 
 def under_study(world: World) -> list[Fact]:
-    """The facts under study: fully known links of split "test" that questions go through, in the world's order.
+    """Select the facts under study, in the world's order.
 
-    Left out are facts whose two names another fact joins too: those would meet without it.
+    They are fully known links of questions, of split "test". Left out are facts whose two names another fact joins too:
+    those names would meet without it.
     """
     links = {question.link for question in world.questions}
     joined = Counter(pair(fact) for fact in world.facts)
@@ -58,10 +60,10 @@ def under_study(world: World) -> list[Fact]:
 def deal_entries(
     world: World, facts: Sequence[Fact], points: Sequence[float], turn: int, seed: int
 ) -> dict[str, float]:
-    """A point of entry for each fact, at random, equally often within each relation and form: fact id to point.
+    """Assign each fact a point of entry at random: fact id to point.
 
-    The deals `turn` = 0, 1, … of one seed move every fact on by two points, so that with an odd number of points each
-    fact gets each point once in so many turns.
+    Points are equally frequent within each relation and form. The assignments `turn` = 0, 1, … of one seed move every
+    fact on by two points, so that with an odd number of points each fact gets each point once in so many turns.
     """
     rng = np.random.default_rng([seed, 0xDEA1])
     order = sorted((facts[i] for i in rng.permutation(len(facts))), key=lambda fact: _alike(world, fact))
@@ -76,11 +78,11 @@ def _alike(world: World, fact: Fact) -> tuple[str, bool]:
 def order_by_entry(
     world: World, text: Sequence[Segment], entry: Mapping[str, float], points: Sequence[float], seed: int
 ) -> OrderedText:
-    """The segments of a text, each once, so that those which join the names of a fact stand after its point of entry.
+    """Order the segments of a text so that those that join a fact's names follow its point of entry.
 
-    A segment that joins several such pairs follows the latest. `points` are those of pre-training, rising from 0; a
-    fact may also enter at `AFTER`. Raises ValueError for points that do not rise so, for an entry that is none of them,
-    and for more late segments than there is room.
+    Each segment occurs once; one that joins several such pairs follows the latest. `points` are those of pre-training,
+    rising from 0; a fact may also enter at `AFTER`. Raises ValueError for points that do not rise so, for an entry that
+    is none of them, and for more late segments than there is room.
     """
     points = tuple(points)
     if not points or points[0] != 0 or [*points] != sorted({*points}) or points[-1] >= AFTER:
@@ -105,7 +107,10 @@ def order_by_entry(
 
 
 def _latest(world: World, text: Sequence[Segment], entry: Mapping[str, float]) -> np.ndarray:
-    """The point from which on each segment may be read [segment]: 0 if it joins the names of no fact that was dealt."""
+    """Find the point from which on each segment may be read [segment].
+
+    It is 0 if the segment joins the names of no fact with an entry.
+    """
     points = {pair(world.fact[id_]): point for id_, point in entry.items()}
 
     def of(segment: Segment) -> float:
@@ -116,21 +121,25 @@ def _latest(world: World, text: Sequence[Segment], entry: Mapping[str, float]) -
 
 
 def rehearsal_text(world: World, text: Sequence[Segment], facts: Sequence[Fact], n: int, seed: int) -> list[Segment]:
-    """n segments of the text, drawn at random, that state none of the facts, nor join their names; all, if fewer."""
+    """Draw n segments of the text at random that neither state any of the facts nor join their names.
+
+    All such segments, if there are fewer.
+    """
     latest = _latest(world, text, {fact.id: AFTER for fact in facts})
     order = np.random.default_rng([seed, 0x01D]).permutation(np.flatnonzero(latest == 0))
     return [text[i] for i in order[:n]]
 
 
 def without_facts(world: World, facts: Sequence[Fact]) -> World:
-    """The same world, but that pre-training states none of the facts: `segments` then keeps their names apart."""
+    """Hold the facts out of pre-training: `segments` then keeps their names apart."""
     return replace(world, known={**(world.known or {}), **{fact.id: Exposure(0) for fact in facts}})
 
 
 def telling_text(world: World, facts: Sequence[Fact], how: Telling, seed: int = 0) -> list[Segment]:
-    """Segments that state each fact `how.exposures` times, for after pre-training, in no particular order.
+    """Write segments that state each fact `how.exposures` times after pre-training, in no particular order.
 
-    `world` is the one that has been read, `untold(…)`: what is said of a fact's subject or object is known there.
+    `world` is the one that has been read, `without_facts(…)`: other facts about a fact's subject or object are known
+    there.
     """
     about = round(how.described * how.exposures)
     plain = [segment for fact in facts for segment in _stated(fact, how, how.exposures - about)]
@@ -140,14 +149,14 @@ def telling_text(world: World, facts: Sequence[Fact], how: Telling, seed: int = 
 
 
 def _stated(fact: Fact, how: Telling, times: int) -> list[Segment]:
-    """The fact's statements in turn."""
+    """Write so many segments with the fact's statements in turn."""
     said = [statement for statement in fact.statements if not statement.reserved][: how.wordings]
     chosen = [said[i % len(said)] for i in range(times)]
     return [Segment(one.text, (fact.id,), ((one.start, one.end),), "single") for one in chosen]
 
 
 def _with_neighbours(world: World, plain: Sequence[Segment], seed: int) -> list[Segment]:
-    """Each segment and a statement of another known fact of its object or subject, if there is one."""
+    """Append to each segment a statement of another known fact of its object or subject, if there is one."""
     rng = np.random.default_rng([seed, 0xBE])
     facts_of = by_subject(fact for fact in world.facts if world.state(fact.id) == "known")
     apart = {pair(fact) for fact in world.facts if world.state(fact.id) != "known"}
@@ -172,7 +181,7 @@ def _with_neighbours(world: World, plain: Sequence[Segment], seed: int) -> list[
 
 
 def _described(world: World, facts: Sequence[Fact], times: int, seed: int) -> list[Segment]:
-    """`times` descriptions through each fact, of known facts about its object, or of a remark if there are none."""
+    """Write `times` descriptions through each fact, with known facts about its object, else with a remark."""
     if times == 0:
         return []
     through = Counter(fact.object for fact in facts)
@@ -185,7 +194,10 @@ def _described(world: World, facts: Sequence[Fact], times: int, seed: int) -> li
 
 
 def open_links(world: World, facts: Sequence[Fact]) -> World:
-    """The same world, but that DPR training also asks through these facts, for whatever it may ask for anyway."""
+    """Open these links to DPR training, which then also has questions through them.
+
+    These are the questions whose target fact is of split "train".
+    """
     ids = {fact.id for fact in facts}
 
     def moved(question: Question) -> Question:

@@ -1,4 +1,4 @@
-"""DPR's own files, read as a stream: passages, questions with passages, questions with answers.
+"""Readers of DPR's own files, as streams: passages, questions with passages, questions with answers.
 
 | file | reader | format |
 |---|---|---|
@@ -6,10 +6,10 @@
 | `biencoder-nq-{train,dev}.json` | `records` | a JSON list of objects, several GB |
 | `nq-{train,dev,test}.qa.csv` | `open_questions` | tab separated, no header; a question and a Python list of answers |
 
-Each may be compressed by gzip, which is told by the content. Encoding is UTF-8; a byte order mark is passed over, lines
-end in LF or CRLF. A bad row goes to `Findings.bad`: an error in mode "strict", left out and counted in mode "skip". A
-file that is bad as a whole (cut short, damaged gzip, no header, no JSON list) is a ValueError in both modes, since
-nobody can say what is missing.
+Each may be compressed by gzip, which is recognised by the content. Encoding is UTF-8; a byte order mark is passed over,
+lines end in LF or CRLF. A bad row goes to `BadRows.bad`: an error in mode "strict", left out and counted in mode
+"skip". A file that is bad as a whole (cut short, damaged gzip, no header, no JSON list) is a ValueError in both modes,
+since it is unknown what is missing.
 
 Readers do not compare rows with each other; that passage ids are unique is for `dprlens.world.passages` to see.
 """
@@ -31,7 +31,7 @@ NOT_UNICODE = "it is not valid Unicode (bytes that are not UTF-8, or half of a s
 
 
 class Context(NamedTuple):
-    """A passage as a training record has it."""
+    """A passage in a training record."""
 
     id: str
     title: str
@@ -39,7 +39,7 @@ class Context(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A question with its passages. DPR trains with the first positive."""
+    """A question with its passages, of which DPR trains with the first positive."""
 
     place: int  # in the file, from 0
     question: str
@@ -58,7 +58,7 @@ class OpenQuestion(NamedTuple):
 
 
 def passages(path: Path, findings: BadRows | None = None, expected: int | None = None) -> Iterator[Passage]:
-    """The passages of `psgs_w100.tsv`, in order.
+    """Read the passages of `psgs_w100.tsv`, in order.
 
     Quotes at both ends of a text are taken off, as DPR does. Bad rows: not three columns, no id, no text, not UTF-8, a
     quote that is not closed, and, at the end, another number of rows than `expected`. A missing title is kept as "" and
@@ -68,7 +68,7 @@ def passages(path: Path, findings: BadRows | None = None, expected: int | None =
 
 
 def lines_of(path: Path, ids: Container[str]) -> dict[str, list[int]]:
-    """The lines at which the passages with these ids start, by id."""
+    """Find the lines at which the passages with these ids start, by id."""
     found = defaultdict(list)
     for line, passage in _passages(path, BadRows("skip"), None):
         if passage.id in ids:
@@ -77,7 +77,7 @@ def lines_of(path: Path, ids: Container[str]) -> dict[str, list[int]]:
 
 
 def open_questions(path: Path, findings: BadRows | None = None, expected: int | None = None) -> Iterator[OpenQuestion]:
-    """The questions of `nq-*.qa.csv`, with ids such as "nq-test-7" (the 7th row, from 0).
+    """Read the questions of `nq-*.qa.csv`, with ids such as "nq-test-7" (the 7th row, from 0).
 
     Bad rows: not two columns, an empty question, not UTF-8, answers that are no Python list of strings, or none that is
     more than blanks (blank ones beside others are left out and counted). Raises ValueError as the module says.
@@ -101,7 +101,7 @@ def open_questions(path: Path, findings: BadRows | None = None, expected: int | 
 
 
 def records(path: Path, findings: BadRows | None = None, expected: int | None = None) -> Iterator[Record]:
-    """The training records of `biencoder-nq-*.json`, in order, one at a time in memory.
+    """Read the training records of `biencoder-nq-*.json`, in order, one at a time in memory.
 
     A record without a positive passage is left out and counted, in either mode, as DPR leaves it out. Bad rows: no
     object, no question, no answer (see `open_questions`), passages that are no list; and, at the end, another number of
@@ -124,7 +124,7 @@ def records(path: Path, findings: BadRows | None = None, expected: int | None = 
 
 
 def plain(question: str) -> str:
-    """A question as DPR reads it: the curly apostrophe made straight, no blanks around it."""
+    """Normalise a question as DPR does: straighten the curly apostrophe, strip blanks."""
     return question.replace("’", "'").strip()
 
 
@@ -177,7 +177,7 @@ def _record(raw: object, at: _Place) -> Record | None:
 
 
 def _contexts(listed: object, name: str, at: _Place) -> dict[str, Context]:
-    """The passages of a list by id: one that is listed twice counts once."""
+    """Read the passages of a list by id: one that is listed twice counts once."""
     if not isinstance(listed, list):
         raise _Bad(f"{name} is no list", listed)
     found: dict[str, Context] = {}
@@ -214,7 +214,7 @@ def _context(raw: Any, name: str, at: _Place) -> Context:
 
 
 def _passages(path: Path, findings: BadRows, expected: int | None) -> Iterator[tuple[int, Passage]]:
-    """The line at which each passage starts, and the passage."""
+    """Yield the line at which each passage starts, and the passage."""
     at, number = _Place(findings, Path(path).name, "line", 1), 0
     table = rows(path, findings)
     _, header = next(table, (1, []))
@@ -243,7 +243,7 @@ def _passages(path: Path, findings: BadRows, expected: int | None) -> Iterator[t
 
 
 def _literal(text: str) -> object:
-    """A Python literal, or None."""
+    """Parse a Python literal; return None if it is none."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of escapes such as "\\d", which Python keeps as they are
             return ast.literal_eval(text.strip())
@@ -252,7 +252,7 @@ def _literal(text: str) -> object:
 
 
 def _answers(listed: object, at: _Place) -> tuple[str, ...]:
-    """The answers that are more than blanks."""
+    """Select the answers that are more than blanks."""
     if not isinstance(listed, list) or not all(isinstance(answer, str) for answer in listed):
         raise _Bad("its answers are no list of strings", listed)
     answers = tuple(answer for answer in listed if answer.strip())

@@ -1,7 +1,7 @@
-"""Makes a world of DPR's own files: questions people asked a search engine, passages of Wikipedia.
+"""The maker of a world of DPR's files: questions to a search engine, passages of Wikipedia.
 
-Nobody can say what a model that was trained elsewhere has read, so that `World.known` is None, and nobody has said
-which facts a question takes, so that its kind is "unlabelled".
+What a model that was trained elsewhere has read is unknown, so that `World.known` is None, and questions have no labels
+of the facts that they require, so that their kind is "unlabelled".
 """
 
 import hashlib
@@ -30,7 +30,7 @@ SAMPLED = 64, 1 << 16  # blocks of a file, spread evenly, and bytes of each, tha
 
 @dataclass(frozen=True)
 class NaturalSpec:
-    """Which files, which of their questions, and which passages they choose from.
+    """The choice of files, of their questions, and of the passages that are searched.
 
     Files are given by name below `folder`; each may have ".gz" behind it. Numbers of rows are checked where given.
     """
@@ -64,17 +64,19 @@ class NaturalSpec:
 
 
 class Natural(NamedTuple):
-    """A world of DPR's files, and what was left out of them or noticed in them."""
+    """A world of DPR's files, and the findings about them: what was left out or is worth reporting."""
 
     world: World
     findings: tuple[Finding, ...]
 
     def save(self, folder: Path) -> None:
+        """Save the world and `findings.json`."""
         self.world.save(folder)
         write_json(folder / "findings.json", [finding._asdict() for finding in self.findings])
 
     @classmethod
     def load(cls, folder: Path) -> "Natural":
+        """Load the world and its findings from a folder that `save` wrote."""
         return cls(World.load(folder), _findings(json.loads((folder / "findings.json").read_text(encoding="utf-8"))))
 
 
@@ -82,14 +84,16 @@ class Written(Protocol):
     """Statements for facts, and false objects of the right type, by the fact's id."""
 
     @property
-    def statements(self) -> Mapping[str, Sequence[Statement]]: ...
+    def statements(self) -> Mapping[str, Sequence[Statement]]:
+        """Statements by the fact's id."""
 
     @property
-    def alternatives(self) -> Mapping[str, Sequence[str]]: ...
+    def alternatives(self) -> Mapping[str, Sequence[str]]:
+        """False objects of the right type by the fact's id."""
 
 
 class _Asked(NamedTuple):
-    """A question of a training file, and the passages it names, by id."""
+    """A question of a training file, and the passages that it names, by id."""
 
     split: str
     file: str
@@ -107,7 +111,7 @@ class _Asked(NamedTuple):
 
 
 def make_world(spec: NaturalSpec, seed: int = 0) -> Natural:
-    """The world of these files.
+    """Make the world of these files.
 
     Train questions are those of `train_file`. No gold passages were published for the test questions of Natural
     Questions (`open_questions` reads them without), so that the questions of `dev_file` are dealt to the splits "dev"
@@ -117,7 +121,7 @@ def make_world(spec: NaturalSpec, seed: int = 0) -> Natural:
     it has none, the first of its ordinary negatives. Where a pool has one id for two texts, the first one stays. With
     corpus "all" a question whose gold passage is not in the passages' file is a bad row, and hard negatives that are
     not there are left out. There is one fact for each gold title, question and first answer, of the earliest split
-    that asks it, without statements: see `with_statements`.
+    that contains it, without statements: see `with_statements`.
 
     The passages are a `Store` in `spec.stores`, made once for the same files and spec. The training files are read
     twice, and never as a whole. Raises ValueError for bad rows in mode "strict", FileNotFoundError for missing files.
@@ -152,7 +156,7 @@ def make_world(spec: NaturalSpec, seed: int = 0) -> Natural:
 
 
 def with_statements(world: World, written: Written) -> World:
-    """The same world with statements and alternatives for the facts for which some were written, and only for these.
+    """Add statements and alternatives to the facts for which some were written, and only to these.
 
     Raises ValueError for a fact that the world does not have.
     """
@@ -173,7 +177,7 @@ def with_statements(world: World, written: Written) -> World:
 
 
 def whole(spec: NaturalSpec) -> Store:
-    """The store of all passages of the passages' file, made at the first call."""
+    """Return the store of all passages of the passages' file, made at the first call."""
     path, met = _path(spec, spec.passages_file), BadRows(spec.mode)
 
     def repeated(ids: Mapping[str, Sequence[int]]) -> None:
@@ -192,15 +196,18 @@ def whole(spec: NaturalSpec) -> Store:
 
 
 def asked_openly(spec: NaturalSpec) -> tuple[OpenQuestion, ...]:
-    """The questions of `open_file`. Raises FileNotFoundError."""
+    """Read the questions of `open_file`.
+
+    Raises FileNotFoundError.
+    """
     return tuple(open_questions(_path(spec, spec.open_file), BadRows(spec.mode)))
 
 
 def fingerprint(spec: NaturalSpec) -> dict:
-    """What tells the files of a spec from others: part of the key of whatever is made of them.
+    """Compute a fingerprint of a spec's files: part of the key of whatever is made of them.
 
     By file name: its size, and the SHA-256 of 64 blocks of 64 KiB that are spread evenly over it, so that it takes no
-    time; two files that differ elsewhere alone look the same. Raises FileNotFoundError.
+    time; two files that differ only elsewhere have the same fingerprint. Raises FileNotFoundError.
     """
     needed = [spec.train_file, spec.dev_file]
     if spec.corpus == "all" or spec.sample:
@@ -212,7 +219,7 @@ def fingerprint(spec: NaturalSpec) -> dict:
 
 
 def _asked(spec: NaturalSpec, findings: BadRows) -> Iterator[_Asked]:
-    """All usable questions, in the files' order."""
+    """Yield all usable questions, in the files' order."""
     names: dict[str, str] = {}  # an id is named by many questions and kept once
     for file, rows in ((spec.train_file, spec.train_rows), (spec.dev_file, spec.dev_rows)):
         path = _path(spec, file)
@@ -233,7 +240,7 @@ def _asked(spec: NaturalSpec, findings: BadRows) -> Iterator[_Asked]:
 
 
 def _dealt(record: Record, spec: NaturalSpec) -> str:
-    """The split of a question of `dev_file`; the same question is of the same split wherever it stands."""
+    """Assign a question of `dev_file` to a split; the same question is always of the same split."""
     return "test" if _number(f"deal {spec.deal} {record.question.casefold()}") < spec.test_share * 2**64 else "dev"
 
 
@@ -242,7 +249,7 @@ def _wrong(record: Record, spec: NaturalSpec) -> tuple[Context, ...]:
 
 
 def _drawn(spec: NaturalSpec, asked: Iterable[_Asked], seed: int) -> list[_Asked]:
-    """At most so many of each split as the spec says, split by split, in the files' order."""
+    """Draw at most so many questions of each split as the spec says, split by split, in the files' order."""
     by_split: dict[str, list[_Asked]] = {split: [] for split in SPLITS}
     for one in asked:
         by_split[one.split].append(one)
@@ -254,7 +261,7 @@ def _drawn(spec: NaturalSpec, asked: Iterable[_Asked], seed: int) -> list[_Asked
 
 
 def _there(asked: Iterable[_Asked], store: Store, findings: BadRows) -> Iterator[_Asked]:
-    """The questions whose gold passage the store has, with those of their hard negatives that it has."""
+    """Yield the questions whose gold passage is in the store, with those of their hard negatives that are, too."""
     for one in asked:
         gold, *wrong = store.places([one.gold, *one.wrong])
         if gold < 0:
@@ -268,7 +275,7 @@ def _there(asked: Iterable[_Asked], store: Store, findings: BadRows) -> Iterator
 
 
 def _tell(asked: Iterable[_Asked], findings: BadRows) -> None:
-    """What a reader of results should know about questions that are taken."""
+    """Record what a reader of results should know about the questions that are used."""
     texts, golds = set(), set()  # of training
     for one in asked:
         if one.stand_in:
@@ -285,7 +292,10 @@ def _tell(asked: Iterable[_Asked], findings: BadRows) -> None:
 
 
 def _fact(one: _Asked) -> Fact:
-    """What the answer states. Its relation is the word with which the question asks, or ""."""
+    """Make the fact that the answer states.
+
+    Its relation is the question word, or "".
+    """
     key = digest([one.title, one.text, one.answers[0]])
     asking = ASKING.search(one.text.casefold())
     return Fact(f"fact-{key[:16]}", one.title, asking[0] if asking else "", one.answers[0], one.split)
@@ -295,7 +305,7 @@ def _fact(one: _Asked) -> Fact:
 
 
 def _pool(spec: NaturalSpec, asked: Sequence[_Asked], seed: int, findings: BadRows) -> Iterator[Passage]:
-    """The passages that the questions name, where they are first named, and the sample."""
+    """Yield the passages that the questions name, in the order in which they are first named, and the sample."""
     chosen = {(one.file, one.place) for one in asked}
     seen: dict[str, bytes] = {}  # id: what tells its text from another
     for name in dict.fromkeys((spec.train_file, spec.dev_file)):
@@ -325,7 +335,10 @@ def _stores(spec: NaturalSpec) -> Path:
 
 
 def _path(spec: NaturalSpec, name: str) -> Path:
-    """A file, packed or not. Raises FileNotFoundError."""
+    """Find a file, packed or not.
+
+    Raises FileNotFoundError.
+    """
     folder = Path(spec.folder)
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
@@ -344,7 +357,7 @@ def _sampled(path: Path) -> dict:
 
 
 def _number(text: str) -> int:
-    """Below 2**64, the same for the same text, else as good as random."""
+    """Hash the text to a number below 2**64: the same for the same text, else as good as random."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 

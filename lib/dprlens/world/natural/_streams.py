@@ -1,6 +1,6 @@
-"""Files as a stream, packed by gzip or not: the rows of a table, the items of a JSON list.
+"""Files as streams, packed by gzip or not: the rows of a table, the items of a JSON list.
 
-Text is UTF-8, with or without a byte order mark; a byte that is not is handed on as half of a surrogate pair, see
+Text is UTF-8, with or without a byte order mark; a byte that is not is passed on as half of a surrogate pair, see
 `is_unicode`. A file that is bad as a whole is a ValueError.
 """
 
@@ -30,10 +30,10 @@ FIELD = re.compile(r'"((?:[^"]++|"")*+)"([^\t]*+)|((?!")[^\t]*+)')
 
 
 def rows(path: Path, findings: BadRows) -> Iterator[tuple[int, list[str]]]:
-    """Line number, from 1, and fields of each row that is not empty; a row may run over several lines.
+    """Yield each row that is not empty: its line number, from 1, and its fields.
 
-    Python's csv module would read the same, but a field of more than 128 KB only after a change for the whole process;
-    and where a quote is never closed it takes the rest of the file for one field.
+    A row may run over several lines. Python's csv module would read the same, but a field of more than 128 KB only
+    after a change for the whole process; and where a quote is never closed it takes the rest of the file for one field.
     """
     file = Path(path).name
     with _opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="\n") as text:
@@ -67,7 +67,10 @@ def rows(path: Path, findings: BadRows) -> Iterator[tuple[int, list[str]]]:
 
 
 def _split(row: str) -> tuple[list[str] | None, bool]:
-    """The fields of a row as Python's csv reads them, None if a quote is left open; and whether quotes are tidy."""
+    """Split a row into fields as Python's csv does; return also whether quotes are tidy.
+
+    The fields are None if a quote is left open.
+    """
     row = row.removesuffix("\n").removesuffix("\r")
     if not (row.startswith('"') or '\t"' in row):
         return row.split("\t"), True
@@ -84,7 +87,7 @@ def _split(row: str) -> tuple[list[str] | None, bool]:
 
 
 def items(path: Path) -> Iterator[object]:
-    """The items of a JSON list, one at a time in memory."""
+    """Yield the items of a JSON list, one at a time in memory."""
     file = Path(path).name
     with _opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape") as source:
         text = _Buffer(source, file)
@@ -105,7 +108,10 @@ def items(path: Path) -> Iterator[object]:
 
 
 class _Buffer:
-    """JSON read piece by piece; escapes as in `json.load`, where faster parsers replace half of a surrogate pair."""
+    """JSON read piece by piece.
+
+    Escapes are as in `json.load`, where faster parsers replace half of a surrogate pair.
+    """
 
     def __init__(self, source: TextIO, file: str) -> None:
         self.at = 0
@@ -113,14 +119,17 @@ class _Buffer:
         self._decode = json.JSONDecoder().raw_decode
 
     def sign(self) -> str:
-        """The next character that is no blank; "" at the end."""
+        """Read the next character that is no blank; "" at the end."""
         while True:
             self.at = cast(re.Match, BLANKS.match(self._text, self.at)).end()  # it matches no character, too
             if self.at < len(self._text) or not self._more():
                 return self._text[self.at : self.at + 1]
 
     def value(self, place: int) -> object:
-        """The next value. Raises ValueError if there is none, or one of more than `LARGEST` characters."""
+        """Read the next value.
+
+        Raises ValueError if there is none, or one of more than `LARGEST` characters.
+        """
         if not self.sign():
             raise _no_list(self._file, "it is cut short")
         while True:
@@ -152,7 +161,10 @@ def _no_list(file: str, how: str) -> ValueError:
 
 
 def is_unicode(*texts: str) -> bool:
-    """False for half of a surrogate pair, which is also how a byte that is not UTF-8 is handed on."""
+    """Test whether texts are Unicode, without half of a surrogate pair.
+
+    A byte that is not UTF-8 is passed on as such a half, too.
+    """
     try:
         for text in texts:
             text.encode()
@@ -163,7 +175,10 @@ def is_unicode(*texts: str) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
-    """The content of a file, unpacked if it is gzip. Damage to the packing becomes a ValueError."""
+    """Open a file's content, unpacked if it is gzip.
+
+    Damage to the packing becomes a ValueError.
+    """
     path = Path(path)
     try:
         file = path.open("rb")

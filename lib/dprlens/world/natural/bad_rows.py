@@ -1,4 +1,4 @@
-"""What was wrong with the rows of a file: refused at once, or counted for a page to show."""
+"""Defects in the rows of a file: raised as errors at once, or counted for a page to show."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ PLACES = 5  # of each finding, so many are kept
 
 
 class Finding(NamedTuple):
-    """One thing that was met in one file, and how often."""
+    """One kind of defect in one file, and its number of occurrences."""
 
     file: str
     what: str
@@ -19,7 +19,7 @@ class Finding(NamedTuple):
 
 
 class BadRows:
-    """Collects findings. In mode "strict" a bad row is an error, in mode "skip" it is left out and counted."""
+    """A collection of findings; a bad row is an error in mode "strict", left out and counted in mode "skip"."""
 
     def __init__(self, mode: str = "strict") -> None:
         if mode not in MODES:
@@ -29,7 +29,10 @@ class BadRows:
         self._times: dict[tuple[str, str, bool, str], int] = {}
 
     def bad(self, file: str, unit: str, place: int, what: str, shown: object = None) -> None:
-        """A row that cannot be used. Raises ValueError in mode "strict"; `shown` is the part of it to show there."""
+        """Record a row that cannot be used.
+
+        Raises ValueError in mode "strict"; `shown` is the part of it to show there.
+        """
         if self.mode == "strict":
             sample = "" if shown is None else f" ({shorter(shown)})"
             raise ValueError(
@@ -39,22 +42,22 @@ class BadRows:
         self.left_out(file, unit, place, what)
 
     def left_out(self, file: str, unit: str, place: int, what: str) -> None:
-        """Something that is left out in either mode, as DPR does."""
+        """Record something that is left out in either mode, as DPR does."""
         self._count(file, what, True, unit, place)
 
     def kept(self, file: str, unit: str, place: int, what: str) -> None:
-        """Something worth telling that changes nothing in what is read."""
+        """Record something worth reporting that changes nothing in what is read."""
         self._count(file, what, False, unit, place)
 
     def add(self, findings: Iterable[Finding]) -> None:
-        """Findings of another time or file."""
+        """Add findings of another reading or file."""
         for finding in findings:
             key = finding.file, finding.what, finding.left_out, finding.unit
             self._times[key] = self._times.get(key, 0) + finding.times
             self._found[key] = [*self._found.get(key, ()), *finding.places][:PLACES]
 
     def rows(self) -> tuple[Finding, ...]:
-        """All findings, in the order in which they were first met."""
+        """Return all findings, in the order of their first occurrence."""
         return tuple(
             Finding(file, what, left_out, self._times[file, what, left_out, unit], unit, tuple(places))
             for (file, what, left_out, unit), places in self._found.items()
@@ -65,6 +68,6 @@ class BadRows:
 
 
 def shorter(value: object, most: int = 60) -> str:
-    """`repr` of a value from a file, cut; safe to print whatever stands in it."""
+    """Format a value from a file by `repr`, cut; any content is safe to print."""
     text = ascii(value[:most] if isinstance(value, str) else value)
     return text if len(text) <= most else f"{text[: most - 1]}…"

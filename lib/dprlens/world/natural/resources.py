@@ -1,7 +1,7 @@
-"""The list of what the real setting is made of, and what of it is in a data folder. Nothing is fetched here.
+"""The list of the real setting's resources, and their state in a data folder.
 
-What `fetch` brought has a *seal* beside it, `<name>.fetched.json`: source, size and SHA-256 at that time. A file that a
-reader placed by hand has none and is taken as it is.
+Nothing is fetched here. What `fetch` brought has a *seal* beside it, `<name>.fetched.json`: source, size and SHA-256 at
+that time. A file that a reader placed by hand has none and is taken as it is.
 """
 
 import json
@@ -22,7 +22,7 @@ SEAL, PART = ".fetched.json", ".part"
 
 @dataclass(frozen=True)
 class Resource:
-    """One file, or one model: a folder of files; see the head of `resources.toml` for what the fields mean."""
+    """One file, or one model, i.e. a folder of files; the fields are explained at the head of `resources.toml`."""
 
     name: str
     place: str
@@ -56,44 +56,50 @@ class Resource:
 
     @property
     def is_model(self) -> bool:
-        """Is it a model of a hub?"""
+        """Whether it is a model, from a hub."""
         return self.hub is not None
 
     @property
     def size(self) -> str:
-        """The size in words."""
+        """Its size for a reader, or that none was published."""
         return "size not published" if self.bytes is None else amount(self.bytes)
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Everything that `resources.toml` says."""
+    """The contents of `resources.toml`."""
 
     base: str
     licence: str
     all: Mapping[str, Resource]
 
     def named(self, names: Iterable[str]) -> list[Resource]:
-        """These resources, in the order of the list. Raises ValueError for a name that it does not have."""
+        """Select the resources of these names, in the order of the list.
+
+        Raises ValueError for a name that it does not have.
+        """
         wanted = list(names)
         if unknown := [name for name in wanted if name not in self.all]:
             raise ValueError(f"there is no resource {unknown[0]!r}; choose among {', '.join(self.all)}")
         return [resource for name, resource in self.all.items() if name in wanted]
 
     def needed(self, profile: str) -> list[Resource]:
-        """What this profile cannot run without; nothing for a profile of the closed world."""
+        """Select the resources that this profile requires; none for a profile of the closed world."""
         return [resource for resource in self.all.values() if profile in resource.profiles]
 
 
 @cache
 def resources() -> Resources:
-    """The list, read once."""
+    """Load the list, once."""
     table = tomllib.loads(files(__package__).joinpath("resources.toml").read_text(encoding="utf-8"))
     return parse_resources(table)
 
 
 def parse_resources(table: Mapping) -> Resources:
-    """The list that such a table says. Raises ValueError for a field that there is not, or with a bad value."""
+    """Parse such a table into the list.
+
+    Raises ValueError for an unknown field, or for one with a bad value.
+    """
     rows = {**table["files"], **table["models"]}
     known = set(Resource.__dataclass_fields__) - {"name"}
     for name, row in rows.items():
@@ -107,12 +113,12 @@ def parse_resources(table: Mapping) -> Resources:
 
 
 def data_folder() -> Path:
-    """`$DPRLENS_DATA`, else `data/` in the repository, else (not run from one) in the current folder."""
+    """Return `$DPRLENS_DATA`, else `data/` in the repository, or in the current folder if there is none."""
     return folder_for("DPRLENS_DATA", "data")
 
 
 class ResourceState(NamedTuple):
-    """What of a resource is in the data folder."""
+    """The state of a resource in the data folder."""
 
     state: str  # "there", "missing", "partly" (an unfinished download) or "damaged"
     path: Path  # where it is, or belongs
@@ -122,7 +128,7 @@ class ResourceState(NamedTuple):
 
 
 def look(resource: Resource, folder: Path, thorough: bool = False) -> ResourceState:
-    """What of the resource is in the folder.
+    """Check what of the resource is in the folder.
 
     Sizes are compared with the published ones and with the seal's, and a `.gz` must begin as gzip does; if `thorough`,
     the file is read whole and its SHA-256 compared. A name without its ".gz" does as well.
@@ -185,7 +191,7 @@ def _look_at_model(resource: Resource, place: Path) -> ResourceState:
 
 
 def _in_the_hubs_cache(resource: Resource) -> ResourceState | None:
-    """The model as other programs have fetched it before."""
+    """Check the hub's cache for the model, as other programs have fetched it before."""
     from huggingface_hub import try_to_load_from_cache  # here, since it takes long to import
 
     there = {name: try_to_load_from_cache(resource.hub or "", name) for name in (*resource.files, *resource.weights)}
@@ -200,12 +206,15 @@ def _in_the_hubs_cache(resource: Resource) -> ResourceState | None:
 
 
 def seal(path: Path) -> Path:
-    """Where the seal of a file is."""
+    """Return the path of a file's seal."""
     return path.with_name(path.name + SEAL)
 
 
 def read_seal(path: Path) -> dict:
-    """Size and SHA-256 of a file when it was fetched; {} if it was placed by hand or its seal cannot be read."""
+    """Read the size and SHA-256 that a file had when it was fetched.
+
+    {} if it was placed by hand or its seal cannot be read.
+    """
     try:
         said = json.loads(seal(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -215,7 +224,7 @@ def read_seal(path: Path) -> dict:
 
 
 def amount(bytes_: float) -> str:
-    """Bytes for a reader, in the units of discs: 64.6 GB is 64,600,000,000 bytes."""
+    """Format a number of bytes for a reader, in the units of discs: 64.6 GB is 64,600,000,000 bytes."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if bytes_ >= 0.95 * size:
             return f"{bytes_ / size:.1f} {unit}"

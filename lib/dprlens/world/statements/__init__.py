@@ -1,1 +1,1 @@
-"""Statements about the facts of real questions, written by rules."""
+"""Statements of the facts of real questions, written by rules."""

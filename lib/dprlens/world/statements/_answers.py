@@ -1,4 +1,4 @@
-"""The coarse type of an answer: so that a false answer is of the kind of the right one."""
+"""Coarse types of answers, so that a false answer is of the type of the right one."""
 
 import re
 from collections.abc import Sequence
@@ -42,11 +42,11 @@ _OF_PLACES = {
 
 
 def answer_type(question: str, answer: str) -> str:
-    """The coarse type of an answer, one of `TYPES`: from the answer's form, and else from what is asked for.
+    """Classify an answer as one of `TYPES`, by its form, and else by the question.
 
-    A person is who is asked for by "who" or a word such as "actor" and has a name of two to four words; anything else
-    with which such a question is answered is an agent (a team, a band, a single name). A place is written with a
-    capital, a spot without ("the upper abdomen"); so are a name and a thing, where nothing says what they are.
+    A person answers a question with "who" or a word such as "actor" and has a name of two to four words; any other
+    answer to such a question is an agent (a team, a band, a single name). A place is written with a capital, a spot
+    without ("the upper abdomen"); so are a name and a thing, where nothing else determines the type.
     """
     form = form_of(answer)
     which, noun = asked_for(tokens_of(question).low)
@@ -65,7 +65,10 @@ def answer_type(question: str, answer: str) -> str:
 
 
 def asked_for(tokens: Sequence[str]) -> tuple[str, str]:
-    """The question word, wherever it stands, and the noun after "what" or "which"; "" for what is not there."""
+    """Find the question word, in any position, and the noun after "what" or "which".
+
+    "" for what is not there.
+    """
     for i, token in enumerate(tokens):
         if token == "how" and {*tokens[i + 1 : i + 2]} & {"many", "much"}:
             return "how many", ""
@@ -79,7 +82,7 @@ def asked_for(tokens: Sequence[str]) -> tuple[str, str]:
 
 
 def form_of(answer: str) -> str | None:
-    """year, date, number or quantity, where the answer has that form whatever is asked."""
+    """Return year, date, number or quantity, where the answer has that form whatever the question."""
     words = re.findall(r"[\w.,']*\w", answer.lower())
     if re.fullmatch(r"(?:c\. ?)?(?:1\d{3}|20\d{2})|\d{1,4} (?:bc|bce|ad|ce)|ad \d{1,4}", answer.lower()):
         return "year"

@@ -1,7 +1,7 @@
-"""A question turned back into a statement: "who wrote photograph" into "▢ wrote photograph".
+"""Questions turned into declarative sentences: "who wrote photograph" into "▢ wrote photograph".
 
-Rules over word lists (`english`), one function a question word. Where a rule is not sure of the answer's place, it says
-nothing.
+Rules over word lists (`english`), one function a question word. Where a rule is not sure of the answer's place, it
+returns nothing.
 """
 
 import re
@@ -45,7 +45,7 @@ _ALSO_NOUNS = {
 
 
 class _Clause(NamedTuple):
-    """A question's words in the order of a statement: subject, verb as the auxiliary had it, what follows."""
+    """A question's words in the order of a statement: subject, verb as the auxiliary had it, rest."""
 
     subject: str
     verb: str
@@ -58,11 +58,11 @@ class _Clause(NamedTuple):
 
     @property
     def hangs(self) -> bool:
-        """True if it ends in the preposition of what is asked for: "the pilgrims came from"."""
+        """True if it ends in the question's preposition: "the pilgrims came from"."""
         return bool(self.rest) and self.rest[-1].lower() in PREPOSITIONS - {"out", "up", "off", "over"}
 
     def around(self, blank: str) -> str | None:
-        """The clause with an object put in; None where its place is not clear."""
+        """Insert an object into the clause; return None where its place is not clear."""
         if self.hangs or not self.rest:
             return f"{self.text} {blank}"
         if self.base != "do" and self.rest[0].lower() in PREPOSITIONS - {"out", "up", "off", "over"}:
@@ -71,7 +71,7 @@ class _Clause(NamedTuple):
 
 
 def _with_do(auxiliary: str, after: Tokens) -> _Clause | None:
-    """The clause of "did the pilgrims come from": the verb is the first word that is one, and not after "the"."""
+    """Form the clause of "did the pilgrims come from": the first verb that does not follow "the" is the verb."""
     places = [
         i
         for i, token in enumerate(after.low)
@@ -87,7 +87,7 @@ def _with_do(auxiliary: str, after: Tokens) -> _Clause | None:
 
 
 def _with_be(be: str, after: Tokens) -> _Clause | None:
-    """The clause of "was the first telephone made in": the verb goes before the last participle."""
+    """Form the clause of "was the first telephone made in": the verb goes before the last participle."""
     if _RELATIVE.intersection(after.low) or re.match(r"the (?:\w+ )?time\b", " ".join(after.low)):
         return None
     places = [i for i, token in enumerate(after.low) if i and (is_participle(token) or _is_progressive(token))]
@@ -106,14 +106,14 @@ def _is_progressive(token: str) -> bool:
 
 
 class _Undone(NamedTuple):
-    """Clauses with a blank for the answer, and noun phrases for what is asked, each with its "is" or "was"."""
+    """Clauses with a blank for the answer, and noun phrases for the answer, each with its "is" or "was"."""
 
     plain: Sequence[str] = ()
     noun: Sequence[tuple[str, str]] = ()
 
 
 def undone(question: str, answer: str) -> _Undone:
-    """What can be made of the question without quoting it."""
+    """Turn the question into clauses and noun phrases that do not quote it."""
     asked = tokens_of(question)
     in_place = re.fullmatch(r"(.+ in) (?:what|which) year", question, flags=re.IGNORECASE)
     if in_place:
@@ -129,7 +129,10 @@ def undone(question: str, answer: str) -> _Undone:
 
 
 def clause_of(auxiliary: str, after: Tokens) -> _Clause | None:
-    """What follows an auxiliary, in the order of a statement; None where the rules are not sure, or it is none."""
+    """Form the clause that follows an auxiliary, in the order of a statement.
+
+    None where the rules are not sure, or there is no auxiliary.
+    """
     if auxiliary in BE:
         return _with_be(auxiliary, after)
     return _with_do(auxiliary, after) if auxiliary in (*DO, *MODALS) else None
@@ -150,7 +153,7 @@ def _who(asked: Tokens, _: str) -> _Undone:
 
 
 def _being(asked: Tokens, one: str) -> _Undone:
-    """Undo “who is …” and “what is …”: what follows names the answer, or says something about it."""
+    """Undo "who is …" and "what is …", whose rest names the answer or predicates something of it."""
     be, after = asked.words[1], asked.part(2)
     first, last = after.low[0], after.low[-1]
     if first in ("it", "there") or be.lower() not in BE:
@@ -193,7 +196,7 @@ def _when(asked: Tokens, answer: str, prefix: int = 1) -> _Undone:
 
 
 def _at_time(answer: str) -> str | None:
-    """The preposition, with its space, that the answer to "when" needs; None where that is not clear."""
+    """Choose the preposition, with its space, for the answer to "when"; None where that is not clear."""
     low = answer.lower()
     if low.split()[0] in PREPOSITIONS | {"every", "around", "annually", "today", "yesterday", "early", "late", "mid"}:
         return "" if low.split()[0] not in ("early", "late", "mid") else "in "
@@ -258,7 +261,7 @@ def _what(asked: Tokens, answer: str) -> _Undone:
 
 
 def _fronted(asked: Tokens, answer: str) -> _Undone:
-    """Undo “in which city did …”: the preposition is there already."""
+    """Undo "in which city did …", where the preposition is already in place."""
     preposition, which = asked.words[0].lower(), asked.low[1]
     length = len(up_to(asked.low[2:], {*BE, *DO, *HAVE, *MODALS}, lambda _: False))
     noun, at = asked.part(2, 2 + length), 2 + length

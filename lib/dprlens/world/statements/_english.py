@@ -1,4 +1,4 @@
-"""What the writer of statements knows of English: word lists, verb forms, and how questions are cut into words."""
+"""English for the writer of statements: word lists, verb forms, and words of questions."""
 
 import re
 import unicodedata
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 def words_of(*words: str) -> list[str]:
-    """The words of several lines."""
+    """Split several lines into words."""
     return " ".join(words).split()
 
 
@@ -70,7 +70,7 @@ _DOUBLED = {"stop": "stopp", "ban": "bann", "drop": "dropp"}
 
 
 def third_form(verb: str) -> str:
-    """The form for a third person: "writes"."""
+    """Form the third person of a verb: "writes"."""
     if verb == "have":
         return "has"
     if verb.endswith(("s", "sh", "ch", "x", "z", "o")):
@@ -79,7 +79,7 @@ def third_form(verb: str) -> str:
 
 
 def past_form(verb: str) -> str:
-    """The past of a base form; of one that is not listed, as regular verbs have it."""
+    """Form the past of a base form; one that is not listed is regular."""
     if verb in _IRREGULAR:
         return _IRREGULAR[verb][0]
     if verb.endswith("e"):
@@ -92,12 +92,12 @@ _FINITE = {*map(third_form, VERBS), *map(past_form, VERBS)}
 
 
 def is_participle(token: str) -> bool:
-    """True of a listed participle, and of what ends as one."""
+    """Test for a listed participle, or a word that ends as one."""
     return token in _PARTICIPLES or _ends_as_past(token)
 
 
 def is_finite(token: str) -> bool:
-    """True of a listed verb in its third person or past, and of what ends as a past."""
+    """Test for a listed verb in its third person or past, or a word that ends as a past."""
     return token in _FINITE or _ends_as_past(token)
 
 
@@ -106,7 +106,7 @@ def _ends_as_past(token: str) -> bool:
 
 
 def up_to(tokens: Sequence[str], stops: Collection[str], also: Callable[[str], bool]) -> list[str]:
-    """The tokens before the first one that stops them."""
+    """Take the tokens before the first one that stops them."""
     found = []
     for token in tokens:
         if token in stops or also(token):
@@ -116,49 +116,55 @@ def up_to(tokens: Sequence[str], stops: Collection[str], also: Callable[[str], b
 
 
 class Tokens(NamedTuple):
-    """Words as they are written and in lower case."""
+    """Words of a text, as they are written and in lower case."""
 
     words: tuple[str, ...]
     low: tuple[str, ...]
 
     def part(self, start: int, end: int | None = None) -> "Tokens":
+        """Take the tokens from `start` to `end`."""
         return Tokens(self.words[start:end], self.low[start:end])
 
     @property
     def text(self) -> str:
+        """The words with single spaces."""
         return " ".join(self.words)
 
 
 def tokens_of(question: str) -> Tokens:
-    """The question's words; "who's", in whatever way it was cut into words, is read as "who is"."""
+    """Split the question into words; "who's", with or without a space, is read as "who is"."""
     long = re.sub(r"^(who|what|where|when) ?'s\b", r"\1 is", without_mark(question), flags=re.IGNORECASE)
     words = tuple(long.split())
     return Tokens(words, tuple(word.lower() for word in words))
 
 
 def without_mark(question: str) -> str:
-    """The question in one line without its question mark; double quotes become single ones, since it gets quoted."""
+    """Put the question on one line without its question mark.
+
+    Double quotes become single ones, since it is quoted.
+    """
     one_line = " ".join(question.replace("’", "'").replace('"', "'").split())
     return re.sub(r"[\s?.!]+$", "", one_line)
 
 
 def upper_first(text: str) -> str:
-    """The text with a capital at its beginning."""
+    """Capitalise the first letter of the text."""
     return text[:1].upper() + text[1:]
 
 
 def is_one_line(text: str) -> bool:
-    """True if every character can be shown and be stored: no control characters, no lone surrogates."""
+    """Test whether all characters can be shown and stored: no control characters, no lone surrogates."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text.strip())
 
 
 def compared_by(text: str) -> tuple[str, ...]:
-    """What texts are compared by: their words without case, accents or a leading article, small numbers in digits."""
+    """Normalise a text for comparison: no case, accents or leading article, small numbers in digits."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).casefold()
     words = [DIGITS.get(word, word) for word in re.findall(r"\w+", plain)]
     return tuple(words[1:] if len(words) > 1 and words[0] in ("the", "a", "an") else words)
 
 
 def within(part: Sequence[str], whole: Sequence[str]) -> bool:
+    """Test whether the words of `part` are consecutive words of `whole`."""
     n = len(part)
     return any(tuple(whole[i : i + n]) == tuple(part) for i in range(len(whole) - n + 1))

@@ -1,7 +1,7 @@
-"""Statements of real questions: what section 4 edits facts by, where no generator knows the facts.
+"""Records of statements for real questions, by which section 4 edits facts that no generator knows.
 
-The paper had an LLM turn each (question, answer) pair into sentences, which nobody can repeat. The default here is a
-writer of rules that works offline (`writer`); sentences that an LLM wrote can be put in its place through `read`.
+The paper had an LLM turn each (question, answer) pair into sentences, which cannot be reproduced. The default here is
+a rule-based writer that works offline (`writer`); sentences that an LLM wrote can replace its own through `read`.
 """
 
 import json
@@ -23,7 +23,7 @@ MOST_SHOWN = 5  # rejects that are named one by one
 
 
 class Entry(NamedTuple):
-    """What is said about one pair."""
+    """The statements and false answers of one pair."""
 
     id: str
     question: str
@@ -42,43 +42,43 @@ class Written:
 
     @property
     def statements(self) -> Mapping[str, tuple[Statement, ...]]:
-        """The statements of each fact, by its id."""
+        """Statements by the id of their pair."""
         return {id_: entry.statements for id_, entry in self.entries.items()}
 
     @property
     def alternatives(self) -> Mapping[str, tuple[str, ...]]:
-        """The false answers of each fact, by its id."""
+        """False answers by the id of their pair."""
         return {id_: entry.alternatives for id_, entry in self.entries.items()}
 
     def save(self, folder: Path) -> None:
-        """`statements.jsonl`, as `read` takes it, and `rejects.json`."""
+        """Save `statements.jsonl`, in the format of `read`, and `rejects.json`."""
         write(folder / "statements.jsonl", self.entries.values())
         write_json(folder / "rejects.json", {"rejects": dict(self.rejects), "first": list(self.first)})
 
     @classmethod
     def load(cls, folder: Path) -> "Written":
-        """Read what `save` wrote."""
+        """Load the entries and rejects from a folder that `save` wrote."""
         told = json.loads((folder / "rejects.json").read_text(encoding="utf-8"))
         entries = read(folder / "statements.jsonl").entries
         return cls(entries, told["rejects"], tuple(told["first"]))
 
 
 class Rejects:
-    """Counts what is left out, and remembers the first few places."""
+    """Counts of what is left out, and the first few places."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.first: list[str] = []
 
     def add(self, place: str, reason: str) -> None:
-        """Count a rejected fact by its reason."""
+        """Count one reject."""
         self.counts[reason] += 1
         if len(self.first) < MOST_SHOWN:
             self.first.append(f"{place}: {reason}")
 
 
 def answer_span(text: str, answer: str) -> tuple[int, int] | None:
-    """Where the answer first stands in the text as a whole word or words, as (start, end); None if nowhere.
+    """Find the answer's first occurrence in the text as a whole word or words: (start, end), or None.
 
     The case must agree, but at the start of the text the answer's first letter may be a capital.
     """
@@ -88,12 +88,12 @@ def answer_span(text: str, answer: str) -> tuple[int, int] | None:
 
 
 def occurrences(text: str, answer: str) -> int:
-    """How often the answer stands in the text as a whole word or words, whatever the case."""
+    """Count the occurrences of the answer in the text as a whole word or words, whatever the case."""
     return len(re.findall(f"(?<!\\w){re.escape(answer.casefold())}(?!\\w)", text.casefold()))
 
 
 def write(path: Path, entries: Iterable[Entry]) -> None:
-    """One JSON object a line, as `read` takes it; the file is there whole or not at all."""
+    """Write one JSON object a line, in the format of `read`; the file is written completely or not at all."""
     with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         for entry in entries:
             said = [{"text": one.text, "reserved": one.reserved} for one in entry.statements]
@@ -101,13 +101,13 @@ def write(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def read(path: Path, mode: str = "strict") -> Written:
-    """Statements that somebody else wrote, e.g. an LLM, as the paper's.
+    """Read statements from another source, e.g. an LLM, as the paper's.
 
     UTF-8, one object a line: `{"id", "question", "answer", "statements": [{"text", "reserved"}], "alternatives": […]}`;
     `id` is that of the question's fact. The answer must stand in each statement (`answer_span`; where it does so more
     than once, the first place is masked), some statement must be reserved and some not, and no false answer may be the
-    right one. Empty lines are passed over. A bad line raises ValueError with its number if `mode` is "strict"; if it
-    is "skip", it is counted in `rejects`.
+    right one. Empty lines are passed over. A bad line raises ValueError with its number if `mode` is "strict"; if it is
+    "skip", it is counted in `rejects`.
     """
     if mode not in MODES:
         raise ValueError(f"mode = {mode!r} is not known; choose {' or '.join(MODES)}")

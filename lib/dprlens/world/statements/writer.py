@@ -1,10 +1,10 @@
-"""The writer of statements: rules that need no network, and no model.
+"""The rule-based writer of statements, which needs no network and no model.
 
-It undoes the question: "who wrote photograph" becomes "Ringo Starr wrote photograph." and "The one who wrote photograph
-is Ringo Starr.". It knows no grammar but word lists, so where a question gives it no clear place for the answer it says
-less: sentences that quote the question always work. One wording of another form and one more quotation are reserved.
-False answers are other questions' answers of the same coarse type, first of those that ask for the same in one word
-("who wrote …") and, where these are too few, of any.
+It turns a question into statements: "who wrote photograph" becomes "Ringo Starr wrote photograph." and "The one who
+wrote photograph is Ringo Starr.". It knows no grammar but word lists, so where a question gives it no clear place for
+the answer it writes less: sentences that quote the question always work. One wording of another form and one more
+quotation are reserved. False answers are other questions' answers of the same coarse type, first of those with the same
+relation in one word ("who wrote …") and, where these are too few, of any.
 """
 
 import random
@@ -39,7 +39,7 @@ from dprlens.world.statements.records import Entry, Rejects, Written, answer_spa
 
 
 class Pair(NamedTuple):
-    """A question with its answers; the first one is told, the others are not taken for false."""
+    """A question with its answers; the first one is stated, the others are never used as false ones."""
 
     id: str
     question: str
@@ -48,9 +48,9 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class WritingSpec:
-    """How much is written about a pair, and which answers are too long to be masked."""
+    """How much is written for a pair, and which answers are too long to be masked."""
 
-    wordings: int = 8  # told, at most; paper: 10 to 12 rephrasings "when needed"
+    wordings: int = 8  # not reserved, at most; paper: 10 to 12 rephrasings "when needed"
     alternatives: int = 3  # false answers
     characters: int = 60  # of an answer, at most
     pieces: int = 10  # of an answer, at most
@@ -65,7 +65,7 @@ def write_statements(
     spec: WritingSpec | None = None,
     pieces: Callable[[str], int] | None = None,
 ) -> Written:
-    """Statements and false answers for every pair that allows them; what it does not depends on the pairs' order.
+    """Write statements and false answers for every pair that allows them, whatever the order of pairs.
 
     `pieces` counts the word pieces of an answer; without it words and punctuation marks are counted, which are never
     more. Rejected, and counted, are pairs without a question or an answer; whose answer is too long, is no single line
@@ -107,7 +107,7 @@ def write_statements(
 
 
 def _unfit(pair: Pair, spec: WritingSpec, pieces: Callable[[str], int]) -> str | None:
-    """Why this pair's answer cannot be told, or be another pair's false answer."""
+    """Return the reason why this pair's answer can be neither stated nor another pair's false answer."""
     answer = pair.answers[0].strip() if pair.answers else ""
     if not compared_by(pair.question):
         return "no question"
@@ -127,7 +127,7 @@ def _unfit(pair: Pair, spec: WritingSpec, pieces: Callable[[str], int]) -> str |
 def _drawn(
     pools: Sequence[Sequence[str]], n: int, rng: random.Random, question: Sequence[str], own: Collection[Sequence[str]]
 ) -> tuple[str, ...]:
-    """Up to n different answers that are false for this question, drawn from the first pool, then from the next."""
+    """Draw up to n different false answers for this question, from the first pool, then from the next."""
     found: dict[tuple[str, ...], str] = {}
     for pool in pools:
         for i in _shuffled(len(pool), rng):
@@ -142,14 +142,14 @@ def _drawn(
 
 
 def _shuffled(n: int, rng: random.Random) -> Iterator[int]:
-    """0 … n − 1 in random order; the first few, mostly enough, take no time however large n is."""
+    """Yield 0 … n − 1 in random order; the first few, mostly enough, take no time however large n is."""
     few = rng.sample(range(n), min(n, 32))
     yield from few
     yield from (i for i in rng.sample(range(n), n) if i not in few)
 
 
 def _relation(question: str) -> str:
-    """What the question seems to ask of its subject, in one word: "wrote", "capital", "founded"; else ""."""
+    """Guess the question's relation in one word: "wrote", "capital", "founded"; else ""."""
     asked = tokens_of(question)
     which, noun = asked_for(asked.low)
     if not which or (noun and noun not in OF_TIME):
@@ -166,11 +166,11 @@ def _relation(question: str) -> str:
 
 
 def statements(question: str, answer: str, spec: WritingSpec | None = None) -> tuple[Statement, ...]:
-    """The wordings of one pair: those to be told, then two reserved ones.
+    """Write the statements of one pair: those for pre-training or editing, then two reserved ones.
 
-    Each has the answer in it once, whatever the case, and one that has it elsewhere too is left out; an answer such as
-    "the answer" that leaves no wording to tell or none in reserve gets (). Raises ValueError for an empty text, or one
-    of more than one line.
+    Each contains the answer once, whatever the case, and one that has it elsewhere too is left out; an answer such as
+    "the answer" that leaves no unreserved statement or no reserved one gets (). Raises ValueError for an empty text, or
+    one of more than one line.
     """
     spec = spec or WritingSpec()
     for what, text in (("question", question), ("answer", answer)):
