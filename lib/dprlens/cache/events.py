@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sized
 
 
 def emit(event: str, **record: object) -> None:
-    """Append one JSON line to the file `$DPRLENS_EVENTS`, if set: how the runner learns what a kernel does."""
+    """Append one JSON line to the file `$DPRLENS_EVENTS`, if set: the runner's only news of a kernel."""
     if path := os.environ.get("DPRLENS_EVENTS"):
         line = json.dumps({"event": event, **record}) + "\n"
         with contextlib.suppress(OSError):  # a run is worth more than the news of it
@@ -22,7 +22,7 @@ def emit(event: str, **record: object) -> None:
 
 
 def sibling(step: str) -> None:
-    """Tell the reader, once a step, that its networks are siblings of those on record, and why."""
+    """Report, once a step, that its networks are siblings of those on record, and why."""
     text = f"{step}: bfloat16 is slow on this processor and this network did not come with the package, so Muon takes"
     text += " float32: a sibling of the network on record, not the same"
     emit("sibling", name=step, text=text)
@@ -35,7 +35,7 @@ _siblings: set[str] = set()  # steps of which the reader was told
 
 
 def _notice(text: str) -> None:
-    """To the runner if there is one, so that it does not end up in the page; else to the reader."""
+    """Send a notice to the runner if there is one, so that it stays out of the page; else to the reader."""
     if os.environ.get("DPRLENS_EVENTS"):
         emit("notice", text=text)
     else:
@@ -43,7 +43,7 @@ def _notice(text: str) -> None:
 
 
 def progress(iterable: Iterable, label: str, total: int | None = None) -> Iterator:
-    """Yield the items and show how far it is: a bar in Lab or a terminal, at most two events a second in a run."""
+    """Yield the items and show progress: a bar in Lab or a terminal, at most two events a second in a run."""
     if not os.environ.get("DPRLENS_EVENTS"):
         import tqdm.auto
 
