@@ -123,7 +123,7 @@ def _latest(world: World, text: Sequence[Segment], entry: Mapping[str, float]) -
 def rehearsal_text(world: World, text: Sequence[Segment], facts: Sequence[Fact], n: int, seed: int) -> list[Segment]:
     """Draw n segments of the text at random that neither state any of the facts nor join their names.
 
-    All such segments, if there are fewer.
+    If there are fewer, all of them are returned.
     """
     latest = _latest(world, text, {fact.id: AFTER for fact in facts})
     order = np.random.default_rng([seed, 0x01D]).permutation(np.flatnonzero(latest == 0))

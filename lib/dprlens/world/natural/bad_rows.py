@@ -1,4 +1,4 @@
-"""Defects in the rows of a file: raised as errors at once, or counted for a page to show."""
+"""Findings about the rows of a file: errors at once, or counts for a page to show."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ PLACES = 5  # of each finding, so many are kept
 
 
 class Finding(NamedTuple):
-    """One kind of defect in one file, and its number of occurrences."""
+    """One kind of irregularity in one file, and its number of occurrences."""
 
     file: str
     what: str
