@@ -45,7 +45,7 @@ def seeded(request, spec):
     return make_world(spec, request.param)
 
 
-@pytest.fixture(scope="module", params=["true", "misinformed"])
+@pytest.fixture(scope="module", params=["true", "with_false_links"])
 def read(request, world, text):
     """A world as it is told, and the text that tells it."""
     if request.param == "true":
@@ -601,7 +601,7 @@ def test_the_seed_decides_what_is_told(world):
     assert len({with_false_links(world, seed).digest for seed in range(4)}) == 4
 
 
-def test_a_world_of_unknown_exposures_cannot_be_misinformed(world, refused):
+def test_a_world_of_unknown_exposures_cannot_be_with_false_links(world, refused):
     with refused("closed", "exposures"):
         with_false_links(replace(world, known=None), 0)
 
@@ -667,9 +667,9 @@ def test_false_gold_needs_two_readings_of_one_world(world, spec, refused):
     told, other = with_false_links(world, 1), make_world(spec, 9)
     with refused("told", told.digest[:16], other.digest[:16]):
         false_gold(other, told)
-    with refused("told", "misinformed"):
+    with refused("told", "with_false_links"):
         false_gold(world, replace(told, facts=told.facts[::-1]))
-    with refused("told", "misinformed"):
+    with refused("told", "with_false_links"):
         false_gold(world, replace(told, questions=told.questions[1:]))
 
 

@@ -93,7 +93,7 @@ def false_gold(world: World, told: World) -> dict[str, str]:
     if told.questions != world.questions or [fact[:3] for fact in told.facts] != [fact[:3] for fact in world.facts]:
         raise ValueError(
             f"told ({told.digest[:16]}) has other facts or questions than the world ({world.digest[:16]}); "
-            "give misinformed(world, …) of the same world"
+            "give with_false_links(world, …) of the same world"
         )
 
     def is_false(fact: str) -> bool:
