@@ -1,6 +1,7 @@
 """The public face: its names are there, importing it costs nothing, and the page about it runs as it stands."""
 
 import doctest
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,8 @@ def test_importing_the_package_does_not_import_torch():
 @pytest.mark.slow
 def test_the_page_about_the_library_runs_as_it_stands(monkeypatch, tmp_path):
     monkeypatch.setenv("DPRLENS_CACHE", str(tmp_path))
-    test = doctest.DocTestParser().get_doctest(PAGE.read_text(encoding="utf-8"), {}, PAGE.name, str(PAGE), 0)
+    examples = re.sub(r"^```.*$", "", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    test = doctest.DocTestParser().get_doctest(examples, {}, PAGE.name, str(PAGE), 0)
     assert len(test.examples) > 20
     report = []
     assert doctest.DocTestRunner().run(test, out=report.append).failed == 0, "".join(report)

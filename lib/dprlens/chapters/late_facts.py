@@ -112,6 +112,14 @@ def example_table(study: Study) -> Table:
     )
 
 
+def entry_numbers(study: Study) -> dict[str, Estimate | None]:
+    """Estimate recall and top-k accuracy by group of entry, and the differences between groups, by id."""
+    curves = exhibits.curves(study.falling, study.top_k)
+    contrasts = exhibits.contrasts(study.falling, study.top_k)
+    of_groups = {f"entry.{group}.{measure}": e for measure, line in curves.items() for group, e in line.items()}
+    return of_groups | {f"entry.{id_}": e for id_, e in contrasts.items()}
+
+
 def entry_curves(study: Study) -> Drawing:
     """Recall before and after DPR training, and top-k accuracy, by the time at which a link was told."""
     curves = exhibits.curves(study.falling, study.top_k)
@@ -126,16 +134,14 @@ def entry_curves(study: Study) -> Drawing:
         for measure, words in names.items()
     }
     if never := curves[top].get("never"):
-        lines["never told: found"] = dict.fromkeys(percent.values(), never)
-    numbers = {f"entry.{group}.{measure}": e for measure, line in curves.items() for group, e in line.items()}
-    contrasts = exhibits.contrasts(study.falling, study.top_k)
+        lines["never stated: found"] = dict.fromkeys(percent.values(), never)
     return Drawing(
         "entry",
-        figures.dose_response(lines, "told after so much of pre-training, %", "share"),
+        figures.dose_response(lines, "read after so much of pre-training, %", "share"),
         title="Recall of links and retrieval through them, by the time at which they were told",
         alt="Curves against the point of entry: recall stays high throughout, retrieval falls towards the level of "
         "links never told.",
-        numbers=numbers | {f"entry.{id_}": e for id_, e in contrasts.items()},
+        numbers=entry_numbers(study),
     )
 
 
@@ -312,7 +318,7 @@ def record_curves() -> Drawing | Absent:
     curves = exhibits.curves_on_record(kept)
     return Drawing(
         "entry_on_record",
-        figures.dose_response(curves, "told after so much of pre-training, %", "share"),
+        figures.dose_response(curves, "read after so much of pre-training, %", "share"),
         title=title,
         alt="Four curves against the point of entry. Recall stays high. Retrieval falls steadily where learning rates "
         "fall, and less before the end of pre-training where they stay.",
