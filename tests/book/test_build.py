@@ -31,7 +31,8 @@ layers: tuple[int, ...] = (0, 1)  # [0 to 9]
 fast: bool = False
 """.strip()
 STEP = """
-from dprlens.cache.artifacts import progress, step
+from dprlens.cache.artifacts import step
+from dprlens.cache.events import progress
 
 @step(version=1)
 def count(n: int) -> dict:

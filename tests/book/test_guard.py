@@ -227,7 +227,7 @@ def test_a_change_of_pre_training_that_leaves_the_version_is_found(edited):
 def test_a_change_of_words_in_pre_training_is_none(edited):
     words = [
         ('"""Masked-LM pre-training from scratch', '"""Pre-training'),
-        ('"""A BERT with its masked-LM head', '"""A BERT with a masked-LM head'),
+        ('"""Pre-train a BERT with its masked-LM head', '"""Pre-train a BERT with a masked-LM head'),
         ("# segments", "# of segments"),
         ("cannot be split into", "does not divide"),
     ]
