@@ -1,9 +1,9 @@
-"""What else could Table 1 be measuring? Controls for the layer-wise `probes` (the paper has none).
+"""Controls for the layer-wise `probes` (the paper has none): alternative explanations of Table 1.
 
-Each asks one question. Could the probe learn any labelling of these passages (`selectivity`, Hewitt & Liang 2019)? How
-much of the answer lies in the features and how much in the probe (`online_code`, Voita & Titov 2020)? Would more
-questions help (`learning_curve`)? Can a probe tell pairs in which each passage is the gold one for one of two questions
-(`reversible`)? And how far does one get without any network (`surface_features`)?
+Each control asks one question. Could the probe learn any labelling of these passages (`selectivity`, Hewitt & Liang
+2019)? How much of the answer lies in the features and how much in the probe (`online_code`, Voita & Titov 2020)? Would
+more questions help (`learning_curve`)? Can a probe tell pairs in which each passage is the gold one for one of two
+questions (`reversible`)? And how far does one get without any network (`surface_features`)?
 """
 
 import hashlib
@@ -41,11 +41,12 @@ class Selectivity(NamedTuple):
 def selectivity(
     probe: Probe, shown: Matching, chosen: Items, names: Sequence[str], n: int, seed: int = 0
 ) -> Selectivity:
-    """The probe on its task, and on a control task in which the passage of the highest random score is "gold".
+    """Fit the probe to its task, and to a control task with a randomly chosen "gold" passage.
 
-    Each passage (`names` [passage] are ids) has one score, drawn from a hash of its id, and passages come again in
-    other questions: a probe that is strong enough to learn passages by heart does the control task too. Seven tenths of
-    the questions are for fitting, the others are held back.
+    The "gold" passage of the control task is the one with the highest random score. Each passage (`names` [passage] are
+    ids) has one score, drawn from a hash of its id, and passages recur in other questions: a probe with enough capacity
+    to memorise passages also solves the control task. Seven tenths of the questions are for fitting, the others are
+    held back.
     """
     shown = shown.first(n)
     scores = np.array([_hashed(name, seed) for name in names])[chosen.choices[:, :n]]
@@ -63,7 +64,7 @@ def selectivity(
 
 
 def _hashed(name: str, seed: int) -> float:
-    """A number in [0, 1) that looks random and is always the same for this name and seed."""
+    """Hash the name and seed to a pseudo-random number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") / 2**64
 
 
@@ -71,11 +72,11 @@ def _hashed(name: str, seed: int) -> float:
 
 
 def online_code(probe: Probe, X: ndarray, y: ndarray, orders: int, seed: int = 0) -> ndarray:
-    """Bits to send the slots y [question] to someone who has X, by Voita & Titov's online code: [order].
+    """Compute the length in bits of the slots y [question] given X, by Voita & Titov's online code: [order].
 
-    The questions come in random order and in blocks (`PARTS`); the first is sent at log2(n) bits a question, each
-    other one at −log2 of the probability that a probe gives it which was fitted to all before. No probe can be fitted
-    while all gold passages so far stood in one slot; such a block is sent like the first.
+    The questions come in random order and in blocks (`PARTS`). The first block costs log2(n) bits a question; in every
+    later block a question costs −log2 of its probability under a probe fitted to all blocks before. No probe can be
+    fitted while all gold passages so far stood in one slot; such a block costs as much as the first.
     """
     slots = X.shape[1] - 1
     ends = np.unique(np.maximum(1, np.round(np.array(PARTS) * len(y)).astype(int)))
@@ -101,10 +102,10 @@ def online_code(probe: Probe, X: ndarray, y: ndarray, orders: int, seed: int = 0
 def learning_curve(
     probe: Probe, train: Matching, test: Matching, n: int, sizes: Sequence[int], seed: int = 0
 ) -> dict[int, ndarray]:
-    """Whether the probe is right on each test question [question], fitted to so many training questions.
+    """Fit the probe to training sets of several sizes and test it: {size: whether each test question is right}.
 
-    The penalty weighs as much against each question as it does with all of them: fewer questions, a greater `l2`.
-    Raises ValueError for a size that there is not.
+    The results are bool [question]. The penalty keeps its weight relative to each question: fewer questions, a greater
+    `l2`. Raises ValueError for a size outside 1 … the number of training questions.
     """
     if not sizes or not 1 <= min(sizes) <= max(sizes) <= len(train.questions):
         raise ValueError(f"sizes = {list(sizes)}: give 1 to {len(train.questions)}, the number of questions to fit to")
@@ -121,11 +122,11 @@ def learning_curve(
 
 
 def reversible(world: World, mined: Mapping[str, Sequence[str]], split: str, seed: int = 0) -> Items:
-    """Pairs of questions about the same two passages, each gold for one and a hard negative for the other.
+    """Build pairs of questions about the same two passages, each gold for one and a hard negative for the other.
 
     Rows 2 i and 2 i + 1 are a pair: (q1; A, B) and (q2; B, A), the gold passage first. B is among the hard negatives of
-    q1, and A has no answer of q2 in it. Two passages make one pair. Whatever a passage looks like by itself is then as
-    often right as wrong: no scorer that cannot see the question gets more than half. Empty where there are no pairs.
+    q1, and A contains no answer of q2. Two passages make one pair. Any property of a passage alone is then as often
+    right as wrong: no scorer that cannot see the question exceeds an accuracy of one half. Empty without pairs.
     """
     asked = [i for i, question in enumerate(world.questions) if question.split == split]
     by_gold: dict[str, list[int]] = {}
@@ -152,7 +153,7 @@ def reversible(world: World, mined: Mapping[str, Sequence[str]], split: str, see
 
 
 def both_orders(shown: Matching) -> tuple[ndarray, ndarray]:
-    """X and y of two passages, each question twice: gold passage in slot 0, then gold passage in slot 1."""
+    """Build X and y of two passages, each question twice: gold passage in slot 0, then gold passage in slot 1."""
     parts = [
         np.concatenate([shown.questions[:, None], shown.passages[:, list(order)]], axis=1) for order in ((0, 1), (1, 0))
     ]
@@ -165,10 +166,10 @@ def both_orders(shown: Matching) -> tuple[ndarray, ndarray]:
 def surface_features(
     world: World, splits: Sequence[Items], spec: NegativesSpec
 ) -> dict[str, tuple[Probe, list[Matching]]]:
-    """What needs no network, each as a probe and one `Matching` for each of `splits`, the first for fitting.
+    """Build baselines without a network, each a probe and one `Matching` per split, the first for fitting.
 
-    Of the passage alone: its length in words, and the words it has. Of question and passage: BM25, the share of the
-    question's words that the passage has, and whether the question names the passage's title.
+    Features of the passage alone: its length in words, and its bag of words. Of question and passage: BM25, the share
+    of the question's words that occur in the passage, and whether the question contains the passage's title.
     """
     texts = [f"{passage.title} {passage.text}" for passage in world.passages]
     asked = [question.text for question in world.questions]

@@ -1,4 +1,4 @@
-"""What Table 1 says, from what each probe got right: accuracies, paired differences, and the ids that they go by.
+"""Numbers of Table 1 by id: accuracies of the probes and their paired differences.
 
 Questions with the same gold passage are not independent, least of all for a probe that scores passages: intervals draw
 whole gold passages (choice PR-3).
@@ -27,7 +27,7 @@ MEETING = ("bilinear", "low_rank", "dot", "cosine")  # probes in which question 
 
 Who = tuple[str, str]  # encoder pair, probe
 
-OF_SIGNAL: dict[str, tuple[Who, Who]] = {  # differences that are told as a share of what the second has above chance
+OF_SIGNAL: dict[str, tuple[Who, Who]] = {  # differences reported as a share of the second accuracy above chance
     "dpr_query_minus_pretrained": (("dpr_query", "linear"), ("pretrained", "linear")),
     "dpr_context_minus_dpr_query": (("dpr_context", "linear"), ("dpr_query", "linear")),
     "random_minus_pretrained": (("random", "linear"), ("pretrained", "linear")),
@@ -73,10 +73,10 @@ PRINTED_ROWS = {  # of the paper's Table 1; short, so that a phone shows them si
 
 
 class Results(NamedTuple):
-    """All probes of a page, by encoder pair and probe.
+    """Results of all probes of a page, by encoder pair and probe.
 
-    Names that differ only in a number at their end (random0, random1, …) are repeats: under the name without the number
-    stands their mean.
+    Names that differ only in a final number (random0, random1, …) are repeats; the name without the number gives their
+    mean.
     """
 
     probed: Mapping[Who, ProbeResult]
@@ -91,23 +91,23 @@ class Results(NamedTuple):
 
     @property
     def ends(self) -> list[int]:
-        """Two passages and the most, as far as they are there: the numbers of passages that most tables show."""
+        """Fewest (2) and most passages of `choices`, where present: those that most tables show."""
         return [n for n in self.choices if n in (2, max(self.choices))]
 
     def encoders(self, probe: str) -> list[str]:
-        """Those that this probe was fitted on, in order, repeats as one."""
+        """List the encoder pairs that this probe was fitted to, in order, repeats as one."""
         return list(dict.fromkeys(without_number(encoder) for encoder, name in self.probed if name == probe))
 
     def has(self, encoder: str, probe: str) -> bool:
-        """Was this probe fitted to this encoder pair?"""
+        """Check for a result of this encoder pair and probe."""
         return encoder in self.encoders(probe)
 
     def right(self, encoder: str, probe: str, n: int, layer: int, shuffled: bool = False) -> np.ndarray:
-        """Whether each test question is right [question], 0–1; with the questions shuffled if asked."""
+        """Get whether each test question is right [question], 0–1; `shuffled`: tested with another question."""
         return self._mean(encoder, probe, n, layer, "shuffled" if shuffled else "correct")
 
     def on_train(self, encoder: str, probe: str, n: int, layer: int) -> float:
-        """Accuracy on the questions that the probe was fitted to."""
+        """Get the accuracy on the questions that the probe was fitted to."""
         return float(self._mean(encoder, probe, n, layer, "train"))
 
     def _mean(self, encoder: str, probe: str, n: int, layer: int, field: str) -> np.ndarray:
@@ -118,27 +118,27 @@ class Results(NamedTuple):
         return np.mean([getattr(self.probed[name], field)[place] for name in names], axis=0)
 
     def accuracy(self, encoder: str, probe: str, n: int, layer: int, shuffled: bool = False) -> Estimate:
-        """Estimate the accuracy of one probe among n passages at a layer, with gold passages as clusters."""
+        """Estimate the accuracy on the test questions; `shuffled`: tested with another question."""
         return mean(self.right(encoder, probe, n, layer, shuffled), self.golds)
 
     def minus(self, a: Who, b: Who, n: int, layer: int) -> Estimate:
-        """Accuracy of a minus that of b, on the same questions."""
+        """Estimate the accuracy of a minus that of b, on the same questions."""
         return difference(self.right(*a, n, layer), self.right(*b, n, layer), self.golds)
 
     def of_signal(self, a: Who, b: Who, n: int, layer: int) -> Estimate | None:
-        """`minus` as a share of what b has above chance; None where b's accuracy cannot be told from chance."""
+        """Estimate `minus` as a share of b's accuracy above chance; None where b does not differ from chance."""
         first, second = (self.right(*who, n, layer) for who in (a, b))
         if mean(second, self.golds).low <= 1 / n:
             return None
         return ratio(first - second, second - 1 / n, self.golds)
 
     def cells(self) -> Iterator[tuple[int, int]]:
-        """Every number of passages and layer."""
+        """Iterate over all pairs of number of passages and layer."""
         return ((n, layer) for n in self.choices for layer in self.layers)
 
 
 def select(what: str, there: Iterable[Hashable], wanted: Sequence[Hashable] | None) -> list:
-    """Those of `there` that are wanted, in their order; None: all.
+    """Select from `there` what is wanted, in the order of `there`; None: all.
 
     Raises ValueError if one is not there, or none is wanted.
     """
@@ -153,11 +153,11 @@ def select(what: str, there: Iterable[Hashable], wanted: Sequence[Hashable] | No
 
 
 def table1(results: Results) -> dict[str, Estimate]:
-    """Every number of Table 1 and of the controls beside it, by id.
+    """Compute every number of Table 1 and of its controls, by id.
 
     table1.n2.pretrained.layer3 is the paper's probe, table1.n2.untrained.layer3 the untrained one on pre-trained BERT,
-    table1.n2.pretrained.bilinear.layer3 any other; a difference has `_minus_` in its id, one that is told as a share of
-    the signal (`Results.of_signal`) `_of_signal`. `by_choices` says what table1.n5_minus_n2 is.
+    table1.n2.pretrained.bilinear.layer3 any other; a difference has `_minus_` in its id, one reported as a share of the
+    signal (`Results.of_signal`) `_of_signal`. `by_choices` defines table1.n5_minus_n2.
     """
     found: dict[str, Estimate] = {}
     for encoder, probe in dict.fromkeys((e, p) for _, p in results.probed for e in results.encoders(p)):
@@ -177,10 +177,10 @@ def table1(results: Results) -> dict[str, Estimate]:
 
 
 def by_choices(results: Results) -> dict[str, Estimate]:
-    """What more passages to choose from change, on the same questions, under the paper's probe at the last layer.
+    """Compare numbers of passages on the same questions, under the paper's probe at the last layer.
 
     table1.n2_minus_n3.pretrained and .dpr_query: accuracy among two passages minus that among three, and so on;
-    table1.n5_minus_n2.pretrained_minus_dpr_query: the lead among most passages minus that among fewest.
+    table1.n5_minus_n2.pretrained_minus_dpr_query: the lead with the most passages minus that with the fewest.
     """
     layer, found = max(results.layers), {}
     shown = [who for who in ("pretrained", "dpr_query") if results.has(who, "linear")]
@@ -198,7 +198,7 @@ def by_choices(results: Results) -> dict[str, Estimate]:
 
 
 def beside_the_paper(numbers: Mapping[str, Estimate], choices: Sequence[int], layers: Sequence[int]) -> pd.DataFrame:
-    """Table 1 with one row a number of passages and layer, cells "ours (the paper's)", – for what is not there."""
+    """Lay out Table 1, a row per number of passages and layer, cells "ours (the paper's)"; –: missing."""
 
     def cell(id_: str) -> str:
         if id_ not in numbers:
@@ -220,10 +220,10 @@ def beside_the_paper(numbers: Mapping[str, Estimate], choices: Sequence[int], la
 def by_probe(
     numbers: Mapping[str, Estimate], choices: Sequence[int], layers: Sequence[int]
 ) -> dict[tuple[str, int], dict[str, dict[str, dict[int, Estimate | float]]]]:
-    """Curves over layers of every probe and number of passages: {(probe, n): {panel: {encoder: {layer: accuracy}}}}.
+    """Collect curves by probe and number of passages: {(probe, n): {panel: {encoder: {layer: accuracy}}}}.
 
-    A probe goes by its name of `PROBE_TITLES`. The panel "this page" has `numbers`, the panel "the paper" what its
-    Table 1 prints.
+    A probe is named by its title in `PROBE_TITLES`. The panel "this page" has `numbers`, the panel "the paper" the
+    values that its Table 1 prints.
     """
     found = {}
     for probe, title in PROBE_TITLES.items():
@@ -236,7 +236,7 @@ def by_probe(
 
 
 def _lines(numbers: Mapping, probe: str, n: int, layers: Sequence[int]) -> dict[str, dict[int, Estimate | float]]:
-    """Curves of one probe over layers, by the encoder's label; without those that `numbers` does not have."""
+    """Select one probe's curves over layers, by the encoder's label; curves without values are left out."""
     if probe == "untrained":
         names = {"untrained": LABELS["pretrained"]}
     else:
@@ -251,7 +251,7 @@ def _value(number: Estimate | float) -> float:
 
 
 def in_words(panels: Mapping[str, Mapping[str, Mapping[int, Estimate | float]]], n: int) -> str:
-    """Where the curves of `by_probe` end, for those who cannot see them."""
+    """Describe the last values of the curves of `by_probe` as alternative text."""
     said = [f"Accuracy by layer, {n} passages"]
     for source, lines in panels.items():
         ends = {label: max(line) for label, line in lines.items()}
@@ -261,7 +261,7 @@ def in_words(panels: Mapping[str, Mapping[str, Mapping[int, Estimate | float]]],
 
 
 def n_once(frame: pd.DataFrame, title: str) -> tuple[pd.DataFrame, str]:
-    """Table and title with the n that all its estimates share in the title; unchanged where they do not share one."""
+    """Move the n that all estimates of a table share into its title; leave both unchanged where n differs."""
     sizes = {cell.n for cell in frame.to_numpy().ravel() if isinstance(cell, Estimate)}
     if len(sizes) != 1:
         return frame, title
@@ -269,7 +269,7 @@ def n_once(frame: pd.DataFrame, title: str) -> tuple[pd.DataFrame, str]:
 
 
 def half_width(numbers: Mapping[str, Estimate]) -> float:
-    """Half of the widest interval among the numbers that Table 1 has; 0 if there are none."""
+    """Compute half of the widest interval among the numbers of Table 1; 0 without numbers."""
     cells = [
         e
         for id_, e in numbers.items()
@@ -279,9 +279,9 @@ def half_width(numbers: Mapping[str, Estimate]) -> float:
 
 
 def by_strength(probed: Mapping[Who, ProbeResult], choices: Sequence[int], golds: np.ndarray) -> dict[str, Estimate]:
-    """Accuracy of pre-trained BERT minus DPR's query tower at one layer, by how strong the penalty is ("weaker", …).
+    """Estimate accuracy of pre-trained BERT minus DPR's query tower at one layer, by strength of the penalty.
 
-    `probed` goes by strength and encoder pair; a strength without both pairs is left out.
+    `probed` is keyed by strength ("weaker", …) and encoder pair; a strength without both pairs is left out.
     """
     return {
         f"spread.n{n}.{which}.pretrained_minus_dpr_query": difference(
@@ -294,9 +294,10 @@ def by_strength(probed: Mapping[Who, ProbeResult], choices: Sequence[int], golds
 
 
 def by_draw(probed: Mapping[tuple[str, int], ProbeResult], choices: Sequence[int]) -> dict[str, Estimate]:
-    """Accuracy at one layer over draws of slots and negatives, and that of the first encoder minus the second's.
+    """Estimate accuracy at one layer over draws of slots and negatives, and its paired difference.
 
-    `probed` goes by encoder pair and draw, every encoder pair with the same draws.
+    `probed` is keyed by encoder pair and draw, every encoder pair with the same draws. The difference is the accuracy
+    of the first encoder pair minus that of the second.
     """
     encoders = dict.fromkeys(who for who, _ in probed)
     rates = {
@@ -313,7 +314,7 @@ def by_draw(probed: Mapping[tuple[str, int], ProbeResult], choices: Sequence[int
 
 
 def matching(results: Results) -> dict[str, Estimate]:
-    """What a meeting of question and passage adds (bilinear minus tied), and DPR against pre-trained BERT there."""
+    """Estimate the gain of matching (bilinear minus tied), and DPR minus pre-trained BERT there."""
     encoders = results.encoders("bilinear")
     pairs = {f"{encoder}.bilinear_minus_tied": ((encoder, "bilinear"), (encoder, "tied")) for encoder in encoders}
     for probe in MEETING:
@@ -322,7 +323,7 @@ def matching(results: Results) -> dict[str, Estimate]:
 
 
 def across(worlds: Sequence[Results]) -> dict[str, Estimate]:
-    """Means over worlds with Student's interval; none for fewer than two worlds.
+    """Average over worlds, with Student's interval; empty for fewer than two worlds.
 
     By id: `ACROSS` (worlds.n2.pretrained_minus_dpr_query.linear.layer12), `OF_SIGNAL` (…_of_signal.linear.layer12, left
     out where one world has no signal), accuracies of the paper's probe, and `by_choices`.
@@ -345,13 +346,13 @@ def _of_one_world(results: Results) -> dict[str, Estimate]:
 
 
 def _with_probe(id_: str) -> str:
-    """An id of several worlds names the probe, which the ids of Table 1 leave out where it is the paper's."""
+    """Add the probe to an id of several worlds; ids of Table 1 omit it where it is the paper's."""
     _, *parts = id_.split(".")
     return ".".join(["worlds", *parts[:-1], *(["linear"] if len(parts) == 3 else []), parts[-1]])
 
 
 def across_table(numbers: Mapping[str, Estimate]) -> pd.DataFrame:
-    """The numbers of `across` at their last layer, one row a comparison, one column a number of passages."""
+    """Tabulate `across` at its last layer, a row per comparison, a column per number of passages."""
     cells = {tuple(id_.split(".")[1:]): estimate for id_, estimate in numbers.items()}
     last = max((int(layer.removeprefix("layer")) for *_, layer in cells), default=0)
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -363,9 +364,9 @@ def across_table(numbers: Mapping[str, Estimate]) -> pd.DataFrame:
 
 
 def significance(results: Results, a: Who, b: Who) -> dict[tuple[int, int], float]:
-    """McNemar's p of a against b for each number of passages and layer, adjusted for their number by Holm.
+    """Test a against b by McNemar for each number of passages and layer: p, adjusted for their number by Holm.
 
-    It takes the questions as independent, which those about one passage are not: the intervals do not.
+    The test treats questions as independent, which those about one passage are not; the intervals do not assume this.
     """
     cells = list(results.cells())
     p = [mcnemar(results.right(*a, *cell) > 0.5, results.right(*b, *cell) > 0.5) for cell in cells]
@@ -373,14 +374,14 @@ def significance(results: Results, a: Who, b: Who) -> dict[tuple[int, int], floa
 
 
 def significant_cells(results: Results) -> dict[str, int]:
-    """In how many cells DPR's accuracy differs from pre-trained BERT's (`significance`), by pair of DPR's towers."""
+    """Count cells where DPR's accuracy differs from BERT's (`significance`), by pair of DPR's towers."""
     pairs = {b: ((a, "linear"), (b, "linear")) for a, b in CONTRASTS if a == "pretrained"}
     there = {other: pair for other, pair in pairs.items() if all(results.has(*who) for who in pair)}
     return {other: sum(p < 0.05 for p in significance(results, *pair).values()) for other, pair in there.items()}
 
 
 def without_number(name: str) -> str:
-    """Strip the number of a repeat: random for random0, random1, …."""
+    """Strip the final number from the name of a repeat: random for random0, random1, and so on."""
     return name.rstrip("0123456789")
 
 
@@ -394,7 +395,7 @@ def _differences(exhibit: str, pairs: Mapping[str, tuple[Who, Who]], results: Re
 
 
 def _of_signal(exhibit: str, results: Results) -> dict[str, Estimate]:
-    """`Results.of_signal` of every contrast of `OF_SIGNAL` wherever there is a signal."""
+    """Compute `Results.of_signal` of every contrast of `OF_SIGNAL` wherever there is a signal."""
     found = {}
     for name, (a, b) in OF_SIGNAL.items():
         if results.has(*a) and results.has(*b):
@@ -407,10 +408,10 @@ def _of_signal(exhibit: str, results: Results) -> dict[str, Estimate]:
 def three_sources(
     numbers: Mapping[str, Estimate], choices: Sequence[int], layers: Sequence[int]
 ) -> dict[str, dict[str, dict[int, Estimate | float]]]:
-    """Accuracy of the paper's probe by source, line and layer: printed, replicated on real BERT-base, and `numbers`.
+    """Collect accuracies of the paper's probe by source, line and layer.
 
-    A line is a number of passages with pre-trained BERT, or "(DPR)" with the query tower. Lines without values are left
-    out.
+    The sources are the paper's printed values, its replication on real BERT-base, and `numbers`. A line is a number of
+    passages with pre-trained BERT, or "(DPR)" with the query tower. Lines without values are left out.
     """
     rows = paper.replication().query("dataset == 'nq' and pooling == 'cls'")
     replicated = rows.set_index(["n_passages", "model", "layer"])["accuracy"]

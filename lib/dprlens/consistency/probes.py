@@ -1,10 +1,10 @@
-"""Layer-wise probes: which of N passages belongs to the question (paper, section 2, Table 1)?
+"""Layer-wise probes: classifiers that pick the gold passage among N passages (paper, section 2, Table 1).
 
-A probe reads frozen features of a question, q, and of N passages in slots, p_1 … p_N, and names the slot of the gold
+A probe reads frozen features of a question, q, and of N passages in slots, p_1 … p_N, and predicts the slot of the gold
 passage. The paper's probe is linear on the concatenation [q; p_1; …; p_N]. Its score for slot j,
-a_j · q + Σ_i B_ji p_i + c_j, holds no product of q with any passage, so that at its optimum q plays no part: see
-`Linear`. The other probes here tell what that leaves open: the same without the question, one scorer shared by all
-slots (`Tied`), and scores in which q and p_j meet (`Bilinear`, `LowRank`, `Dot`, `Cosine`).
+a_j · q + Σ_i B_ji p_i + c_j, has no product of q with any passage, so that at its optimum q plays no part: see
+`Linear`. The other probes settle what this leaves open: the same probe without the question, one scorer shared by all
+slots (`Tied`), and scores with a product of q and p_j (`Bilinear`, `LowRank`, `Dot`, `Cosine`).
 
 Probes keep scikit-learn's contract with X [question, 1 + slot, d_model], row 0 the question, and y [question], the slot
 of the gold passage.
@@ -26,13 +26,13 @@ from sklearn.utils.validation import check_is_fitted
 from dprlens.world.records import SPLITS, World
 
 GRADIENT = 1e-6  # the greatest component at which a fit has converged
-MOST_AXES = 1024  # features whose principal axes are worth finding
+MOST_AXES = 1024  # features up to which computing principal axes pays
 FLOOR = 1e-4  # a feature whose standard deviation is below it counts as constant: states are of the order of 1
 
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """Which questions are probed, and how probes are fitted. The paper says nothing about either (AMB-B4 … AMB-B10)."""
+    """Selection of questions to probe, and fitting of probes; the paper specifies neither (AMB-B4 … AMB-B10)."""
 
     most: int = 5  # passages to choose from, at most; questions with fewer hard negatives are left out; paper: 5
     l2: float = 0.1  # strength of the penalty
@@ -49,7 +49,7 @@ class ProbeSpec:
 
 @dataclass(frozen=True)
 class ProbingSpec:
-    """How often the chapter on probes repeats itself."""
+    """Numbers of repetitions in the chapter on probes."""
 
     random_encoders: int = 3  # encoders of random weights
     repeats: int = 5  # draws of slots and negatives, for the spread that they cause; orders of the online code
@@ -72,16 +72,17 @@ def _check_least(spec: object, **least: int) -> None:
 
 
 class Items(NamedTuple):
-    """Questions of one split and what each chooses from, as places in the world."""
+    """Questions of one split and the passages that each chooses from, as places in the world."""
 
     questions: ndarray  # [question]
     choices: ndarray  # [question, choice]: places of passages; 0 is the gold one, the others are hard negatives
 
 
 def probed_part(world: World, most: int | None, seed: int = 0) -> World:
-    """The world with at most so many questions of each split, drawn at random, and only the passages they name.
+    """Sample at most `most` questions of each split at random, and only the passages that they name.
 
-    With None the world itself: states of every layer are kept, which for millions of passages nobody can store.
+    `most` = None returns the world itself. States of every layer are kept, which is infeasible for millions of
+    passages.
     """
     if most is None:
         return world
@@ -93,7 +94,7 @@ def probed_part(world: World, most: int | None, seed: int = 0) -> World:
 
 
 def items(world: World, mined: Mapping[str, Sequence[str]], split: str, most: int, seed: int = 0) -> Items:
-    """The questions of a split with `most` − 1 hard negatives or more, these drawn in random order.
+    """Select the questions of a split with `most` − 1 hard negatives or more, these drawn in random order.
 
     For fewer passages take the first columns: the questions stay the same, and the choices are nested (AMB-B7).
     Raises ValueError if no question has so many negatives.
@@ -113,7 +114,7 @@ def items(world: World, mined: Mapping[str, Sequence[str]], split: str, most: in
 
 @dataclass(frozen=True)
 class Features:
-    """One encoder's states of all texts that probes can need, by place in the world."""
+    """One encoder's states of all texts that probes may need, by place in the world."""
 
     questions: ndarray  # [layer, question, d_model]
     passages: ndarray  # [layer, passage, d_model]
@@ -127,7 +128,7 @@ class Features:
         return sha.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write the states as .npy files."""
+        """Write both arrays to a folder."""
         for name in ("questions", "passages"):
             np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
 
@@ -138,26 +139,29 @@ class Features:
 
 
 class Matching(NamedTuple):
-    """Features of questions and of their passages, kept apart: every probe and control reads the same record."""
+    """Features of questions and of their passages, kept apart: the record that every probe and control reads."""
 
     questions: ndarray  # [question, d_model]
     passages: ndarray  # [question, choice, d_model]; choice 0 is the gold passage
 
     def part(self, rows: ndarray) -> "Matching":
-        """Some of the questions, by index or mask."""
+        """Select questions by index or mask."""
         return Matching(self.questions[rows], self.passages[rows])
 
     def first(self, n: int) -> "Matching":
-        """The first n choices only. Raises ValueError for an n that is not 2 … the number of choices."""
+        """Select the first n choices.
+
+        Raises ValueError for an n outside 2 … the number of choices.
+        """
         most = self.passages.shape[1]
         if not 2 <= n <= most:
             raise ValueError(f"n = {n} passages: give 2 to {most}, for so many choices has each question")
         return Matching(self.questions, self.passages[:, :n])
 
     def shown(self, n: int, seed: int = 0) -> tuple[ndarray, ndarray]:
-        """X [question, 1 + slot, d_model] and y [question]: n passages in random slots (AMB-B5).
+        """Shuffle n passages into random slots (AMB-B5): X [question, 1 + slot, d_model] and y [question].
 
-        The slots depend on nothing but the number of questions, n and the seed: every encoder and layer has the same.
+        The slots depend only on the number of questions, n and the seed: every encoder and layer has the same.
         Raises ValueError as `first` does.
         """
         passages = self.first(n).passages
@@ -167,9 +171,9 @@ class Matching(NamedTuple):
 
 
 def matching(query: Features, passage: Features, layer: int, chosen: Items) -> Matching:
-    """Questions as one encoder sees them at a layer (0: the embeddings), passages as another one, or the same, does.
+    """Select features of questions from one encoder, of their passages from another or the same, at a layer.
 
-    Raises ValueError for a layer that the encoders have not.
+    Layer 0 is the embeddings. Raises ValueError for a layer that the encoders do not have.
     """
     layers = len(query.questions)
     if not 0 <= layer < layers or len(passage.passages) != layers:
@@ -181,48 +185,51 @@ def matching(query: Features, passage: Features, layer: int, chosen: Items) -> M
 
 
 class Probe(ClassifierMixin, BaseEstimator):
-    """The common part: standardised features, mean cross-entropy plus l2/2 · ‖weights‖², minimised by L-BFGS.
+    """Base class: standardised features, mean cross-entropy plus l2/2 · ‖weights‖², minimised by L-BFGS.
 
-    All in double precision, until the gradient vanishes: the loss of every probe but `LowRank` is strictly convex (but
-    for a shift of all intercepts), so that its minimum depends neither on the order of the questions nor on the
-    processor.
+    The fit runs in double precision until the gradient vanishes: the loss of every probe but `LowRank` is strictly
+    convex (but for a shift of all intercepts), so that its minimum depends neither on the order of the questions nor on
+    the processor.
 
-    A subclass says what it sees of the features (`_parts`), what its weights are and how they score the slots
-    (`_start`, `_logits`, `_gradient`). Features are standardised with the mean and deviation of the training questions,
-    passages of all slots together; a constant feature stays out. Ties are decided for the first slot.
+    A subclass defines its part of the features (`_parts`), its weights and how they score the slots (`_start`,
+    `_logits`, `_gradient`). Features are standardised with the mean and standard deviation of the training questions,
+    passages of all slots together; a constant feature is left out. Ties go to the first slot.
     """
 
-    peeks = False  # whether the questions that are reported choose between its fits
-    gain = 0.0  # a fit also ends with a step that gains less than this share of the loss
+    peeks = False  # whether the reported questions select among its fits
+    gain = 0.0  # a fit also ends with a step that lowers the loss by less than this share
 
     def __init__(self, l2: float = 0.1, iterations: int = 5000) -> None:
         self.l2 = l2
         self.iterations = iterations
 
     def fit(self, X: ndarray, y: ndarray) -> "Probe":
-        """Raises ValueError if X has not three axes, or y names a slot that X has not."""
+        """Fit the weights.
+
+        Raises ValueError if X does not have three axes, or y names a slot that X does not have.
+        """
         parts, y = self._prepared(X, y)
         self.weights_ = self._minimised(parts, y, self._start(parts))
         return self
 
     def loss_gradient(self, X: ndarray, y: ndarray) -> ndarray:
-        """Of the loss on these questions at the fitted weights, flat: zero at the minimum."""
+        """Compute the gradient of the loss on these questions at the fitted weights, flat: zero at the minimum."""
         check_is_fitted(self)
         X, y = _checked(X, y)
         parts, flat = self._parts(self._standardised(X)), np.concatenate([w.ravel() for w in self.weights_])
         return self._objective(parts, y, self.weights_)(flat)[1]
 
     def decision_function(self, X: ndarray) -> ndarray:
-        """Scores of the slots [question, slot]."""
+        """Score the slots [question, slot]."""
         check_is_fitted(self)
         return self._logits(self._parts(self._standardised(_floats(X))), self.weights_)
 
     def predict(self, X: ndarray) -> ndarray:
-        """The slot of the passage that scores highest [question]."""
+        """Predict the slot of the passage with the highest score [question]."""
         return self.decision_function(X).argmax(axis=1)
 
     def _prepared(self, X: ndarray, y: ndarray) -> tuple[tuple[ndarray, ...], ndarray]:
-        """What the probe sees of X, standardised, and y; remembers how to standardise."""
+        """Fit the standardisation, and return the probe's part of X, standardised, and y."""
         X, y = _checked(X, y)
         self.classes_ = np.arange(X.shape[1] - 1)
         mean = X.mean(0)  # [1 + slot, d_model]
@@ -233,7 +240,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         return self._parts(self._standardised(X)), y
 
     def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:
-        """The weights at which the loss is least, from `start`. They are searched in units of their curvature there."""
+        """Minimise the loss from `start`, in units of the curvature there, and return the weights."""
         options: dict[str, float] = {"maxiter": self.iterations, "maxfun": 2 * self.iterations, "maxcor": 20}
         options |= {"ftol": self.gain, "gtol": GRADIENT}
         unit = (self._curvature(parts, start) + self._strength(start)) ** -0.5
@@ -247,13 +254,13 @@ class Probe(ClassifierMixin, BaseEstimator):
         return _shaped(minimize(loss, first, jac=True, method="L-BFGS-B", options=options).x * unit, start)
 
     def _strength(self, weights: list[ndarray]) -> ndarray:
-        """Of the penalty on each of the flat weights."""
+        """Compute the strength of the penalty on each of the flat weights."""
         return self.l2 * np.concatenate([np.full(w.size, penalised) for w, penalised in self._penalised(weights)])
 
     def _objective(
         self, parts: tuple[ndarray, ...], y: ndarray, like: list[ndarray]
     ) -> Callable[[ndarray], tuple[float, ndarray]]:
-        """The loss and its gradient as a function of flat weights, which have the shapes of `like`."""
+        """Build the function from flat weights, shaped as `like`, to the loss and its gradient."""
         rows, strength = np.arange(len(y)), self._strength(like)
 
         def loss(flat: ndarray) -> tuple[float, ndarray]:
@@ -274,36 +281,36 @@ class Probe(ClassifierMixin, BaseEstimator):
         return self._centred(X) * self.scale_[np.minimum(np.arange(X.shape[1]), 1)]
 
     def _parts(self, Z: ndarray) -> tuple[ndarray, ...]:
-        """What the probe sees of standardised features: the question [question, d_model], the passages apart."""
+        """Select what the probe reads of standardised features: question [question, d_model], passages apart."""
         return np.ascontiguousarray(Z[:, 0]), np.ascontiguousarray(Z[:, 1:])
 
     def _start(self, parts: tuple[ndarray, ...]) -> list[ndarray]:
-        """Weights to start from."""
+        """Initialise the weights."""
         raise NotImplementedError
 
     def _penalised(self, weights: list[ndarray]) -> Iterator[tuple[ndarray, bool]]:
-        """The weights, and whether the penalty is for them."""
+        """Pair each array of weights with whether the penalty applies."""
         return ((w, True) for w in weights)
 
     def _curvature(self, parts: tuple[ndarray, ...], weights: list[ndarray]) -> ndarray:  # noqa: ARG002
-        """Second derivatives of the cross-entropy by each flat weight where all are 0; or 0, if not worth knowing."""
+        """Compute the cross-entropy's second derivative by each flat weight, all at 0; 0 where not worth it."""
         return np.zeros(sum(w.size for w in weights))
 
     def _logits(self, parts: tuple[ndarray, ...], weights: Sequence[ndarray]) -> ndarray:
-        """Scores [question, slot]."""
+        """Score the slots [question, slot]."""
         raise NotImplementedError
 
     def _gradient(self, parts: tuple[ndarray, ...], residual: ndarray, weights: Sequence[ndarray]) -> list[ndarray]:
-        """Of the loss at the weights; `residual` [question, slot] is its gradient at the scores."""
+        """Compute the gradient of the loss by the weights from `residual` [question, slot], that by the scores."""
         raise NotImplementedError
 
 
 class Linear(Probe):
-    """The paper's: z_j = a_j · q + Σ_i B_ji p_i + c_j, that is, N-way logistic regression on [q; p_1; …; p_N].
+    """The paper's probe, N-way logistic regression on [q; p_1; …; p_N]: z_j = a_j · q + Σ_i B_ji p_i + c_j.
 
-    With random slots the minimiser of its population loss has a_j = a, c_j = c, B_jj = u and B_ji = v for i ≠ j: what
-    does not depend on j cancels in the softmax, and z_j = (u − v) · p_j remains. It then asks whether p_j looks like a
-    gold passage, and not whether it matches q; a finite sample adds only what it happens to fit.
+    With random slots the minimiser of its population loss has a_j = a, c_j = c, B_jj = u and B_ji = v for i ≠ j: terms
+    that do not depend on j cancel in the softmax, and z_j = (u − v) · p_j remains. The probe then tests whether p_j
+    looks like a gold passage, not whether p_j matches q; a finite sample adds only overfitting.
     """
 
     def _prepared(self, X: ndarray, y: ndarray) -> tuple[tuple[ndarray, ...], ndarray]:
@@ -323,7 +330,7 @@ class Linear(Probe):
         return zip(weights, (True, False), strict=True)  # not for the intercepts
 
     def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:
-        """Along the principal axes of questions and of passages, where curvatures are far apart: half the steps."""
+        """Minimise along the principal axes of questions and passages, in half the steps."""
         width, slots = self.centre_.shape[1], len(self.classes_)
         if width > MOST_AXES:
             return super()._minimised(parts, y, start)
@@ -368,10 +375,10 @@ class Untrained(Linear):
 
 
 class Replication(Linear):
-    """The paper's probe as its replication fits it (Yao, Wang & Zuccon 2025; choice AMB-B9), weaknesses included.
+    """The paper's probe as its replication fits it (Yao, Wang & Zuccon 2025; AMB-B9), weaknesses included.
 
-    Raw features, no penalty, 30 epochs of Adam at a rate of 1e-4 in batches of up to 32,768 questions, and the epoch
-    that does best on the very questions that are reported.
+    Raw features, no penalty, 30 epochs of Adam at a rate of 1e-4 in batches of up to 32,768 questions, and the epoch of
+    the highest accuracy on the very questions that are reported.
     """
 
     peeks = True
@@ -383,7 +390,7 @@ class Replication(Linear):
         self.seed = seed
 
     def fit(self, X: ndarray, y: ndarray, select: tuple[ndarray, ndarray] | None = None) -> "Replication":
-        """Keeps the epoch of the greatest accuracy on `select` (X, y); without it, the last."""
+        """Fit the weights; keep the epoch of greatest accuracy on `select` (X, y), the last without `select`."""
         epochs = self._epochs(*self._prepared(X, y))
         if select is None:
             *_, self.weights_ = epochs
@@ -400,7 +407,7 @@ class Replication(Linear):
         return X
 
     def _epochs(self, parts: tuple[ndarray, ...], y: ndarray) -> Iterator[list[ndarray]]:
-        """The weights after each epoch; they start as torch starts a linear layer."""
+        """Yield the weights after each epoch, initialised as torch initialises a linear layer."""
         rng, bound = np.random.default_rng(self.seed), parts[0].shape[1] ** -0.5
         weights = [rng.uniform(-bound, bound, start.shape) for start in self._start(parts)]
         moments, step = [(np.zeros_like(w), np.zeros_like(w)) for w in weights], 0
@@ -419,7 +426,7 @@ class Replication(Linear):
 
 
 class Tied(Probe):
-    """One scorer for all slots, which never sees the question: z_j = w · p_j."""
+    """One scorer for all slots, without the question: z_j = w · p_j."""
 
     def _parts(self, Z: ndarray) -> tuple[ndarray, ...]:
         return (np.ascontiguousarray(Z[:, 1:]),)
@@ -428,7 +435,7 @@ class Tied(Probe):
         return [np.zeros(parts[0].shape[2])]
 
     def _minimised(self, parts: tuple[ndarray, ...], y: ndarray, start: list[ndarray]) -> list[ndarray]:
-        """Along the principal axes of the passages, as `Linear` does."""
+        """Minimise along the principal axes of the passages, as `Linear` does."""
         if parts[0].shape[2] > MOST_AXES:
             return super()._minimised(parts, y, start)
         axes = _axes(parts[0])
@@ -446,7 +453,7 @@ class Tied(Probe):
 
 
 class Bilinear(Probe):
-    """Question and passage meet: z_j = q · M p_j + w · p_j. What it gains over `Tied` is matching."""
+    """Probe with a product of question and passage: z_j = q · M p_j + w · p_j; its gain over `Tied` is matching."""
 
     def _start(self, parts: tuple[ndarray, ...]) -> list[ndarray]:
         questions, passages = parts
@@ -465,8 +472,8 @@ class Bilinear(Probe):
 class LowRank(Bilinear):
     """`Bilinear` with a matrix of low rank, M = U Vᵀ.
 
-    Not convex: every fit starts from the same random U and V, and stops early, since where it would converge to hangs
-    on rounding errors anyway. Its numbers move a little from one processor to another.
+    Not convex: every fit starts from the same random U and V, and stops early, since the point of convergence depends
+    on rounding errors anyway. Its numbers differ slightly from one processor to another.
     """
 
     gain = 1e-5
@@ -492,7 +499,7 @@ class LowRank(Bilinear):
 
 
 class Dot(Probe):
-    """Nothing trained: z_j = q · p_j of the raw features, as DPR compares vectors."""
+    """Untrained probe: z_j = q · p_j of the raw features, as DPR compares vectors."""
 
     def _prepared(self, X: ndarray, y: ndarray) -> tuple[tuple[ndarray, ...], ndarray]:
         X, y = _checked(X, y)
@@ -514,7 +521,7 @@ class Dot(Probe):
 
 
 class Cosine(Dot):
-    """Nothing trained: the cosine of q and p_j."""
+    """Untrained probe: the cosine of q and p_j."""
 
     def _parts(self, Z: ndarray) -> tuple[ndarray, ...]:
         return super()._parts(Z / np.maximum(np.linalg.norm(Z, axis=2, keepdims=True), FLOOR))
@@ -534,7 +541,10 @@ PROBES: dict[str, type[Probe]] = {
 
 
 def make_probe(name: str, spec: ProbeSpec, seed: int = 0) -> Probe:
-    """`seed` is for random weights. Raises ValueError for a probe that does not exist."""
+    """Make a probe by name; `seed` is for random weights.
+
+    Raises ValueError for an unknown name.
+    """
     if name not in PROBES:
         raise ValueError(f"there is no probe {name!r}; choose one of {', '.join(PROBES)}")
     if name == "replication":
@@ -548,10 +558,10 @@ def make_probe(name: str, spec: ProbeSpec, seed: int = 0) -> Probe:
 
 
 class ProbeResult(NamedTuple):
-    """What one probe makes of an encoder pair, for each number of passages and each layer asked for."""
+    """Results of one probe on an encoder pair, for each number of passages and each layer."""
 
-    correct: ndarray  # [n, layer, question]: whether a test question's gold passage is named
-    shuffled: ndarray  # [n, layer, question]: the same with another test question in the place of each
+    correct: ndarray  # [n, layer, question]: whether a test question's gold passage is predicted
+    shuffled: ndarray  # [n, layer, question]: the same with each test question replaced by another
     train: ndarray  # [n, layer]: accuracy on the questions that the probe was fitted to
 
 
@@ -576,10 +586,10 @@ def _cell(probe: Probe, train: Matching, test: Matching, n: int, seed: int) -> t
 def cross_fit(
     probe: Probe, test: Sequence[Matching], groups: ndarray, choices: Sequence[int], seed: int = 0
 ) -> ProbeResult:
-    """`evaluate` without the training questions: fitted to one half of the test questions, tested on the other.
+    """Run `evaluate` by two-fold cross-fitting on the test questions, without the training questions.
 
-    `groups` [question] names what must not be torn apart, such as the gold passage. DPR has not trained on these
-    questions, so that its features here are what they are for any question. `train` is the mean of the halves.
+    `groups` [question], such as gold passages, are never split. DPR was not trained on these questions, so that its
+    features are those of any unseen question. `train` is the mean of the halves.
     """
     names = np.unique(groups)
     half = np.isin(groups, np.random.default_rng([seed, 0xF01D]).permutation(names)[: len(names) // 2])
@@ -594,19 +604,19 @@ def cross_fit(
 
 
 def _axes(features: ndarray) -> ndarray:
-    """Principal axes of features [.., d_model], as columns [d_model, axis]."""
+    """Compute principal axes of features [.., d_model], as columns [d_model, axis]."""
     flat = features.reshape(-1, features.shape[-1])
     return np.linalg.eigh(flat.T @ flat)[1]
 
 
 def _shaped(flat: ndarray, like: Sequence[ndarray]) -> list[ndarray]:
-    """Flat weights in the shapes of others."""
+    """Reshape flat weights like `like`."""
     ends = np.cumsum([w.size for w in like])[:-1]
     return [w.reshape(shape.shape) for w, shape in zip(np.split(flat, ends), like, strict=True)]
 
 
 def _log_softmax(scores: ndarray) -> ndarray:
-    """Over the last axis; scipy's own takes longer than the rest of a step at these sizes."""
+    """Compute log-softmax over the last axis; scipy's takes longer than the rest of a step at these sizes."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 

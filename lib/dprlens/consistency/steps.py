@@ -1,4 +1,4 @@
-"""The cached steps of section 2: states by layer, and probes of them and their controls.
+"""Cached steps of section 2: states by layer, probes of these states, and controls.
 
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
@@ -28,12 +28,12 @@ from dprlens.retrieval.steps import mined_negatives
 from dprlens.world.records import World
 
 FITTED_AND_TESTED = ("train", "test")  # splits; "dev" is for DPR training alone
-LIBRARIES = ("bm25s", "scipy", "scikit-learn")  # that a fitted probe and its items depend on
+LIBRARIES = ("bm25s", "scipy", "scikit-learn")  # on which a fitted probe and its items depend
 
 
 @dataclass(frozen=True, eq=False)
 class ProbingTask(Task):
-    """Questions as one encoder sees them, passages as another (or the same) does, and how probes are fitted to both."""
+    """Questions in one encoder's features, passages in another's (or the same), and how to fit probes to both."""
 
     query: Features
     passage: Features
@@ -43,17 +43,17 @@ class ProbingTask(Task):
     seed: int
 
     def items(self, split: str) -> Items:
-        """The questions of a split with the passages that each chooses from."""
+        """Draw the questions of a split with the passages that each chooses from."""
         return items(self.world, mined_negatives(self.world, self.negatives), split, self.spec.most, self.seed)
 
     def matching(self, items: Items, layer: int) -> Matching:
-        """Features of some questions and of their passages at a layer."""
+        """Select the features of these questions and of their passages at a layer."""
         return matching(self.query, self.passage, layer, items)
 
 
 @step(version=1, threads=1)
 def features(encoder: Encoder, world: World, pooling: str = "cls") -> Features:
-    """States by layer of all questions and passages of the world."""
+    """Encode all questions and passages of the world: states by layer."""
     if pooling not in POOLINGS:
         raise ValueError(f"pooling = {pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
     read = encoder.cls_by_layer if pooling == "cls" else encoder.mean_by_layer
@@ -66,7 +66,7 @@ def features(encoder: Encoder, world: World, pooling: str = "cls") -> Features:
 def fit_probe(
     task: ProbingTask, probe: str, choices: Sequence[int], layers: Sequence[int], fit_on: str = "train"
 ) -> ProbeResult:
-    """One probe, at each layer and number of passages to choose from.
+    """Fit one probe at each layer and number of passages to choose from, and test it.
 
     It is fitted to the train questions, on which DPR was trained too, or (fit_on = "test") to the other half of the
     test questions.
@@ -83,7 +83,7 @@ def fit_probe(
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
 def control_task(task: ProbingTask, probe: str, n: int, layers: Sequence[int]) -> dict[str, np.ndarray]:
-    """`controls.selectivity` on the test questions: task and control [layer, held-back question], questions."""
+    """Run `controls.selectivity` on test questions: task and control [layer, held-back question], questions."""
     chosen, seen = _by_split(task, layers)
     ids = [passage.id for passage in task.world.passages]
     found = [
@@ -99,7 +99,7 @@ def control_task(task: ProbingTask, probe: str, n: int, layers: Sequence[int]) -
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
 def code_lengths(task: ProbingTask, probe: str, n: int, layers: Sequence[int], orders: int) -> np.ndarray:
-    """Compression by `controls.online_code` on the test questions [layer, order]: 1 if the features tell nothing."""
+    """Compute compression by `controls.online_code` on the test questions [layer, order]; uninformative: 1."""
     _, seen = _by_split(task, layers)
     found = []
     for shown in seen["test"]:
@@ -111,7 +111,7 @@ def code_lengths(task: ProbingTask, probe: str, n: int, layers: Sequence[int], o
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
 def learning_curve(task: ProbingTask, probe: str, n: int, layer: int, sizes: Sequence[int]) -> np.ndarray:
-    """`controls.learning_curve`: whether each test question is right [size, question]."""
+    """Compute `controls.learning_curve`: whether each test question is right [size, question]."""
     _, seen = _by_split(task, [layer])
     maker, train, test = make_probe(probe, task.spec, task.seed), seen["train"][0], seen["test"][0]
     return np.array([*controls.learning_curve(maker, train, test, n, sizes, task.seed).values()])
@@ -119,7 +119,7 @@ def learning_curve(task: ProbingTask, probe: str, n: int, layer: int, sizes: Seq
 
 @step(version=2, libraries=LIBRARIES, on_device=False, threads=1)
 def fit_reversible_pairs(task: ProbingTask, probe: str, layer: int) -> dict[str, np.ndarray]:
-    """A probe on the reversible pairs of the test questions, both orders of the slots [order · question].
+    """Test a probe on the reversible pairs of the test questions, both orders of slots [order · question].
 
     ordinary: fitted to the train questions as in Table 1; balanced: to the reversible pairs among them. Empty where the
     world has no such pairs.
@@ -142,7 +142,7 @@ def fit_reversible_pairs(task: ProbingTask, probe: str, layer: int) -> dict[str,
 def fit_surface_features(
     world: World, negatives: NegativesSpec, spec: ProbeSpec, choices: Sequence[int], seed: int
 ) -> dict[str, np.ndarray]:
-    """`controls.surface_features` on the test questions: whether each is right, by name [n, question]."""
+    """Fit `controls.surface_features` and test them: whether each test question is right, by name [n, question]."""
     mined = mined_negatives(world, negatives)
     splits = [items(world, mined, split, spec.most, seed) for split in FITTED_AND_TESTED]
     return {
@@ -152,6 +152,6 @@ def fit_surface_features(
 
 
 def _by_split(task: ProbingTask, layers: Sequence[int]) -> tuple[dict[str, Items], dict[str, list[Matching]]]:
-    """By split: the questions, and their features at each layer."""
+    """Collect, by split, the questions and their features at each layer."""
     chosen = {split: task.items(split) for split in FITTED_AND_TESTED}
     return chosen, {split: [task.matching(own, layer) for layer in layers] for split, own in chosen.items()}
