@@ -175,7 +175,7 @@ class Columns(NamedTuple):
 
     probing: Estimate | None  # share of the eligible questions on edited facts that the probe now decides as intended
     off_target_flips: Estimate  # other questions on which the probe's decision changed, a count
-    dpr: Estimate | None  # of the first column's successes, the share in which DPR, trained from this model, succeeds too
+    dpr: Estimate | None  # share of the first column's successes in which DPR, trained from this model, succeeds too
     off_target_edits: Estimate  # other questions on which DPR's decision changed, a count
     off_target_rate: Estimate | None  # the flips as a share
     added_minus_off_target: Estimate | None  # `probing` minus that share ("removed_…" in the ids of Table 4)
