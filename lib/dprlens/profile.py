@@ -1,9 +1,10 @@
-"""Profiles: how large everything is. One frozen record of one spec a module; this file gathers, the modules explain.
+"""Profiles: the sizes of everything, in one frozen record with one spec per module.
 
-A library function takes *its* spec, never the profile, so that an unrelated knob does not invalidate its results.
+This file gathers the specs, the modules explain them. A library function takes *its* spec, never the profile, so that
+an unrelated setting does not invalidate its results.
 
 The real setting differs from reader to reader: other files, other models, less memory. So its data folder may have a
-`profile.toml` that turns knobs of profile `paper`, a table a spec, as `Profile` has them:
+`profile.toml` that overrides settings of profile `paper`, one table per spec, named as the fields of `Profile`:
 
     [world]
     mode = "skip"
@@ -37,7 +38,7 @@ from dprlens.world.natural import NaturalSpec
 
 @dataclass(frozen=True)
 class Profile:
-    """One spec a module."""
+    """One spec per module."""
 
     name: str
     world: ClosedSpec | NaturalSpec
@@ -56,19 +57,20 @@ class Profile:
     protocol: ProtocolSpec
     editors: EditorSpecs
     late: LateSpec
-    experiments: str | None = None  # the profile of the chapters that must say what a model has read; None: this one
-    turned: tuple[str, ...] = ()  # what the data folder's `profile.toml` says, "dpr.epochs = 4"
+    experiments: str | None = None  # the profile of the chapters that control what a model reads; None: this one
+    turned: tuple[str, ...] = ()  # the lines of the data folder's `profile.toml`, "dpr.epochs = 4"
 
     @property
     def controlled(self) -> "Profile":
-        """The profile whose world is generated, for the experiments of B.1 and B.2: this one, or another."""
+        """Profile with a generated world for the experiments of B.1 and B.2: this one, or `experiments`."""
         return self if self.experiments is None else PROFILES[self.experiments]
 
     def but(self, **changes: object) -> "Profile":
-        """Turn some knobs of the profile; a knob is named as the field of its spec, None leaves it as it is.
+        """Copy the profile with some settings changed.
 
-        A knob that two specs have is turned through its spec: `but(dpr={"learning_rate": 1e-4})`. Raises ValueError for
-        a knob that no spec has, or that two specs have.
+        A setting is named as the field of its spec; None leaves it unchanged. One that two specs have is changed
+        through its spec: `but(dpr={"learning_rate": 1e-4})`. Raises ValueError for a setting that no spec has, or that
+        two have.
         """
         changed = self
         for knob, value in changes.items():
@@ -87,7 +89,7 @@ class Profile:
             raise ValueError(f"{knob!r} is not a knob of profile {self.name!r}: {reason}")
         if value is None:
             return self
-        value = _frozen(value)  # papermill hands tuples on as lists
+        value = _frozen(value)  # papermill passes tuples on as lists
         return replace(self, **{owners[0]: replace(getattr(self, owners[0]), **{knob: value})})
 
 
@@ -141,7 +143,7 @@ SMALL = Profile(
     attribution=AttributionSpec(),
     activity=ActivitySpec(),
     protocol=ProtocolSpec(),
-    editors=EditorSpecs(  # two thirds of the time, for what is told and kept within a few hundredths of `full`
+    editors=EditorSpecs(  # two thirds of the time; facts edited in and kept are within a few hundredths of `full`
         finetuning=FinetuningSpec(learning_rate=6e-4, epochs=10), malmen=MalmenSpec(steps=30), mend=MendSpec(steps=30)
     ),
     late=LateSpec(),
@@ -201,9 +203,10 @@ PROFILES = {profile.name: profile for profile in (TINY, SMALL, FULL, PAPER_SCALE
 
 
 def get_profile(name: str) -> Profile:
-    """A profile; files of the natural world, and `profile.toml`, are below `$DPRLENS_DATA`, else in data/.
+    """Get a profile by name.
 
-    Raises ValueError for a profile that does not exist, and for a `profile.toml` that says what no profile can be told.
+    Files of the natural world, and `profile.toml`, are below `$DPRLENS_DATA`, else in data/. Raises ValueError for a
+    profile that does not exist, and for an invalid `profile.toml`.
     """
     if name not in PROFILES:
         raise ValueError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
@@ -215,7 +218,7 @@ def get_profile(name: str) -> Profile:
 
 
 def _with_own(profile: Profile, file: Path) -> Profile:
-    """The profile as a file turns it, if there is one."""
+    """Override the profile by a file, if there is one."""
     if not file.is_file():
         return profile
     try:
@@ -229,7 +232,7 @@ def _with_own(profile: Profile, file: Path) -> Profile:
 
 
 def _told(record: Any, told: Mapping[str, Any], known: set[str] | None = None) -> Any:
-    """A record with other values of its fields (those `known`, or all), tables being told to records within it."""
+    """Override fields of a record (those `known`, or all), by tables in the records within it."""
     changed = {}
     known = known or {field.name for field in fields(record)}
     for name, value in told.items():
@@ -243,7 +246,7 @@ def _told(record: Any, told: Mapping[str, Any], known: set[str] | None = None) -
 
 
 def _value(name: str, old: object, value: object) -> object:
-    """A value from TOML, of the kind of the one that it replaces."""
+    """Convert a value from TOML to the kind of the one that it replaces."""
     value = float(value) if isinstance(old, float) and type(value) is int else _frozen(value)
     if old is not None and type(value) is not type(old):
         raise ValueError(f"{name} = {value!r} is not of the kind of {old!r}")
@@ -251,12 +254,12 @@ def _value(name: str, old: object, value: object) -> object:
 
 
 def _frozen(value: object) -> object:
-    """Lists as tuples, so that a profile can be a key."""
+    """Convert lists to tuples, so that a profile can be a key."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _lines(told: Mapping, front: str = "") -> list[str]:
-    """What was told, one line a value: "dpr.epochs = 4"."""
+    """List the overridden values, one per line: "dpr.epochs = 4"."""
     found = []
     for name, value in told.items():
         at = f"{front}{name}"

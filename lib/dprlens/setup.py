@@ -1,4 +1,4 @@
-"""What all chapters start from: a profile's world, its pre-trained BERT, its hard negatives, its DPR.
+"""Starting point of all chapters: a profile's world, pre-trained BERT, hard negatives and DPR.
 
 `Setup` has those of one profile and seed; the cached steps that make them are those of `world`, `training` and
 `retrieval`.
@@ -24,7 +24,10 @@ from dprlens.world.steps import closed_world, natural_world, statements
 
 
 def closed_spec(profile: Profile) -> ClosedSpec:
-    """The generated world of a profile. Raises ValueError if its world is another."""
+    """Get the spec of a profile's generated world.
+
+    Raises ValueError if its world is another.
+    """
     if isinstance(profile.world, ClosedSpec):
         return profile.world
     raise ValueError(f"profile {profile.name!r} has no generated world; take one that has (`Profile.controlled`)")
@@ -32,21 +35,21 @@ def closed_spec(profile: Profile) -> ClosedSpec:
 
 @dataclass(frozen=True)
 class Setup:
-    """One profile and seed: its world and its models, each made or read when it is first needed, and once."""
+    """World and models of one profile and seed, each computed or read when first needed, and once."""
 
     profile: Profile
     seed: int
 
     @cached_property
     def world(self) -> World:
-        """The world; nobody needs to ask which maker made it."""
+        """The world, whichever maker made it."""
         if not isinstance(self.profile.world, NaturalSpec):
             return closed_world(self.profile.world, self.seed)
         return natural.with_statements(self._natural.world, self._statements)
 
     @cached_property
     def part(self) -> World:
-        """The questions that are probed and judged, and the passages that they choose from."""
+        """The questions that are probed and evaluated, and the passages that they choose from."""
         return probed_part(self.world, self.profile.probing.questions, self.seed)
 
     @cached_property
@@ -69,12 +72,12 @@ class Setup:
 
     @property
     def training(self) -> Training:
-        """How the profile's DPR is trained."""
+        """Task of training the profile's DPR."""
         return Training(self.start, self.world, self.profile.negatives, self.profile.dpr, self.seed)
 
     @cached_property
     def trained(self) -> Trained:
-        """The profile's DPR, with what validation saw."""
+        """The profile's DPR, with its validation history."""
         return dpr(self.training)
 
     @property
@@ -83,17 +86,20 @@ class Setup:
         return self.trained.dual
 
     def require_dpr(self) -> DualEncoder:
-        """The towers of the profile's DPR from the cache. Raises ValueError if it is not trained."""
+        """Get the towers of the profile's DPR from the cache.
+
+        Raises ValueError if it is not trained.
+        """
         if dpr.record(self.training) is None:
             name = self.profile.name
             raise ValueError(f"the DPR of profile {name!r} is not trained yet; run `python -m dprlens train` first")
         return self.dpr
 
     def notes(self) -> list[tuple[str, str]]:
-        """What a page says of where its world comes from, each with its number or value; nothing of a generated one.
+        """List notes on the source of the page's world, each with its number or value; none for a generated one.
 
-        Rows that are bad or were left out, by file; facts without statements, by reason; and what a `profile.toml`
-        turned.
+        They are invalid or omitted rows, by file; facts without statements, by reason; and the fields that a
+        `profile.toml` overrides.
         """
         if not isinstance(self.profile.world, NaturalSpec):
             return []
@@ -105,7 +111,7 @@ class Setup:
 
     @cached_property
     def _natural(self) -> Natural:
-        """What DPR's files make."""
+        """The world made from DPR's files."""
         return natural_world(self._spec, natural.fingerprint(self._spec), self.seed)
 
     @property
@@ -115,5 +121,5 @@ class Setup:
 
     @cached_property
     def _statements(self) -> Written:
-        """What is said about the facts of DPR's files."""
+        """Statements about the facts of DPR's files."""
         return statements(self._natural.world, self.profile.models.statements, self.seed)

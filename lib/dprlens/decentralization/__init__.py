@@ -1,1 +1,1 @@
-"""Section 3 of the paper: which neurons matter for a question (Figures 1 to 7, Table 2)."""
+"""Section 3 of the paper: neurons that matter for a question (Figures 1 to 7, Table 2)."""

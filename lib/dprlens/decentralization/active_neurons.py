@@ -1,4 +1,4 @@
-"""Which neurons are active, how many, and for how many examples: what Figures 1–7 count, and what the counts hide.
+"""Active neurons: the counts of Figures 1–7, and measures of concentration that complement them.
 
 Arrays are [example, block, neuron] or any other shape that begins with the example. The paper counts neurons above a
 share of the greatest attribution "for any number of examples": a *union*, which grows with the number of examples and
@@ -19,18 +19,18 @@ from dprlens.intervals import Estimate, jackknife, mean
 from dprlens.world.records import World
 
 SIDES = ("query", "passage")  # whose neurons: those of the question encoder, or of the context encoder
-SHARES = (0.01, 0.1, 0.5)  # of the examples, for which `at_least` counts neurons
-TOP = 0.01  # of the neurons, whose part of all attribution `mass_in_top` gives
+SHARES = (0.01, 0.1, 0.5)  # of the examples: `at_least` counts neurons active in so many
+TOP = 0.01  # of the neurons: `mass_in_top` is their part of all attribution
 
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """Which examples are attributed, and among which candidates each chooses. The paper says neither (AMB-C9)."""
+    """Choice of the attributed examples and of each one's candidates; the paper specifies neither (AMB-C9)."""
 
     examples: int = 240  # paper: all dev questions
-    candidates: int = 16  # the right one, hard ones, and others at random
+    candidates: int = 16  # the gold one, hard ones, and others at random
     hard: int = 7  # hard ones among them, at most
-    entropy: float = 0.5  # of a model's choices, as a share of the greatest: sets each model's temperature
+    entropy: float = 0.5  # of a model's choices, as a share of the greatest possible: sets each model's temperature
 
     def __post_init__(self) -> None:
         for field, least in (("examples", 2), ("candidates", 2), ("hard", 0)):
@@ -42,12 +42,12 @@ class SampleSpec:
 
 @dataclass(frozen=True)
 class ActivitySpec:
-    """What the chapters on neurons count, and how often they repeat themselves."""
+    """Thresholds and counts of the chapters on neurons, and their repetitions."""
 
     threshold: float = 0.1  # of the greatest attribution; paper: 0.1
     thresholds: tuple[float, ...] = (0.005, 0.01, 0.05, 0.2, 0.3)  # paper: Figures 3 to 7
     few: int = 32  # examples for variants of the method
-    outliers: int = 10  # neurons that are left out, to see what hangs on them
+    outliers: int = 10  # neurons that are left out, to see what depends on them
     changed: tuple[int, ...] = (10, 30, 100, 300)  # neurons silenced or amplified at once
     dpr_seeds: int = 1  # trainings of DPR from the page's base model
     worlds: int = 1  # worlds and networks in which the comparison is made again
@@ -64,10 +64,10 @@ class ActivitySpec:
 
 
 class Sample(NamedTuple):
-    """Examples and what each chooses from, as places in the world."""
+    """Examples and the candidates of each, as places in the world."""
 
     examples: ndarray  # [example]: questions, or passages on the passage side
-    candidates: ndarray  # [example, choice]: passages, or questions; 0 is the right one
+    candidates: ndarray  # [example, choice]: passages, or questions; 0 is the gold one
 
 
 def sample(
@@ -78,13 +78,13 @@ def sample(
     seed: int = 0,
     only: Sequence[int] | None = None,
 ) -> Sample:
-    """Test questions in random order, or the passages that answer them; fewer, if the world has fewer.
+    """Draw test questions in random order, or their gold passages; fewer, if the world has fewer.
 
-    `only` asks for these examples instead, which must be such questions or passages.
+    `only` gives the examples instead, which must be such questions or passages.
 
-    A question chooses among its gold passage, its hard negatives and passages at random; a passage among one of its
-    questions, questions whose hard negative it is, and questions at random about other passages. A smaller sample with
-    the same seed is the beginning of a larger one. Raises ValueError if there are fewer candidates than asked for.
+    A question chooses among its gold passage, its hard negatives and random passages; a passage among one of its
+    questions, questions whose hard negative it is, and random questions about other passages. A smaller sample with the
+    same seed is the beginning of a larger one. Raises ValueError if there are fewer candidates than `spec.candidates`.
     """
     if side not in SIDES:
         raise ValueError(f"side = {side!r} is not known; choose one of {', '.join(SIDES)}")
@@ -121,16 +121,16 @@ def sample(
 
 
 class Activity(NamedTuple):
-    """What the figures say of the neurons of one site, in one block or in all."""
+    """Counts and sharing of active neurons of one site, in one block or in all."""
 
     union: Estimate  # neurons active in one example or more
     active: Estimate  # active neurons, mean over examples
     sharing: Estimate  # see `sharing`
-    chance: Estimate  # the sharing that so many active neurons would have by chance
+    chance: Estimate  # the sharing expected of as many active neurons by chance
 
 
 def activity(active: ndarray, clusters: Sequence[Hashable]) -> Activity:
-    """Of active neurons, bool [example, block, neuron]; `clusters` [example] as in `intervals`, two or more."""
+    """Count active neurons, bool [example, block, neuron]; `clusters` [example] as in `intervals`, two or more."""
     per_block = active.sum(2)
     times, examples = _left_out(active.reshape(len(active), -1), clusters), _left_out(np.ones(len(active)), clusters)
     blocks = _left_out(per_block, clusters), _left_out(per_block**2, clusters)
@@ -144,10 +144,10 @@ def activity(active: ndarray, clusters: Sequence[Hashable]) -> Activity:
 
 
 def strongest(attribution: Attribution, example: int, threshold: float) -> pd.DataFrame:
-    """The active neurons of one example, strongest first: block, site, neuron, share of the greatest, unit.
+    """List the active neurons of one example, strongest first: block, site, neuron, share, unit.
 
-    The neuron is its number in the site, the unit the place on the last axis of `Attribution.scores`. Errors as
-    `Attribution.active`.
+    `neuron` is its number in the site, `share` its attribution as a share of the greatest, `unit` its place on the last
+    axis of `Attribution.scores`. Errors as in `Attribution.active`.
     """
     scores, active = attribution.scores[example], attribution.active(threshold)[example]
     blocks, units = np.nonzero(active)
@@ -165,18 +165,18 @@ def strongest(attribution: Attribution, example: int, threshold: float) -> pd.Da
 
 
 def union_gain(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate:
-    """Union of a minus that of b, on the same examples; both bool [example, block, neuron].
+    """Estimate the union of a minus that of b, on the same examples; both bool [example, block, neuron].
 
-    If no cluster matters, the interval is as wide as if one neuron were active in a single cluster: that the jackknife
-    sees no spread does not mean that there is none.
+    If no cluster changes the union, the interval is as wide as if one neuron were active in a single cluster: a
+    jackknife without spread does not prove that there is none.
     """
     return _compared_unions(a, b, clusters, lambda a, b: a - b)
 
 
 def union_ratio(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate | None:
-    """Union of a over that of b, as `union_gain`; the jackknife is of its logarithm.
+    """Estimate the union of a over that of b, as in `union_gain`; the jackknife is of its logarithm.
 
-    None if one of the two has no active neuron, or none once a cluster is left out: then there is no logarithm.
+    None if one of the two has no active neuron, or none once a cluster is left out, since the logarithm is undefined.
     """
     if not all(union(_times(array, clusters)).all() for array in (a, b)):
         return None
@@ -196,7 +196,7 @@ def _compared_unions(
 
 
 def sharing_gain(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate:
-    """`sharing` in a minus that in b, on the same examples; both bool [example, block, neuron]."""
+    """Estimate `sharing` in a minus that in b, on the same examples; both bool [example, block, neuron]."""
     examples = _left_out(np.ones(len(a)), clusters)
     shared = [sharing(_times(array, clusters), examples) for array in (a, b)]
     found = shared[0] - shared[1]
@@ -204,12 +204,12 @@ def sharing_gain(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estima
 
 
 def _times(active: ndarray, clusters: Sequence[Hashable]) -> ndarray:
-    """In how many examples each neuron is active, in all and with each cluster left out: [1 + cluster, neuron]."""
+    """Count the examples in which each neuron is active, in all and without each cluster: [1 + cluster, neuron]."""
     return _left_out(active.reshape(len(active), -1), clusters)
 
 
 def _left_out(array: ndarray, clusters: Sequence[Hashable]) -> ndarray:
-    """Sums over all examples, and over all but one cluster's: [1 + cluster, …]."""
+    """Sum over all examples, and over all but one cluster's: [1 + cluster, …]."""
     if len(clusters) != len(array):
         raise ValueError(f"{len(clusters)} cluster names for {len(array)} examples; name the cluster of each example")
     number: dict[Hashable, int] = {}
@@ -220,54 +220,57 @@ def _left_out(array: ndarray, clusters: Sequence[Hashable]) -> ndarray:
 
 
 def union(times: ndarray) -> ndarray:
-    """Neurons that are active in one example or more; `times` [.., neuron] counts the examples of each."""
+    """Count neurons that are active in one example or more, from their numbers of examples `times` [.., neuron]."""
     return (times > 0).sum(-1)
 
 
 def at_least(active: ndarray, share: float) -> int:
-    """Neurons that are active in at least this share of the examples (and in one)."""
+    """Count neurons that are active in at least this share of the examples (and in one)."""
     times = active.reshape(len(active), -1).sum(0)
     return int((times >= max(1, share * len(active) - 1e-9)).sum())  # 0.07 · 100 is a little more than 7
 
 
 def sharing(times: ndarray, examples: ndarray) -> ndarray:
-    """In what share of the other examples an example's active neurons are active too, 0–1: mean over both.
+    """Compute in what share of the other examples an example's active neurons are active too, 0–1.
 
-    `times` [.., neuron] counts the examples in which a neuron is active, of so many `examples` [..]. 0 without active
-    neurons.
+    The mean is over examples and their active neurons. `times` [.., neuron] counts the examples in which a neuron is
+    active, of so many `examples` [..]. 0 without active neurons.
     """
     pairs, most = (times * (times - 1)).sum(-1), times.sum(-1) * (np.asarray(examples) - 1)
     return np.divide(pairs, most, out=np.zeros(np.shape(pairs)), where=most > 0)
 
 
 def chance_sharing(counts: ndarray, squares: ndarray, neurons: int, examples: ndarray) -> ndarray:
-    """The expected `sharing` if each example's active neurons were shuffled within each block.
+    """Compute the expected `sharing` if each example's active neurons were shuffled within each block.
 
     `counts` and `squares` [.., block] are sums over examples of the number of active neurons of a block, out of
-    `neurons`, and of its square. Two examples with k and l active neurons in a block share k·l / `neurons` in the mean.
+    `neurons`, and of its square. Two examples with k and l active neurons in a block share k·l / `neurons` on average.
     """
     pairs, most = (counts**2 - squares).sum(-1) / neurons, counts.sum(-1) * (np.asarray(examples) - 1)
     return np.divide(pairs, most, out=np.zeros(np.shape(pairs)), where=most > 0)
 
 
-# concentration, without a threshold: each gives one number an example
+# concentration, without a threshold: one number per example
 
 
 def participation(scores: ndarray) -> ndarray:
-    """(Σ|A|)² / ΣA² [example]: as many neurons of equal attribution would be this concentrated; 0 without any."""
+    """Compute the participation ratio (Σ|A|)² / ΣA² [example]; 0 without any attribution.
+
+    It is the number of neurons of equal attribution that would be as concentrated.
+    """
     sizes = _sizes(scores)
     squares = (sizes * sizes).sum(1)
     return np.divide(sizes.sum(1) ** 2, squares, out=np.zeros(len(sizes)), where=squares > 0)
 
 
 def entropy(scores: ndarray) -> ndarray:
-    """Entropy of |A| / Σ|A| [example], as a share of the greatest possible; 0 without any attribution."""
+    """Compute the entropy of |A| / Σ|A| [example], as a share of the greatest possible; 0 without attribution."""
     shares = _shares(scores)
     return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(1) / np.log(shares.shape[1])
 
 
 def gini(scores: ndarray) -> ndarray:
-    """Gini coefficient of |A| [example]: 0 if all neurons have the same, near 1 if one has all; 1 without any."""
+    """Compute the Gini coefficient of |A| [example]: 0 if all are equal, near 1 if one has all; 1 without any."""
     shares = np.sort(_shares(scores), axis=1)
     n = shares.shape[1]
     found = (shares * (2 * np.arange(1, n + 1) - n - 1)).sum(1) / n
@@ -275,7 +278,7 @@ def gini(scores: ndarray) -> ndarray:
 
 
 def mass_in_top(scores: ndarray, share: float = TOP) -> ndarray:
-    """Part of Σ|A| that the strongest `share` of the neurons have [example]; 0 without any attribution."""
+    """Compute the part of Σ|A| in the strongest `share` of the neurons [example]; 0 without any attribution."""
     shares = np.sort(_shares(scores), axis=1)
     return shares[:, -max(1, round(share * shares.shape[1])) :].sum(1)
 
@@ -284,7 +287,7 @@ MEASURES = {"participation": participation, "entropy": entropy, "gini": gini, "m
 
 
 def outliers(scores: ndarray, n: int) -> list[int]:
-    """Places, in the flattened axes after the example, of the n neurons with the greatest mean |A| / max |A|."""
+    """Find the n neurons with the greatest mean |A| / max |A|, as places in the flattened axes after example."""
     sizes = _sizes(scores)
     greatest = sizes.max(1, keepdims=True)
     relative = np.divide(sizes, greatest, out=np.zeros_like(sizes), where=greatest > 0).mean(0)

@@ -1,7 +1,7 @@
-"""Knowledge attribution: what each neuron adds to what the model says (paper, section 3, after Dai et al. 2022).
+"""Knowledge attribution: each neuron's contribution to a score (paper, section 3, after Dai et al. 2022).
 
-With w the activations of one sub-layer in one block, and P_x(w) what the model says of the text x when they are w, the
-attribution of neuron i is the integral of its gradient along the straight path from a baseline b to w,
+With w the activations of one sub-layer in one block, and P_x(w) the model's score of the text x at these activations,
+the attribution of neuron i is the integral of its gradient along the straight path from a baseline b to w,
 
     Attr_i(w) = (w_i − b_i) ∫_0^1 ∂P_x(b + α(w − b)) / ∂w_i dα,    Σ_i Attr_i = P_x(w) − P_x(b) (completeness).
 
@@ -9,7 +9,7 @@ All neurons of the sub-layer move together, as in the code of Dai et al.; read l
 neuron alone and is plain ablation (choice AMB-C1). The sub-layers are the *sites* of a block: "intermediate", the
 feed-forward's hidden units after GELU, and "output", its result before the residual and the norm.
 
-P is a score of the vector that the encoder hands on: a probability among candidate passages, a dot product, a margin,
+P is a score of the encoder's output vector: a probability among candidate passages, a dot product, a margin,
 or the masked-LM's probability of an answer (choice AMB-C4). Blocks below the one in question do not change, so the
 computation starts again in that block, with all nodes of the quadrature and both sites as one batch and one gradient.
 Where that batch is small, the neurons of the next blocks join it on its way up.
@@ -42,7 +42,7 @@ Score = Callable[[Tensor, Tensor], Tensor]  # vectors [row, d_model] and the exa
 
 @dataclass(frozen=True)
 class AttributionSpec:
-    """How the integral is taken. The paper, after Dai et al., takes 20 left end points."""
+    """Quadrature of the integral, and the neurons' path; the paper, after Dai et al., takes 20 left end points."""
 
     rule: str = "gauss"  # see `quadrature`; paper: left
     nodes: int = 4  # paper: 20
@@ -62,7 +62,7 @@ class AttributionSpec:
 
 
 def quadrature(rule: str, n: int) -> tuple[ndarray, ndarray]:
-    """Nodes in [0, 1] and weights [n] of a rule for the integral over α.
+    """Compute nodes in [0, 1] and weights [n] of a quadrature rule for the integral over α.
 
     gauss: Gauss–Legendre. left: k/n, k = 0 … n−1 (Dai et al.). midpoint. both_ends: n even steps with both ends and
     weight 1/n each (the package knowledge-neurons; no quadrature of anything, but nearly one). almost_both_ends: the
@@ -94,8 +94,8 @@ class Attribution(NamedTuple):
 
     intermediate: ndarray  # [example, block, d_ff]
     output: ndarray  # [example, block, d_model]
-    value: ndarray  # [example]: P at the activations as they are
-    change: ndarray  # [example, block, site]: P as it is minus P at the baseline, which attributions should add up to
+    value: ndarray  # [example]: P at the unchanged activations
+    change: ndarray  # [example, block, site]: P unchanged minus P at the baseline, the sum of complete attributions
     nodes: ndarray  # int [example]: nodes of the quadrature
 
     @property
@@ -104,7 +104,7 @@ class Attribution(NamedTuple):
         return np.concatenate([self.intermediate, self.output], axis=2)
 
     def by_site(self, array: ndarray) -> dict[str, ndarray]:
-        """An array like `scores`, taken apart by site."""
+        """Split an array like `scores` by site."""
         return dict(zip(SITES, np.split(array, [self.intermediate.shape[2]], axis=2), strict=True))
 
     @property
@@ -122,12 +122,13 @@ class Attribution(NamedTuple):
     def active(
         self, threshold: float, maximum: str = "example", signed: bool = True, without: Sequence[int] = ()
     ) -> ndarray:
-        """Neurons with at least `threshold` times the greatest attribution: bool, like `scores`.
+        """Mark neurons with at least `threshold` times the greatest attribution: bool, like `scores`.
 
-        `maximum` is over what the greatest is taken: the "example", with both sites (the paper, as we read it), or
-        each "site" or "block" of it (AMB-C5). Unsigned, a neuron counts by its attribution's size (AMB-C6). `without`
-        are places in the flattened (block, neuron) axes that are neither counted nor taken as greatest. Where no
-        attribution is above 0, no neuron is active. Raises ValueError for a threshold that is not in (0, 1].
+        `maximum` is the range of the greatest: the "example", with both sites (the paper, as we read it), or each
+        "site" or "block" of it (AMB-C5). If not `signed`, a neuron counts by its attribution's absolute value
+        (AMB-C6). `without` are places in the flattened (block, neuron) axes that are neither counted nor taken as
+        greatest. Where no attribution is above 0, no neuron is active. Raises ValueError for a threshold outside
+        (0, 1].
         """
         if not 0 < threshold <= 1:
             raise ValueError(f"threshold = {threshold} is no share of the greatest attribution; give 0 < threshold ≤ 1")
@@ -147,14 +148,14 @@ class Attribution(NamedTuple):
         return (scores >= threshold * greatest) & (greatest > 0)
 
 
-# what a vector says
+# scores of a vector
 
 
 def choice(candidates: Tensor, temperature: float) -> Score:
-    """S2: probability of candidate 0, softmax of the dot products over `temperature`.
+    """Make S2: probability of candidate 0, softmax of the dot products over `temperature`.
 
-    `candidates` [example, choice, d_model]; the first is the right one. This is what DPR is trained for. In double
-    precision from the products on, since a probability near 1 has few digits left for what changes it.
+    `candidates` is [example, choice, d_model], the gold one first. DPR training maximises this score. From the products
+    on it is in double precision, since a probability near 1 leaves few digits for its changes.
     """
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature = {temperature:g} is none; give a number above 0")
@@ -162,17 +163,17 @@ def choice(candidates: Tensor, temperature: float) -> Score:
 
 
 def dot(candidates: Tensor) -> Score:
-    """S3: dot product with candidate 0."""
+    """Make S3: dot product with candidate 0."""
     return lambda vectors, example: (candidates[example, 0] * vectors).sum(-1)
 
 
 def cosine(candidates: Tensor) -> Score:
-    """S3 without lengths: cosine with candidate 0."""
+    """Make S3 without lengths: cosine with candidate 0."""
     return lambda vectors, example: torch.nn.functional.cosine_similarity(candidates[example, 0], vectors, dim=-1)
 
 
 def margin(candidates: Tensor) -> Score:
-    """S4: dot product with candidate 0 minus the mean of those with the others. Linear in the vector."""
+    """Make S4: dot product with candidate 0 minus the mean of those with the others; linear in the vector."""
 
     def score(vectors: Tensor, example: Tensor) -> Tensor:
         products = _products(candidates, vectors, example)
@@ -182,12 +183,12 @@ def margin(candidates: Tensor) -> Score:
 
 
 def answer(model: PreTrainedModel, tokens: Tensor) -> Score:
-    """S1, the score of Dai et al.: the masked-LM head's probability of a token; `tokens` [example]."""
+    """Make S1, the score of Dai et al.: the masked-LM head's probability of a token; `tokens` [example]."""
     return lambda vectors, example: head(model)(vectors).softmax(-1).gather(-1, tokens[example, None])[:, 0]
 
 
 def norm() -> Score:
-    """S5: the vector's length, as in the replication. After a layer norm it says next to nothing (methods, C.5)."""
+    """Make S5: the vector's length, as in the replication; nearly constant after a layer norm (methods, C.5)."""
     return lambda vectors, example: vectors.norm(dim=-1)  # noqa: ARG005
 
 
@@ -199,10 +200,11 @@ def _products(candidates: Tensor, vectors: Tensor, example: Tensor) -> Tensor:
 
 
 def matched_temperature(products: ndarray, entropy: float) -> float:
-    """The temperature at which the softmax over candidates has this mean entropy, as a share of the greatest.
+    """Solve for the temperature that gives the softmax over candidates this mean entropy.
 
-    `products` [example, choice]. Two models compared at the same entropy are equally sure of their choices, whatever
-    the scale of their vectors. Raises ValueError where no temperature gives that entropy.
+    `entropy` is a share of the greatest possible; `products` is [example, choice]. Two models compared at the same
+    entropy are equally certain of their choices, whatever the scale of their vectors. Raises ValueError where no
+    temperature gives that entropy.
     """
     if not 0 < entropy < 1:
         raise ValueError(f"entropy = {entropy:g} is no share; give more than 0 and less than 1")
@@ -233,10 +235,10 @@ def attribute(
     sites: Sequence[str] = SITES,
     pooling: str = "cls",
 ) -> Attribution:
-    """Attributions of the neurons at [CLS] (or all tokens: `spec.positions`) for each text's vector.
+    """Attribute the score of each text's vector to neurons at [CLS], or at all tokens (`spec.positions`).
 
-    `score` sees the vectors in the order of `texts`. With `pooling` "mean" the vector is the mean over tokens, and
-    all of them are read. Sites that are not asked for have no neurons in the result.
+    `score` gets the vectors in the order of `texts`. With `pooling` "mean" the vector is the mean over tokens, and
+    all of them are read. Sites that are not among `sites` have no neurons in the result.
     """
     return attribute_at(encoder, encoder.token_ids(texts), None if pooling == "mean" else 0, score, spec, sites)
 
@@ -249,7 +251,7 @@ def attribute_at(
     spec: AttributionSpec,
     sites: Sequence[str] = SITES,
 ) -> Attribution:
-    """The same from token ids [example][token]; `place` is the token that is read, of each text; None: their mean."""
+    """Run `attribute` on token ids [example][token], read at the token `place` of each text; None: their mean."""
     if unknown := [site for site in sites if site not in SITES]:
         raise ValueError(f"there is no site {unknown[0]!r}; choose from {', '.join(SITES)}")
     if not sites:
@@ -266,14 +268,14 @@ def attribute_at(
                 array[part] = values
         n *= 2
         gap = found.gap.max((1, 2))
-        more = (gap > spec.tolerance) & (gap < before / 2)  # what twice the nodes did not help is float noise
+        more = (gap > spec.tolerance) & (gap < before / 2)  # a gap that twice the nodes did not halve is float noise
         left = [i for i in left if more[i]] if spec.rule == "gauss" and n <= spec.most_nodes else []
         before = gap
     return found
 
 
 class _Paths:
-    """The integral along the paths at the sites of every block, for texts whose places among all are `examples`."""
+    """Integrals along the paths at the sites of every block; `examples` are the texts' places among all texts."""
 
     def __init__(self, model: PreTrainedModel, spec: AttributionSpec, mean: bool, batch: Batch, examples: Tensor):
         self.model, self.spec, self.mean, self.batch, self.examples = model, spec, mean, batch, examples
@@ -282,7 +284,7 @@ class _Paths:
             self.seen = activations(model, batch, [(i, site) for i in range(len(self.blocks)) for site in SEEN])
 
     def attributions(self, score: Score, sites: Sequence[str], n: int) -> Attribution:
-        """With n nodes."""
+        """Integrate with n nodes."""
         with torch.no_grad():
             value = self._says(score, self.seen[len(self.blocks) - 1, "state"], len(self.blocks))
         if not torch.isfinite(value).all():
@@ -309,25 +311,25 @@ class _Paths:
         return found
 
     def _groups(self, tokens: int) -> list[range]:
-        """Blocks that are taken together: as many as fit when each adds so many tokens; the last one apart."""
+        """Group blocks to be taken together, as many as fit when each adds so many tokens; the last one apart."""
         size, last = max(1, room(self.model) // tokens), len(self.blocks) - 1
         return [range(i, min(i + size, last)) for i in range(0, last, size)] + [range(last, last + 1)]
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        """The part of [example, token, …] that moves: at all tokens, or the one that is read (then token is 1 long)."""
+        """Select the moving part of [example, token, …]: all tokens, or the one that is read (1 token)."""
         if self.spec.positions == "all" or self.mean:
             return tensor
         return tensor[self.batch.row, self.batch.place].unsqueeze(1)
 
     def _ends(self, i: int, site: str) -> tuple[Tensor, Tensor]:
-        """Baseline and end of the path at a site: [example, token, neuron]."""
+        """Get baseline and end of the path at a site: [example, token, neuron]."""
         end = self._moved(self.seen[i, site])
         if site == "output" and self.spec.baseline == "bias":
             return self.blocks[i].output.bias.detach().expand_as(end), end
         return torch.zeros_like(end), end
 
     def _scored(self, score: Score, moved: Mapping[tuple[int, str], Tensor]) -> Tensor:
-        """P [example, path, node] with activations as given, by block and site: [node, example, token, neuron] each."""
+        """Score activations by block and site, each [node, example, token, neuron]: P [example, path, node]."""
         rows: Tensor | None = None  # [example, row, token, d_model]
         for i, of_block in groupby(moved, key=lambda place: place[0]):
             states = torch.stack([self._state(*place, moved[place]) for place in of_block])
@@ -340,7 +342,7 @@ class _Paths:
         return self._says(score, own.flatten(0, 1), i + 1).view(len(self.examples), len(moved), -1)
 
     def _state(self, i: int, site: str, moved: Tensor) -> Tensor:
-        """The state after block i with these activations at a site: [node, example, token, d_model]."""
+        """Compute the state after block i from activations at a site: [node, example, token, d_model]."""
         block, before = self.blocks[i], self.seen[i, "state"]
         output = block.output(moved) if site == "intermediate" else moved
         state = block.add(output, self._moved(self.seen[i, "attended"]))
@@ -350,7 +352,7 @@ class _Paths:
         return torch.where(here[:, :, None], state, before)
 
     def _says(self, score: Score, states: Tensor, done: int) -> Tensor:
-        """P [row] of states [row, token, d_model] that have passed `done` blocks, some rows of each example."""
+        """Score states [row, token, d_model] after `done` blocks, some rows of each example: P [row]."""
         each = len(states) // len(self.examples)
         batch = self.batch.repeated(each, states)
         if self.mean:
@@ -364,12 +366,12 @@ class _Paths:
 def attribute_weights(
     encoder: Encoder, texts: Sequence[Text], score: Score, rule: str = "almost_both_ends", n: int = 20
 ) -> Attribution:
-    """The weight-level reading (Yao, Wang and Zuccon): a neuron's weights are scaled, not its activation (AMB-C1).
+    """Attribute at the level of weights (Yao, Wang and Zuccon): a neuron's weights are scaled (AMB-C1).
 
-    The matrix and the bias of a dense layer are scaled by α, at all tokens; a neuron's score is the sum over its
-    inputs of |W_ij Σ_k (weight k) ∂P/∂W_ij(α_k W)|. Sums of sizes do not add up to a change: `change` is 0. The
-    gradient with respect to W is an outer product with the one with respect to the layer's result, so that no gradient
-    of a matrix is made for each node.
+    The matrix and the bias of a dense layer, not its activation, are scaled by α, at all tokens; a neuron's score is
+    the sum over its inputs of |W_ij Σ_k (weight k) ∂P/∂W_ij(α_k W)|. Absolute values do not add up to a change:
+    `change` is 0. The gradient with respect to W is an outer product with that with respect to the layer's result, so
+    that no gradient of a matrix is computed for each node.
     """
     model, ids = encoder.model, encoder.token_ids(texts)
     found, places = _empty(model, len(ids), SITES), [(i, site) for i in range(encoder.layers) for site in SEEN]
@@ -401,7 +403,7 @@ def attribute_weights(
 def _parts(
     model: PreTrainedModel, ids: Sequence[Sequence[int]], chosen: Sequence[int], rows: int
 ) -> Iterator[list[int]]:
-    """The chosen texts, shortest first, in batches that fit when each takes so many rows."""
+    """Split the chosen texts, shortest first, into batches that fit when each text takes so many rows."""
     most = room(model)
     part: list[int] = []
     for i in sorted(chosen, key=lambda i: len(ids[i])):

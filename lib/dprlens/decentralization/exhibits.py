@@ -1,4 +1,4 @@
-"""What Figures 1–7 and Table 2 say, from attributions: counts, their differences, and the ids that they go by.
+"""Numbers of Figures 1–7 and Table 2 from attributions, by id: counts and their differences.
 
 Questions about one passage are not independent: intervals draw, or leave out, whole gold passages, as in the chapter
 on probes (choice PR-3).
@@ -38,22 +38,22 @@ Sites = Mapping[str, ndarray]  # bool [example, block, neuron] by site
 
 
 def label(model: str) -> str:
-    """The name of a model on the page; dpr1 is DPR's second seed, and so on."""
+    """Name a model for the page; dpr1 is DPR's second seed, and so on."""
     number = model.removeprefix("dpr")
     return f"DPR, seed {int(number) + 1}" if number.isdigit() else LABELS[model]
 
 
 def both(sites: Sites) -> ndarray:
-    """All neurons of a block side by side."""
+    """Concatenate the sites: all neurons of a block side by side."""
     return np.concatenate([sites[site] for site in SITES], axis=2)
 
 
 def counts(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate | int]:
-    """Estimate the numbers of a figure, by id: figure1.dpr.block3.output.union and .mean, figure1.dpr.output.union.
+    """Estimate the numbers of a figure, by id: figure1.dpr.block3.output.union, figure1.dpr.output.mean.
 
-    union: neurons active in one example or more. mean: active neurons of an example. sharing: of an example's active
-    neurons, in what share of the other examples they are active; by_chance: what that would be if only the numbers
-    by block counted.
+    union: neurons active in one example or more. mean: active neurons of an example. sharing: share of the other
+    examples in which an example's active neurons are active; by_chance: the sharing expected from the numbers by block
+    alone.
     """
     found = totals(figure, models, clusters)
     for model, sites in models.items():
@@ -65,7 +65,7 @@ def counts(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable
 
 
 def totals(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate | int]:
-    """Those of `counts` that are about all blocks together."""
+    """Estimate the numbers of `counts` for all blocks together."""
     found: dict[str, Estimate | int] = {}
     for model, sites in models.items():
         name = f"{figure}.{model}"
@@ -80,7 +80,7 @@ def totals(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable
 
 
 def gains(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]) -> dict[str, Estimate]:
-    """What each model has more of than pre-trained BERT, on the same examples: union and mean by site."""
+    """Estimate each model's union and mean minus those of pre-trained BERT, by site, on the same examples."""
     found: dict[str, Estimate] = {}
     for model, sites in models.items():
         if model == "pretrained":
@@ -95,11 +95,11 @@ def gains(figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]
 def paired_differences(
     figure: str, models: Mapping[str, Sites], clusters: Sequence[Hashable]
 ) -> dict[str, Estimate | None]:
-    """Each model beside pre-trained BERT on the same examples: what a comparison of two `counts` must be judged on.
+    """Estimate each model's paired difference from pre-trained BERT on the same examples.
 
-    By block and site, and by site over all blocks: figure1.dpr_minus_pretrained.block3.output.union, and
-    figure1.dpr_over_pretrained.… (None where there is no ratio, see `active_neurons.union_ratio`); over all neurons
-    figure1.dpr_minus_pretrained.sharing.
+    A comparison of two `counts` must be judged by these. By block and site, and by site over all blocks:
+    figure1.dpr_minus_pretrained.block3.output.union, and figure1.dpr_over_pretrained.… (None where there is no ratio,
+    see `active_neurons.union_ratio`); over all neurons figure1.dpr_minus_pretrained.sharing.
     """
     found: dict[str, Estimate | None] = {}
     before = models["pretrained"]
@@ -118,7 +118,7 @@ def paired_differences(
 
 
 def blocks_in_words(found: Mapping[str, Estimate | None], id_: str) -> str:
-    """In which blocks the intervals of a difference, {} in its id for the block, lie above or below 0."""
+    """List the blocks where the intervals of a difference, {} in its id for the block, lie above or below 0."""
     sides: dict[str, list[str]] = {"above": [], "below": [], "on both sides of": []}
     block = 0
     while e := found.get(id_.format(block)):
@@ -131,9 +131,9 @@ def blocks_in_words(found: Mapping[str, Estimate | None], id_: str) -> str:
 def concentration(
     exhibit: str, models: Mapping[str, Attribution], clusters: Sequence[Hashable], without: Sequence[int] = ()
 ) -> dict[str, Estimate]:
-    """The threshold-free measures by model and site, and minus those of pre-trained BERT: id -> mean over examples.
+    """Average threshold-free measures by model and site, and minus pre-trained BERT's, over examples: by id.
 
-    `without` are neurons that are left out, as in `Attribution.active`; they have no site, so that only all count.
+    `without` are neurons to leave out, as in `Attribution.active`; with these, only "all" sites together are measured.
     """
     values = {(m, site, name): v for m, a in models.items() for site, name, v in _measured(a, without)}
     found = {f"{exhibit}.{m}.{site}.{name}": mean(v, clusters) for (m, site, name), v in values.items()}
@@ -152,7 +152,7 @@ def _measured(found: Attribution, without: Sequence[int]) -> list[tuple[str, str
 
 
 def on_topic(world: World, question: Question, passages: Sequence[int]) -> float:
-    """Share of passages whose article is the gold passage's or that of an entity which the question's facts name."""
+    """Compute the share of passages on the article of the gold passage or of an entity in the question's facts."""
     titles = {world.passage[question.gold].title}
     for fact in question.facts:
         titles |= {world.fact[fact].subject, world.fact[fact].object}
@@ -168,11 +168,11 @@ def intervention_effects(
     scale: float,
     clusters: Sequence[Hashable],
 ) -> dict[str, Estimate]:
-    """Effect of silencing or doubling neurons: id -> estimate, such as causal.dpr.silenced.top.k30.margin.
+    """Estimate the effect of silencing or doubling neurons, by id: causal.dpr.silenced.top.k30.margin.
 
     `margins` and `places` [1 + k · kind · action, example] as `steps.intervene` orders them. margin: change of the
-    margin, in units of `scale` (the model's temperature). found: share of all examples whose passage is among the first
-    k. `_minus_random`: the same minus that of as many random neurons.
+    margin, in units of `scale` (the model's temperature). found: top-k accuracy, over all examples. `_minus_random`:
+    the same minus that of as many random neurons.
     """
     shape = len(ks), len(KINDS), len(ACTIONS), len(clusters)
     margin = ((margins[1:] - margins[0]) / scale).reshape(shape)
@@ -195,7 +195,7 @@ def _power(logs: Estimate) -> Estimate:
 
 
 def summary(found: Attribution, threshold: float) -> dict[str, float]:
-    """What is compared over worlds, of one model: the numbers of `ACROSS`, and the unions of each block and site."""
+    """Compute one model's numbers for a comparison over worlds: those of `ACROSS`, and unions by block and site."""
     sites = found.by_site(found.active(threshold))
     one = [str(i) for i in range(len(found.value))]
     values = {f"{site}.union": float(active.any(0).sum()) for site, active in sites.items()}
@@ -208,12 +208,12 @@ def summary(found: Attribution, threshold: float) -> dict[str, float]:
 
 
 def across(exhibit: str, worlds: Sequence[Mapping[str, Attribution]], threshold: float) -> dict[str, Estimate]:
-    """Models beside each other over worlds: id -> estimate with Student's interval, n worlds.
+    """Compare models over worlds, by id: estimates with Student's interval, n worlds.
 
-    `worlds` [world] {model: attributions}; nothing for fewer than two. Each model over pre-trained BERT, and DPR over
-    each other, as a ratio (geometric mean; what is 0 somewhere has none): ratios.dpr_over_pretrained.sharing, and so
-    for all numbers of `summary`. more_strong: share of a world's examples for which the first of the two has more
-    active neurons.
+    `worlds` is [world] {model: attributions}; empty for fewer than two. Each model over pre-trained BERT, and DPR over
+    every other model, as a ratio (geometric mean; none where a value is 0): ratios.dpr_over_pretrained.sharing, and so
+    on for all numbers of `summary`. more_strong: share of a world's examples for which the first of the two models has
+    more active neurons.
     """
     if len(worlds) < 2:
         return {}
@@ -232,9 +232,9 @@ def across(exhibit: str, worlds: Sequence[Mapping[str, Attribution]], threshold:
 def across_thresholds(
     exhibit: str, worlds: Sequence[Mapping[str, Attribution]], thresholds: Sequence[float]
 ) -> dict[str, Estimate]:
-    """DPR over pre-trained BERT at other thresholds over worlds, as in `across`: ratios.t0_01.….intermediate.union.
+    """Compare DPR with pre-trained BERT over worlds at other thresholds: ratios.t0_01.….intermediate.union.
 
-    Only what the paper says of them: the unions by site, the mean active neurons, and sharing.
+    As in `across`, but only the numbers that the paper discusses: unions by site, mean active neurons, and sharing.
     """
     found: dict[str, Estimate] = {}
     for threshold in thresholds:
@@ -246,15 +246,15 @@ def across_thresholds(
 
 
 def at_threshold(threshold: float) -> str:
-    """A threshold as ids spell it: t0_01."""
+    """Format a threshold for ids: t0_01."""
     return f"t{threshold:g}".replace(".", "_")
 
 
 def strength(exhibit: str, strong: Mapping[str, ndarray], clusters: Sequence[Hashable]) -> dict[str, Estimate]:
-    """Table 2's strongly active neurons over a whole sample: `strong` {"bert" or "dpr": their number [example]}.
+    """Estimate Table 2's strongly active neurons over a whole sample.
 
-    table2.dpr.strong: mean; table2.dpr_minus_bert.strong: paired; table2.more_strong: share of all examples for which
-    more are active in DPR.
+    `strong` {"bert" or "dpr": their number [example]}. table2.dpr.strong: mean; table2.dpr_minus_bert.strong: paired;
+    table2.more_strong: share of all examples for which more neurons are active in DPR.
     """
     found = {f"{exhibit}.{model}.strong": mean(n, clusters) for model, n in strong.items()}
     found[f"{exhibit}.dpr_minus_bert.strong"] = difference(strong["dpr"], strong["bert"], clusters)
@@ -279,7 +279,7 @@ def _strong(found: Attribution, threshold: float) -> ndarray:
 
 
 def strip_in_words(share: ndarray, what: str) -> str:
-    """A strip of `figures.strips` for those who cannot see it; share of the examples [block, neuron]."""
+    """Describe a strip of `figures.strips` as alternative text; share of the examples [block, neuron]."""
     counts = ", ".join(f"{block}: {n}" for block, n in enumerate((share > 0).sum(1)))
     return f"{what}. Neurons active for any question, by block: {counts}."
 
@@ -291,10 +291,10 @@ def examples_by_kind(
     before: ndarray | None = None,
     after: ndarray | None = None,
 ) -> list[int]:
-    """Places among the examples of `most` questions to be shown one by one: of each kind as many, in their order.
+    """Choose `most` questions to show one by one, as places among the examples: of each kind as many, in order.
 
-    Given what two models rank first, [question, rank] as places in the world's passages, the first of all examples
-    whose gold passage only the second model has there comes before the others.
+    `before` and `after` are the first passages of two models, [question, rank] as places in the world. With both, the
+    first example whose gold passage only the second model retrieves comes before the others.
     """
     kinds = dict.fromkeys(world.questions[q].kind for q in examples)
     each = -(-most // max(1, len(kinds)))

@@ -1,7 +1,7 @@
-"""What happens if neurons are silenced, amplified, or replaced by those of another model: is attribution causal?
+"""Interventions on neurons and blocks: silencing, amplifying, patching; a causal test of attribution.
 
-Attribution says what a neuron adds along a path that never occurs in use. Here the network runs as it is, but for the
-neurons in question, and the vector that comes out is judged by what it retrieves.
+Attribution integrates along a path that never occurs in use. Here the network runs unchanged except for the neurons in
+question, and its output vector is judged by what it retrieves.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,15 +22,15 @@ KINDS = ("top", "random", "bottom")
 
 
 def scale_neurons(encoder: Encoder, texts: Sequence[Text], factors: ndarray) -> Tensor:
-    """Vectors [text, d_model] when each neuron at [CLS] is multiplied by its factor.
+    """Encode texts with each neuron at [CLS] multiplied by its factor: vectors [text, d_model].
 
-    `factors` [text, block, neuron] (d_ff intermediate neurons, then d_model of the output, as in
-    `Attribution.scores`); a factor of 1 leaves a neuron as it is.
+    `factors` is [text, block, neuron] (d_ff intermediate neurons, then d_model of the output, as in
+    `Attribution.scores`); a factor of 1 leaves a neuron unchanged.
     """
     model, d_ff = encoder.model, encoder.model.config.intermediate_size
 
     def scale(neurons: Tensor, by: Tensor) -> Tensor:
-        neurons[:, 0] *= by  # in place, since a copy would double the memory and nobody else has it
+        neurons[:, 0] *= by  # in place, since a copy would double the memory and nothing else holds it
         return neurons
 
     def run(batch: Batch, part: list[int]) -> Tensor:
@@ -44,11 +44,11 @@ def scale_neurons(encoder: Encoder, texts: Sequence[Text], factors: ndarray) -> 
 
 
 def chosen(scores: ndarray, k: int, kind: str, seed: int = 0) -> ndarray:
-    """k neurons of each example, as a mask like `scores` [example, block, neuron].
+    """Choose k neurons of each example, as a mask like `scores` [example, block, neuron].
 
-    "top": those of the greatest attributions. "random" and "bottom": as many of each block, drawn at random, or those
-    whose attribution is smallest in size; none of them is among the top k, and a block with fewer others than that
-    gives what it has. Raises ValueError for a k that is not 0 … half of the neurons.
+    "top": those with the greatest attributions. "random" and "bottom": as many of each block, drawn at random, or those
+    whose attribution is smallest in absolute value; none of them is among the top k, and a block with too few others
+    contributes all of these. Raises ValueError for a k outside 0 … half of the neurons.
     """
     if kind not in KINDS:
         raise ValueError(f"kind = {kind!r} is not known; choose one of {', '.join(KINDS)}")
@@ -64,11 +64,11 @@ def chosen(scores: ndarray, k: int, kind: str, seed: int = 0) -> ndarray:
 
 
 def first_lost(found: ndarray, steps: Sequence[int]) -> ndarray:
-    """The first number of silent neurons at which what was found is lost [example], one of `steps`.
+    """Compute the first number of silenced neurons, of `steps`, at which an example's passage is lost [example].
 
-    `found` [1 + step, example] says whether an example is found with no neuron silent, and with so many of each step.
-    0 for what is not found to begin with, infinity for what survives all steps. Raises ValueError without steps, and if
-    rows and steps do not fit.
+    `found` [1 + step, example]: whether the passage is retrieved with no neuron silenced, and with the number of each
+    step. 0 where it is not retrieved to begin with, infinity where it survives all steps. Raises ValueError without
+    steps, and if the numbers of rows and steps do not match.
     """
     if not len(steps):
         raise ValueError("no step is given; give numbers of silent neurons, 1 or more")
@@ -80,10 +80,10 @@ def first_lost(found: ndarray, steps: Sequence[int]) -> ndarray:
 
 
 def patch_block(into: Encoder, other: Encoder, texts: Sequence[Text], block: int, what: str) -> Tensor:
-    """Vectors [text, d_model] of `into` when what block `block` makes of the texts is replaced by what `other` makes.
+    """Encode texts with `into`, the result of one block replaced by that of `other`: vectors [text, d_model].
 
-    `what`: the "state" after the block at all tokens, that at [CLS] alone ("cls"), or what the block's feed-forward
-    adds at all tokens ("feed-forward"). Raises ValueError for another word, or a block that is not there.
+    `what`: the "state" after the block at all tokens, that at [CLS] alone ("cls"), or the output of the block's
+    feed-forward at all tokens ("feed-forward"). Raises ValueError for another word, or a block that does not exist.
     """
     if what not in PATCHES:
         raise ValueError(f"what = {what!r} is not known; choose one of {', '.join(PATCHES)}")
@@ -106,7 +106,7 @@ def patch_block(into: Encoder, other: Encoder, texts: Sequence[Text], block: int
 
 
 def _in_batches(encoder: Encoder, texts: Sequence[Text], run: Callable[[Batch, list[int]], Tensor]) -> Tensor:
-    """What `run(batch, its texts' places)` returns [text, d_model], in the order of the texts, on the CPU."""
+    """Collect `run(batch, places of its texts)` [text, d_model], in the order of the texts, on the CPU."""
     ids = encoder.token_ids(texts)
     found = torch.empty(len(ids), encoder.model.config.hidden_size)
     with torch.no_grad():
@@ -116,5 +116,5 @@ def _in_batches(encoder: Encoder, texts: Sequence[Text], run: Callable[[Batch, l
 
 
 def places_in_line(keys: ndarray) -> ndarray:
-    """Each neuron's place when an example's neurons stand in the order of their keys: int [example, neuron]."""
+    """Rank an example's neurons by ascending key: int [example, neuron], from 0."""
     return keys.argsort(1, kind="stable").argsort(1, kind="stable")

@@ -1,13 +1,13 @@
-"""How many neurons a question can do without before its passage is lost: survival curves, by kind of question.
+"""Survival curves by kind of question: how many silenced neurons it takes to lose the gold passage.
 
 Neurons are silenced in some order, 1, 2, 4, … of them, until all are silent. A question's *count* is the first number
-at which its passage is no longer found: 0 if it was not found with all neurons, infinity if it was found to the end.
-The end is the same for every question, so that the curve of Kaplan and Meier (1958) is the plain share of the found
-passages that have not been lost yet, and of two counts of one question it is always known which is smaller. Nothing
-here takes the mean of counts, which would need a number for "never".
+at which its gold passage is no longer retrieved: 0 if it was not retrieved with all neurons, infinity if it was
+retrieved to the end. The end is the same for every question, so that the curve of Kaplan and Meier (1958) is the plain
+share of the retrieved passages that are not lost yet, and two counts of one question can always be ordered. No mean of
+counts is taken, which would need a number for "never".
 
-Intervals draw whole gold passages, as elsewhere in the chapter; two models are compared on the questions that both
-find, with one vote a gold passage.
+Intervals draw whole gold passages, as elsewhere in the chapter; two models are compared on the questions whose passage
+both retrieve, with one vote per gold passage.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -24,7 +24,7 @@ Counts = Mapping[tuple[str, str], ndarray]  # {(model, order): count of each que
 
 
 class Search(NamedTuple):
-    """What was silenced, for whom."""
+    """Numbers of silenced neurons, and the questions that they were tried on."""
 
     silent: Sequence[int]  # numbers of silent neurons, ascending; the last is where the search ended
     kinds: Sequence[str]  # [example]: the question's kind
@@ -32,19 +32,19 @@ class Search(NamedTuple):
 
 
 def doubling(neurons: int) -> list[int]:
-    """1, 2, 4, … and at last all of so many neurons: where the search stops to look."""
+    """List 1, 2, 4, …, and at last all of so many neurons: the steps of the search."""
     return [2**i for i in range((neurons - 1).bit_length())] + [neurons]
 
 
 def counts(found: Mapping[tuple[str, str], ndarray], search: Search) -> Counts:
-    """The counts (see above) from whether passages are found, {(model, order): bool [1 + silent, example]}."""
+    """Compute counts (see above) from retrieval results, {(model, order): bool [1 + silent, example]}."""
     return {key: first_lost(there, search.silent) for key, there in found.items()}
 
 
 def survival(lost: ndarray, search: Search) -> dict[int, Estimate]:
-    """Share of the found passages that are not lost yet with k neurons silent, k from 0 up: {k: estimate}.
+    """Estimate the share of retrieved passages not yet lost with k neurons silenced: {k: estimate}, k from 0.
 
-    `lost` [example] are counts; empty if nothing was found.
+    `lost` [example] are counts; the result is empty if no passage was retrieved.
     """
     there = lost > 0
     names = np.array(search.clusters, dtype=object)[there]
@@ -52,9 +52,10 @@ def survival(lost: ndarray, search: Search) -> dict[int, Estimate]:
 
 
 def median(curve: Mapping[int, Estimate]) -> tuple[float, float, float]:
-    """The number of silent neurons at which half of the passages are lost, and where the curve's band crosses a half.
+    """Compute the number of silenced neurons at which half of the passages are lost, with its interval.
 
-    Infinity: not before the end of the search. The interval inverts the pointwise ones (Brookmeyer and Crowley 1982).
+    Infinity: not before the end of the search. The interval, where the curve's band crosses one half, inverts the
+    pointwise ones (Brookmeyer and Crowley 1982).
     """
 
     def crossing(end: str) -> float:
@@ -64,7 +65,7 @@ def median(curve: Mapping[int, Estimate]) -> tuple[float, float, float]:
 
 
 def median_in_words(curve: Mapping[int, Estimate]) -> str:
-    """The median as a table shows it: 8 [4, > 7,680]; "–" without a curve."""
+    """Format the median for a table: 8 [4, > 7,680]; "–" without a curve."""
     if not curve:
         return "–"
     end = max(curve)
@@ -73,13 +74,13 @@ def median_in_words(curve: Mapping[int, Estimate]) -> str:
 
 
 def survival_numbers(exhibit: str, lost: Counts, search: Search, curves: bool = True) -> dict[str, Estimate | None]:
-    """The numbers of each model by kind of question: pathways.lexical.dpr.never_lost, ….
+    """Estimate the numbers of each model by kind of question, by id: pathways.lexical.dpr.never_lost.
 
-    found: share of the kind's questions whose passage is found with all neurons; never_lost: of these, the share found
-    with every one silent. median: see `median`, None where it or an end of its interval lies beyond the search.
-    steps_survived: how many steps of the search a found passage survives, which is the restricted mean on the scale of
-    doublings. survives.k…: the curve, if `curves`. For the random order the same with "random." in front, and
-    top_minus_random.steps_survived, paired.
+    found: share of the kind's questions whose passage is retrieved with all neurons; never_lost: of these, the share
+    retrieved with every neuron silenced. median: see `median`, None where it or an end of its interval lies beyond the
+    search. steps_survived: mean number of steps of the search that a retrieved passage survives, the restricted mean on
+    the scale of doublings. survives.k…: the curve, if `curves`. For the random order the same with "random." in front,
+    and top_minus_random.steps_survived, paired.
     """
     made: dict[str, Estimate | None] = {}
     for (kind, part), (model, order) in ((k, m) for k in _by_kind(search) for m in lost):
@@ -107,10 +108,10 @@ def survival_numbers(exhibit: str, lost: Counts, search: Search, curves: bool = 
 def outlasting_numbers(
     exhibit: str, lost: Counts, search: Search, pairs: Sequence[tuple[str, str]]
 ) -> dict[str, Estimate | int | None]:
-    """Which model of a pair loses a question's passage later, by kind: pathways.lexical.dpr_outlasts_pretrained, ….
+    """Compare when two models lose a question's passage, by kind: pathways.lexical.dpr_outlasts_pretrained.
 
-    Only questions that both find. …: see `outlasting`; and their numbers: …_matched, …_never (lost by neither),
-    …_level (lost by both at the same step).
+    Only questions whose passage both models retrieve count. See `outlasting`; numbers of questions: …_matched, …_never
+    (lost by neither), …_level (lost by both at the same step).
     """
     made: dict[str, Estimate | int | None] = {}
     for (kind, part), (a, b) in ((k, p) for k in _by_kind(search) for p in pairs):
@@ -126,11 +127,11 @@ def outlasting_numbers(
 
 
 def outlasting(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate | None:
-    """Share of the gold passages that b loses first, of those that one of the two loses first; None if there is none.
+    """Estimate the share of gold passages that b loses first, of those that one of the two loses first.
 
-    a and b [example] are counts of two models on the same questions. A question counts if both find it. If both lose it
-    at the same step, or neither does, it is undecided: the search does not tell which would. A gold passage has the
-    vote of most of its questions, so that votes are independent and their share has Wilson's interval.
+    None if there is none. a and b [example] are counts of two models on the same questions. A question counts if both
+    models retrieve its passage. It is undecided if both lose the passage at the same step, or neither does. A gold
+    passage votes as most of its questions do, so that votes are independent and their share has Wilson's interval.
     """
     signs = np.where((a > 0) & (b > 0), np.int64(a > b) - np.int64(a < b), 0)
     votes: dict[Hashable, int] = {}
@@ -141,7 +142,7 @@ def outlasting(a: ndarray, b: ndarray, clusters: Sequence[Hashable]) -> Estimate
 
 
 def _steps(lost: ndarray, search: Search) -> ndarray:
-    """Steps of the search that a found passage survives [example], 0 to all."""
+    """Count the steps of the search that a retrieved passage survives [example], 0 to all."""
     return (lost[:, None] > np.array(search.silent)).sum(1)
 
 

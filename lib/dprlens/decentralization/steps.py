@@ -1,4 +1,4 @@
-"""The cached steps of section 3: neurons attributed, silenced and exchanged, on one sample of questions or passages.
+"""Cached steps of section 3: attribution, silencing and patching on one sample of questions or passages.
 
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
@@ -24,7 +24,7 @@ from dprlens.world.records import World
 
 @dataclass(frozen=True)
 class Sampling(Task):
-    """Where the examples come from whose neurons are attributed, and their candidates."""
+    """Source of the attributed examples and of their candidates."""
 
     world: World
     negatives: NegativesSpec
@@ -32,14 +32,14 @@ class Sampling(Task):
     seed: int
 
     def draw(self, side: str, only: Sequence[int] | None = None) -> Sample:
-        """Questions ("query") or passages ("passage") with their candidates: `active_neurons.sample`."""
+        """Draw questions ("query") or passages ("passage") with their candidates (`active_neurons.sample`)."""
         mined = mined_negatives(self.world, self.negatives)
         return sample(self.world, mined, side, self.sampled, self.seed, only)
 
 
 @dataclass(frozen=True)
 class AttributionTask(Task):
-    """A model, the sample that it reads, and how its neurons are attributed: the equation of section 3."""
+    """Model, sample that it reads, and settings of attribution (the equation of section 3)."""
 
     dual: DualEncoder
     sampling: Sampling
@@ -48,7 +48,7 @@ class AttributionTask(Task):
 
 
 def _candidates(dual: DualEncoder, world: World, side: str, candidates: np.ndarray) -> torch.Tensor:
-    """Vectors of the candidates [example, choice, d_model]; of the other side than the examples."""
+    """Encode the candidates [example, choice, d_model], which are of the other side than the examples."""
     distinct, where = np.unique(candidates, return_inverse=True)
     if side == "query":
         vectors = dual.passages(passage_texts(world, distinct))
@@ -59,7 +59,7 @@ def _candidates(dual: DualEncoder, world: World, side: str, candidates: np.ndarr
 
 @step(version=1, libraries=("bm25s",), threads=1)
 def products(dual: DualEncoder, sampling: Sampling, side: str) -> np.ndarray:
-    """Dot products of the sample's examples with their candidates [example, choice]."""
+    """Compute dot products of the sample's examples with their candidates [example, choice]."""
     drawn, world = sampling.draw(side), sampling.world
     if side == "query":
         vectors = dual.questions(question_texts(world, drawn.examples))
@@ -72,10 +72,10 @@ def products(dual: DualEncoder, sampling: Sampling, side: str) -> np.ndarray:
 def attribute_sample(
     task: AttributionTask, side: str, score: str = "choice", only: Sequence[int] | None = None
 ) -> Attribution:
-    """Attributions of the neurons of one encoder on the sample: of the question's, or of the context's ("passage").
+    """Attribute the neurons of the question encoder ("query") or the context encoder ("passage") on the sample.
 
     `score` is "choice" (S2), with the temperature, a name in `attribution.SCORES`, or "weights": the weight-level
-    reading of "choice". `only` gives other examples than the random ones (see `active_neurons.sample`).
+    reading of "choice". `only` replaces the random examples (see `active_neurons.sample`).
     """
     drawn, dual, spec = task.sampling.draw(side, only), task.dual, task.spec
     world, encoder = task.sampling.world, dual.query if side == "query" else dual.passage
@@ -96,7 +96,7 @@ def attribute_sample(
 
 @step(version=2, threads=1)
 def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int, seed: int) -> Attribution:
-    """S1, as in Dai et al.: attributions at the mask for the answers of n known facts that are a single piece."""
+    """Attribute S1, as in Dai et al., at the mask for n known facts whose answer is a single piece."""
     known = [fact for fact in world.facts if world.may_know(fact.id)]
     order = np.random.default_rng([seed, 0x51]).permutation(len(known))
     statements = [known[i].statements[0] for i in order if known[i].statements]
@@ -112,7 +112,7 @@ def masked_answers(encoder: Encoder, world: World, spec: AttributionSpec, n: int
 
 
 class GoldRanks(NamedTuple):
-    """How a question's passage ranks by some vectors for the question."""
+    """Ranks of a question's gold passage under some vectors of the question."""
 
     place: np.ndarray  # int [.., example]: rank of the gold passage among all passages, from 0
     among: np.ndarray  # int [.., example]: its rank among the example's candidates, from 0
@@ -120,7 +120,7 @@ class GoldRanks(NamedTuple):
 
 
 def _judge(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[torch.Tensor]) -> GoldRanks:
-    """Ranks by each reading of the sample's questions [example, d_model] among the passages of `dual`."""
+    """Rank by each reading of the sample's questions [example, d_model] among the passages of `dual`."""
     index, found = index_of(dual, world), []
     for queries in readings:
         scores, places = index.ranks(queries.numpy(), drawn.candidates)
@@ -132,10 +132,10 @@ def _judge(dual: DualEncoder, world: World, drawn: Sample, readings: Iterable[to
 
 @step(version=1, libraries=("bm25s",), threads=1)
 def intervene(task: AttributionTask, changed: Sequence[int]) -> GoldRanks:
-    """The sample's questions with k of their neurons changed: [1 + k · kind · factor, example], the first as they are.
+    """Silence and double neurons of the sample's questions: [1 + k · kind · factor, example], unchanged first.
 
-    For each k of `changed` each kind of `interventions.KINDS`, and for each kind the neurons silenced (factor 0) and
-    doubled (factor 2).
+    For each k of `changed` k neurons of each kind of `interventions.KINDS`, and for each kind the neurons silenced
+    (factor 0) and doubled (factor 2).
     """
     scores, drawn, query = attribute_sample(task, "query").scores, task.sampling.draw("query"), task.dual.query
     texts = question_texts(task.sampling.world, drawn.examples)
@@ -147,9 +147,9 @@ def intervene(task: AttributionTask, changed: Sequence[int]) -> GoldRanks:
 
 @step(version=1, libraries=("bm25s",), threads=1)
 def silence_neurons(task: AttributionTask, counts: Sequence[int], kind: str) -> GoldRanks:
-    """The sample's questions with more and more of their neurons silent: [1 + count, example], the first with none.
+    """Silence more and more neurons of the sample's questions: [1 + count, example], the first row none.
 
-    `kind` "top" takes the greatest attributions first, "random" any neurons.
+    `kind` "top" silences the greatest attributions first, "random" neurons in random order.
     """
     if kind not in ("top", "random"):
         raise ValueError(f"kind = {kind!r} is no order; choose top or random")
@@ -164,9 +164,9 @@ def silence_neurons(task: AttributionTask, counts: Sequence[int], kind: str) -> 
 
 @step(version=1, libraries=("bm25s",), threads=1)
 def patch_blocks(into: DualEncoder, other: DualEncoder, sampling: Sampling, what: str) -> GoldRanks:
-    """The sample's questions read by `into`, one block's result replaced by that of `other`: [block, example].
+    """Patch each block of `into` with that of `other` on the sample's questions: [block, example].
 
-    Judged by the passages of `into`; see `interventions.patch_block`.
+    Ranks are among the passages of `into`; see `interventions.patch_block`.
     """
     drawn = sampling.draw("query")
     texts = question_texts(sampling.world, drawn.examples)

@@ -1,7 +1,7 @@
-"""What Tables 3 and 4 say, from an outcome: the numbers, the ids that they go by, and what a reader looks at.
+"""Numbers of Tables 3 and 4 by id, from an outcome, and tables for the reader.
 
 Ids begin with the exhibit: `table3.mend.probing_added`. The arms are those of `steps.arms`. An arm that cannot reach
-[CLS] (`protocol.acts`) has no effects: its table cells say so, and no number of it is there for a claim to read.
+[CLS] (`protocol.acts`) has no effects: its table cells state so, and no claim can read a number of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ WORDINGS = {
 
 
 def label(arm: str) -> str:
-    """An arm in words."""
+    """Name an arm in words."""
     if arm in LABELS:
         return LABELS[arm]
     for prefix, words in (("unrelated_", "unrelated facts, by "), ("random_", "random change, as large as ")):
@@ -57,9 +57,9 @@ def label(arm: str) -> str:
 
 
 def numbers(exhibit: str, x: Outcome, n: int, probe: str = "probe", kind: str | None = None) -> dict[str, Estimate]:
-    """Every column of every arm among n passages, by id; of one `kind` of question, or all.
+    """Compute every column of every arm among n passages, by id; of one `kind` of question, or all.
 
-    What has no value, for lack of a question, is left out; of arms that cannot act all but the counts is.
+    Columns without a value, for lack of a question, are left out; of arms that cannot act all but the counts are.
     """
     asked = (x.before["kind"] == (kind or x.before["kind"])).to_numpy()
     before = x.before[asked].reset_index(drop=True)
@@ -73,7 +73,7 @@ def numbers(exhibit: str, x: Outcome, n: int, probe: str = "probe", kind: str | 
 
 
 def as_printed(exhibit: str, found: Mapping[str, Estimate], x: Outcome) -> pd.DataFrame:
-    """The table as the paper prints it, an arm a row, the paper's own row below each of its editors."""
+    """Lay out the table as the paper prints it, an arm a row, the paper's own row below each of its editors."""
 
     def row(name: str, values: Mapping, arm: str, none: str) -> dict:
         keys = {key: f"{exhibit}.{arm}.{_column(key, x.direction)}" for key in PRINTED}
@@ -88,7 +88,7 @@ def as_printed(exhibit: str, found: Mapping[str, Estimate], x: Outcome) -> pd.Da
 
 
 def chosen_columns(exhibit: str, found: Mapping[str, Estimate], x: Outcome, names: Mapping[str, str]) -> pd.DataFrame:
-    """Some columns of every arm, `names` from the column's name to what stands above it."""
+    """Tabulate some columns of every arm; `names` maps the name of a column to its heading."""
     return pd.DataFrame(
         {
             "": label(arm),
@@ -99,25 +99,25 @@ def chosen_columns(exhibit: str, found: Mapping[str, Estimate], x: Outcome, name
 
 
 def _absent(arm: str, x: Outcome) -> str:
-    """What stands where an arm has no number: the reason, if it lies in the arm."""
+    """Choose the cell of an arm without a number: the reason, if the arm itself is the reason."""
     if arm == "nothing":
         return BASELINE
     return "–" if protocol.acts(arm, x.after[arm]) else CANNOT
 
 
 def reach(exhibit: str, x: Outcome) -> dict[str, Estimate]:
-    """How far every edit moves [CLS] of the test questions, as a share of its length (`protocol.reach`), by id."""
+    """Estimate how far every edit moves [CLS] of the test questions (`protocol.reach`), by id."""
     unedited = ("nothing", "reseeded")
     return {f"{exhibit}.{arm}": protocol.reach(rows) for arm, rows in x.after.items() if not arm.startswith(unedited)}
 
 
 def took(told: Estimate) -> str:
-    """Has an edit taken: yes, no or unclear, by the interval of the told statements that it made the model complete."""
+    """Decide if an edit took (yes, no, unclear) by the interval of the share of its statements completed."""
     return "yes" if told.low > TOOK else "no" if told.high <= TOOK else "unclear"
 
 
 def that_took(exhibit: str, worked: Mapping[str, Estimate], x: Outcome) -> list[str]:
-    """The arms whose edit took and can show: those on which a claim about edits can be judged; no null arms.
+    """List the arms whose edit took and that can act, on which claims about edits are judged; no null arms.
 
     `worked` are numbers of `success` under `exhibit`.
     """
@@ -126,7 +126,7 @@ def that_took(exhibit: str, worked: Mapping[str, Estimate], x: Outcome) -> list[
 
 
 def set_aside(exhibit: str, worked: Mapping[str, Estimate], x: Outcome) -> str:
-    """The edits on which no claim can be judged, each with the reason, as part of a sentence."""
+    """List the edits on which no claim can be judged, each with the reason, as part of a sentence."""
     judged, reasons = that_took(exhibit, worked, x), []
     for arm in x.after:
         if not arm.startswith(NULLS) and arm not in judged:
@@ -138,13 +138,13 @@ def set_aside(exhibit: str, worked: Mapping[str, Estimate], x: Outcome) -> str:
 
 
 def by_arm(found: Mapping[str, Estimate], exhibit: str, column: str) -> dict[str, Estimate]:
-    """A column of all arms that have it, by the arm in words."""
+    """Collect a column of all arms that have it, by the arm in words."""
     ids = [id_ for id_ in found if id_.startswith(f"{exhibit}.") and id_.endswith(f".{column}")]
     return {label(id_.split(".")[1]): found[id_] for id_ in ids}
 
 
 def with_took(frame: pd.DataFrame, exhibit: str, worked: Mapping[str, Estimate], x: Outcome) -> pd.DataFrame:
-    """A table of arms with one more column: whether each edit took, and the share of told statements completed so."""
+    """Add a column to a table of arms: whether each edit took, and the share of its statements completed so."""
 
     def cell(arm: str) -> str:
         told = worked[f"{exhibit}.{arm}.told"]
@@ -157,7 +157,7 @@ def with_took(frame: pd.DataFrame, exhibit: str, worked: Mapping[str, Estimate],
 
 
 def agreements(exhibit: str, x: Outcome, n: int) -> tuple[dict[str, Estimate], pd.DataFrame]:
-    """Do arms succeed on the same questions? Kappa of MALMEN and MEND, and of each with every other arm that acts."""
+    """Compute kappa of MALMEN and MEND, and of each with every other arm that can act, and tabulate it."""
     arms = sorted((arm for arm in x.after if protocol.acts(arm, x.after[arm])), key=lambda arm: arm not in ALIKE)
     found, rows = {}, []
     for one, other in ((one, other) for one, other in combinations(arms, 2) if one in ALIKE):
@@ -172,7 +172,7 @@ def agreements(exhibit: str, x: Outcome, n: int) -> tuple[dict[str, Estimate], p
 
 
 def against_nulls(exhibit: str, x: Outcome, arms: Sequence[str], n: int) -> tuple[dict[str, Estimate], pd.DataFrame]:
-    """Each arm minus each null arm on the edited facts' questions, paired; and as a table, with McNemar's p.
+    """Compare each arm with each null arm on the edited facts' questions, paired, and tabulate with McNemar's p.
 
     Arms that cannot act are left out.
     """
@@ -192,7 +192,10 @@ def against_nulls(exhibit: str, x: Outcome, arms: Sequence[str], n: int) -> tupl
 
 
 def success(exhibit: str, said: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of statements completed as told, by arm and group (`steps.said`), facts drawn whole."""
+    """Estimate the share of statements completed as edited in, by arm and group (`steps.said`).
+
+    Intervals draw whole facts.
+    """
     return {
         f"{exhibit}.{arm}.{group}": mean(rows["recalled"], rows["fact"])
         for (arm, group), rows in said.groupby(["arm", "group"], sort=False)
@@ -200,7 +203,7 @@ def success(exhibit: str, said: pd.DataFrame) -> dict[str, Estimate]:
 
 
 def trade_off(found: Mapping[str, Estimate], exhibit: str) -> pd.DataFrame:
-    """What telling the facts again and again wins and costs, as a table: numbers of `success` on `steps.traded`."""
+    """Tabulate gains and costs of repeated editing: numbers of `success` on `steps.traded`."""
     arms = dict.fromkeys(id_.split(".")[1] for id_ in found)
     return pd.DataFrame(
         {
@@ -213,7 +216,7 @@ def trade_off(found: Mapping[str, Estimate], exhibit: str) -> pd.DataFrame:
 
 
 def cls_shift(exhibit: str, far: pd.DataFrame) -> dict[str, Estimate]:
-    """How far [CLS] moved, mean by arm and by what is read (`steps.moved`); not of unedited models."""
+    """Average how far [CLS] moved, by arm and group of texts (`steps.moved`), without unedited models."""
     edited = far[~far["arm"].str.startswith(("nothing", "reseeded"))]
     return {
         f"{exhibit}.{arm}.{group}": mean(rows["far"], rows["fact"])
@@ -236,7 +239,7 @@ def _brief(value: Estimate | float | None, none: str = "–") -> str:
 
 
 def selection(exhibit: str, x: Outcome, choices: Sequence[int]) -> tuple[dict[str, int], pd.DataFrame]:
-    """How many facts and questions are eligible among n passages, edited and not: the numbers, and a table."""
+    """Count the facts and questions eligible among n passages, edited and not, and tabulate them."""
     counted: dict[str, int] = {}
     rows = []
     for n in choices:
@@ -251,16 +254,16 @@ def selection(exhibit: str, x: Outcome, choices: Sequence[int]) -> tuple[dict[st
 
 
 def known_from_the_start(x: Outcome) -> Estimate | None:
-    """What there is to win: of the questions through a link that pre-training told in full, the share found."""
+    """Estimate top-k accuracy on questions through a link stated in full in pre-training: the ceiling."""
     mine = x.before[(x.before["kind"] == "knowledge_required") & (x.before["state"] == "known")]
     return mean(mine["place"] < protocol.TOP, mine["fact"]) if len(mine) else None
 
 
 def on_record(kept: Mapping[str, Estimate], direction: str) -> tuple[dict[str, Estimate], pd.DataFrame]:
-    """What the record of `full` says of every arm (`report.recorded`), by id, and as a table; empty if nothing is.
+    """Collect the recorded numbers of `full` of every arm (`report.recorded`), by id, and tabulate them.
 
-    For probe and DPR the plain effect stands in where a record is older than the difference in differences, to which it
-    is equal (see `edits`); not so for passages found.
+    Both are empty without a record. For probe and DPR the plain effect replaces the difference in differences in older
+    records, where the two are equal (see `edits`); this does not hold for passages found.
     """
     table, exhibit = TABLES[direction], f"{direction}_on_record"
     columns = {
@@ -289,10 +292,10 @@ def on_record(kept: Mapping[str, Estimate], direction: str) -> tuple[dict[str, E
 
 
 def recorded_in_words(found: Mapping[str, Estimate], direction: str) -> dict[str, str]:
-    """Parts of sentences about a record (`on_record`): "took", "churn" (both of DPR, all questions) and "top".
+    """Format parts of sentences about a record (`on_record`): "took", "churn" and "top".
 
-    "took" and "top" are of the arms whose edit took and can show; of passages found the plain effect stands in where
-    the record has no difference in differences.
+    "took" and "churn" are of DPR on all questions. "took" and "top" are of the arms whose edit took and that can act;
+    for passages found the plain effect replaces the difference in differences where the record has none.
     """
     exhibit = f"{direction}_on_record"
     arms = list(dict.fromkeys(id_.split(".")[1] for id_ in found))
@@ -308,14 +311,14 @@ def recorded_in_words(found: Mapping[str, Estimate], direction: str) -> dict[str
 
 
 def counts_in_words(facts: Sequence[Fact]) -> str:
-    """So many facts by so many statements, in words; statements in reserved wordings tell nobody."""
+    """Format the numbers of facts and of their statements; reserved wordings are not edited in."""
     counts = [sum(not statement.reserved for statement in fact.statements) for fact in facts]
     most, least = max(counts, default=0), min(counts, default=0)
     return f"{len(facts)} facts by {least if least == most else f'{least} to {most}'} statements"
 
 
 def _acted(kept: Mapping[str, Estimate], direction: str, arm: str) -> bool:
-    """`protocol.acts`, from a record."""
+    """Evaluate `protocol.acts` from a record."""
     if arm.startswith(("nothing", "reseeded")):
         return arm != "nothing"
     far = kept.get(f"{direction}_reach.{arm}", kept.get(f"{direction}_moved.{arm}.others"))
@@ -323,7 +326,7 @@ def _acted(kept: Mapping[str, Estimate], direction: str, arm: str) -> bool:
 
 
 def through_every_arm(view: pd.DataFrame) -> pd.DataFrame:
-    """`steps.followed` as a reader sees it."""
+    """Format `steps.followed` for a reader."""
     ticks = {True: "✓", False: "–"}
     return pd.DataFrame(
         {
@@ -338,12 +341,12 @@ def through_every_arm(view: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_worlds(n: int) -> str:
-    """How many worlds the numbers are of, in words."""
+    """Format the number of worlds in words."""
     return "one world and network" if n == 1 else f"{n} worlds and networks"
 
 
 def reread(exhibit: str, table: str) -> tuple[dict[str, float], pd.DataFrame]:
-    """What one of the paper's tables supports by itself: 1 for what holds, and a table with the arithmetic."""
+    """Judge one of the paper's tables by its own numbers: 1 for what holds, and a table with the arithmetic."""
     found = [one for one in paper.own_reading() if one.exhibit == table]
     frame = pd.DataFrame(
         {"": one.id, "claim": one.text, "verdict": one.verdict.verdict, "numbers": one.verdict.why} for one in found
@@ -353,13 +356,13 @@ def reread(exhibit: str, table: str) -> tuple[dict[str, float], pd.DataFrame]:
 
 
 def in_words(found: Mapping[str, Estimate], exhibit: str, column: str, arms: Sequence[str]) -> str:
-    """A column of some arms as part of a sentence: "MALMEN 0.05 [0.01, 0.09], MEND …"."""
+    """Format a column of some arms as part of a sentence: "MALMEN 0.05 [0.01, 0.09], MEND …"."""
     values = {arm: found.get(f"{exhibit}.{arm}.{column}") for arm in arms}
     return ", ".join(f"{label(arm)} {_brief(value)}" for arm, value in values.items()) or "no arm"
 
 
 def apart_from_zero(found: Mapping[str, Estimate], exhibit: str, column: str, arms: Sequence[str]) -> str:
-    """Which arms' intervals lie above 0, which below, as a sentence."""
+    """List the arms whose intervals lie above 0, and those below, as a sentence."""
     values = {label(arm): found[f"{exhibit}.{arm}.{column}"] for arm in arms if f"{exhibit}.{arm}.{column}" in found}
     above = [name for name, value in values.items() if value.low > 0]
     below = [name for name, value in values.items() if value.high < 0]

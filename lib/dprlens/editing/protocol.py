@@ -1,16 +1,16 @@
-"""The protocol of section 4: which facts are edited, what Tables 3 and 4 count, and what of it the edit has done.
+"""Protocol of section 4: choice of the facts to edit, columns of Tables 3 and 4, and effects of the edit.
 
 A fact is eligible if a question about it is answered wrongly (to add it) or rightly (to remove it) both by the probe of
 pre-trained BERT and by DPR, and BERT does not (or does) complete its statements. A random half of the eligible facts is
 edited (or as many as the spec allows); as many others are the *bystanders*: same status, chosen in the same way, never
-told. Questions chosen because two models got them wrong may come right in any other model, edited or not. In the
-difference between edited facts and bystanders within one model this cancels on average; we call it the effect. What is
-left by chance of the draw is in the unedited model as well, which the *difference in differences* takes off: (edited
-model − unedited model) among edited facts minus the same among bystanders, question by question. Frozen probe and DPR
-of the unedited model chose the questions, so that there its own share is 0 in both halves and the two numbers are
-equal; they differ for passages found among the first `TOP`.
+edited in. Questions chosen because two models answered them wrongly may be answered rightly by any other model, edited
+or not (regression to the mean). In the difference between edited facts and bystanders within one model this cancels on
+average; we call it the effect. The remaining chance difference of the draw is in the unedited model as well; the
+*difference in differences* subtracts it: (edited model − unedited model) among edited facts minus the same among
+bystanders, question by question. Frozen probe and DPR of the unedited model chose the questions, so that their own
+share is 0 in both halves and the two numbers are equal; they differ for top-k accuracy (k = `TOP`).
 
-Functions here take rows: one a question, with its `fact`, `kind`, `recalled` (the share of the fact's statements that
+Functions here take rows: one per question, with its `fact`, `kind`, `recalled` (the share of the fact's statements that
 BERT completes), and by number of passages N the columns `probe{N}` (by the probe fitted to pre-trained BERT, frozen),
 `retrained{N}` (by one fitted to the model in question) and `match{N}` (by DPR's dot products), all bool: is the gold
 passage chosen; `place` (of the gold passage among all passages, from 0); and `moved` (how far the question's [CLS] of
@@ -32,22 +32,22 @@ from dprlens.training.dpr import DPRSpec
 from dprlens.world.records import Fact, Statement, World
 
 DIRECTIONS = ("added", "removed")
-TOP = 20  # a passage counts as found among the first so many
-REACH = 0.01  # an edit that moves [CLS] by less of its length, on average, can show in no vector that is probed
+TOP = 20  # k of the top-k accuracy: a passage counts as found among the first so many
+REACH = 0.01  # an edit that moves [CLS] by less of its length, on average, shows in no vector that is probed
 
 
 @dataclass(frozen=True)
 class ProtocolSpec:
-    """How section 4 is done. The paper states neither N, nor the layer, nor any null arm (methods, G.1)."""
+    """Settings of section 4; the paper states neither N, nor the layer, nor any null arm (methods, G.1)."""
 
     facts: int = 96  # edited at most, each way; paper: 284
     choices: tuple[int, ...] = (2, 5)  # N; the first is that of the tables
     probe: str = "linear"  # the paper's
     # DPR training from every model, edited or not
     training: DPRSpec = field(default_factory=lambda: DPRSpec(epochs=1, learning_rate=6e-4, warm_up_steps=8))
-    questions: int = 768  # of it, drawn from those of DPR training; they are enough to tell known links from others
+    questions: int = 768  # of it, drawn from those of DPR training; they suffice to distinguish known links from others
     worlds: int = 1  # worlds and networks, from the page's seed on; the tables count over all of them
-    baselines: tuple[str, ...] = ("finetuning", "rehearsal")  # editors beside the paper's
+    baselines: tuple[str, ...] = ("finetuning", "rehearsal")  # editors besides the paper's
     reseeded: int = 1  # DPR trainings of the unedited model with another seed
     shams: tuple[str, ...] = ("malmen",)  # editors with two null arms of their own: unrelated facts, random change
 
@@ -60,18 +60,18 @@ class ProtocolSpec:
 
 
 class Chosen(NamedTuple):
-    """Facts by id: those to be edited, and the eligible ones that are not."""
+    """Ids of the facts to be edited, and of the eligible ones that are not (bystanders)."""
 
     edited: tuple[str, ...]
     bystanders: tuple[str, ...]
 
     def among(self, rows: pd.DataFrame) -> tuple[ndarray, ndarray]:
-        """Which rows are about an edited fact, and which about a bystander: bool [row] each."""
+        """Mark the rows about an edited fact, and those about a bystander: bool [row] each."""
         return (rows["fact"].isin(self.edited).to_numpy(), rows["fact"].isin(self.bystanders).to_numpy())
 
 
 class Outcome(NamedTuple):
-    """What the tables are made of."""
+    """Results of all arms, from which the tables are computed."""
 
     direction: str  # one of `DIRECTIONS`
     chosen: Chosen
@@ -80,12 +80,12 @@ class Outcome(NamedTuple):
 
 
 def stack_worlds(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of several worlds, one world below the other; facts of different worlds get different names."""
+    """Concatenate the rows of several worlds; facts of different worlds get different names."""
     return pd.concat((rows.assign(fact=_named(i, rows["fact"])) for i, rows in enumerate(frames)), ignore_index=True)
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:
-    """What several worlds say of the same arms, as if they were one world."""
+    """Pool the outcomes of several worlds with the same arms, as if they were one world."""
     picked = [Chosen(*(tuple(_named(i, ids)) for ids in one.chosen)) for i, one in enumerate(outcomes)]
     return Outcome(
         outcomes[0].direction,
@@ -100,7 +100,7 @@ def _named(i: int, facts: Iterable[str]) -> list[str]:
 
 
 def asking_less(world: World, n: int, seed: int) -> World:
-    """The same world with n of the questions that DPR training asks, drawn at random, and none to validate it with."""
+    """Sample n questions of DPR training at random, and drop those that validate it."""
     asked = [question.id for question in world.questions if question.split == "train"]
     kept = {asked[i] for i in np.random.default_rng([seed, 0xA5]).permutation(len(asked))[:n]}
     questions = tuple(q for q in world.questions if q.split == "test" or q.id in kept)
@@ -108,9 +108,9 @@ def asking_less(world: World, n: int, seed: int) -> World:
 
 
 def eligible(rows: pd.DataFrame, direction: str, n: int) -> ndarray:
-    """Questions, bool [row], that both models get wrong ("added") or right ("removed") among n passages.
+    """Mark eligible questions, bool [row]: both models wrong ("added") or right ("removed") among n passages.
 
-    And of whose fact BERT completes no statement, or every one. Raises ValueError for another direction.
+    BERT also completes none of the fact's statements, or all. Raises ValueError for another direction.
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"direction = {direction!r} is not known; choose {' or '.join(DIRECTIONS)}")
@@ -120,9 +120,9 @@ def eligible(rows: pd.DataFrame, direction: str, n: int) -> ndarray:
 
 
 class AnswerLengths(NamedTuple):
-    """How long the answers of the facts to edit are to be, in word pieces."""
+    """Lengths to match of the answers of the facts to edit, in word pieces."""
 
-    like: Mapping[int, int]  # how many facts of each length
+    like: Mapping[int, int]  # number of facts of each length
     of: Mapping[str, int]  # each fact's length
 
 
@@ -133,10 +133,10 @@ def choose(
     seed: int,
     lengths: AnswerLengths | None = None,
 ) -> Chosen:
-    """Edited facts and bystanders: half of the facts with an eligible question at some N each, drawn at random.
+    """Draw edited facts and bystanders at random, half each of the facts with an eligible question at some N.
 
-    At most `spec.facts` are edited, and as many are bystanders. To match the two experiments (AMB-G1'), `lengths` says
-    how long their answers are to be, as far as there are that many.
+    At most `spec.facts` are edited, and as many are bystanders. To match the two experiments (AMB-G1'), `lengths` gives
+    the lengths of their answers, as far as there are enough facts.
     Raises ValueError if fewer than two facts are eligible, or can be matched.
     """
     candidates = sorted({*rows["fact"][np.logical_or.reduce([eligible(rows, direction, n) for n in spec.choices])]})
@@ -155,7 +155,7 @@ def choose(
 
 
 def _matched(order: Sequence[str], lengths: AnswerLengths) -> list[str]:
-    """Facts in their order, the lengths of every two dozen in the shares of `like`, as long as there are enough."""
+    """Select facts in order so that the lengths follow the shares of `like`, as long as there are enough facts."""
     of, share = lengths.of, {length: n / sum(lengths.like.values()) for length, n in lengths.like.items()}
     left = {length: [fact for fact in order if of[fact] == length] for length in sorted({*of.values()})}
     taken: Counter[int] = Counter()
@@ -164,19 +164,19 @@ def _matched(order: Sequence[str], lengths: AnswerLengths) -> list[str]:
         open_ = [length for length in left if left[length] and share.get(length)]
         next_ = max(open_, key=lambda length: share[length] * (len(found) + 1) - taken[length])
         if share[next_] * (len(found) + 1) - taken[next_] < 0:
-            break  # what is left would tip the shares
+            break  # any further fact would distort the shares
         taken[next_] += 1
         found.append(left[next_].pop(0))
     return found
 
 
 class Columns(NamedTuple):
-    """One arm's row of Table 3 or 4, and what the paper does not report. None: no question to say it of."""
+    """One arm's row of Table 3 or 4, and columns that the paper does not report; None: no question to measure."""
 
     probing: Estimate | None  # share of the eligible questions on edited facts that the probe now decides as intended
-    off_target_flips: Estimate  # other questions about which the probe changed its mind, a count
-    dpr: Estimate | None  # of the first column's successes, the share that DPR, trained from this model, shows too
-    off_target_edits: Estimate  # other questions about which DPR changed its mind, a count
+    off_target_flips: Estimate  # other questions on which the probe's decision changed, a count
+    dpr: Estimate | None  # share of the first column's successes in which DPR, trained from this model, succeeds too
+    off_target_edits: Estimate  # other questions on which DPR's decision changed, a count
     off_target_rate: Estimate | None  # the flips as a share
     added_minus_off_target: Estimate | None  # `probing` minus that share ("removed_…" in the ids of Table 4)
     dpr_all: Estimate | None  # the third column over all eligible questions on edited facts (intention to treat)
@@ -184,7 +184,7 @@ class Columns(NamedTuple):
     probing_did: Estimate | None  # the same difference in differences: minus that of the unedited model
     dpr_effect: Estimate | None  # `dpr_all` minus the same for bystanders
     dpr_did: Estimate | None
-    found: Estimate | None  # of the eligible questions on edited facts, passage among the first `TOP` of all
+    found: Estimate | None  # top-k accuracy (k = `TOP`) on the eligible questions on edited facts
     found_effect: Estimate | None  # minus the same for bystanders
     found_did: Estimate | None
 
@@ -192,9 +192,10 @@ class Columns(NamedTuple):
 def columns(
     before: pd.DataFrame, after: pd.DataFrame, chosen: Chosen, direction: str, n: int, probe: str = "probe"
 ) -> Columns:
-    """What an arm did: `before` are the unedited models' rows, `after` the arm's, on the same questions.
+    """Compute an arm's columns from the unedited models' rows and the arm's, on the same questions.
 
-    `probe` says whose verdict after the edit is counted: that of the frozen "probe", or of the "retrained" one.
+    `before` has the unedited models' rows, `after` the arm's. `probe`: whose decision after the edit is counted, that
+    of the frozen "probe" or of the "retrained" one.
     """
     _check_same(before, after)
     status = eligible(before, direction, n)
@@ -231,30 +232,36 @@ def columns(
 
 
 def _outcomes(rows: pd.DataFrame, direction: str, n: int, probe: str) -> tuple[ndarray, ndarray, ndarray]:
-    """Does the probe decide as intended, does DPR, and is the passage among the first `TOP`? bool [row] each."""
+    """Test whether the probe decides as intended, DPR does, and the gold passage is in the first `TOP`.
+
+    Each is bool [row].
+    """
     want = direction == "added"
     decided = (rows[f"{what}{n}"].to_numpy() == want for what in (probe, "match"))
     return (*decided, rows["place"].to_numpy() < TOP)
 
 
 def reach(rows: pd.DataFrame) -> Estimate:
-    """How far an edit moves [CLS] of the test questions, as a share of its length: the mean, facts drawn whole."""
+    """Estimate how far an edit moves [CLS] of the test questions, as a share of its length.
+
+    It is the mean over questions, with whole facts as the units that the interval resamples.
+    """
     return mean(rows["moved"], rows["fact"])
 
 
 def acts(arm: str, rows: pd.DataFrame) -> bool:
-    """Whether what an arm does to probe or DPR says anything: its edit reaches [CLS], or it trains them once more.
+    """Test whether an arm can act on probe and DPR: its edit reaches [CLS], or it trains both again.
 
-    Where it is False the probe decides as before, whatever the edit has done: its numbers are no evidence.
+    If not, the probe decides as before, whatever the edit changed: the arm's numbers are no evidence.
     """
     return arm.startswith("reseeded") or reach(rows).value >= REACH
 
 
 def agreement(x: Outcome, one: str, other: str, n: int, what: str = "probe") -> Estimate | None:
-    """Cohen's kappa of two arms: on which of the edited facts' eligible questions has `what` the intended outcome?
+    """Compute Cohen's kappa of two arms' intended outcomes of `what` on the edited facts' eligible questions.
 
-    0 is what their two shares give by chance, 1 that they are right on the same questions; the interval draws facts.
-    `what` is "probe" or "match". None where kappa is not defined: no question, or an arm with only one outcome.
+    0 is agreement by chance, given their two shares, 1 success on the same questions; the interval draws facts. `what`
+    is "probe" or "match". None where kappa is not defined: no question, or an arm with only one outcome.
     """
     on = eligible(x.before, x.direction, n) & x.chosen.among(x.before)[0]
     a, b = (x.after[arm][f"{what}{n}"].to_numpy()[on] == (x.direction == "added") for arm in (one, other))
@@ -264,16 +271,16 @@ def agreement(x: Outcome, one: str, other: str, n: int, what: str = "probe") -> 
 
 
 class Contrast(NamedTuple):
-    """Two arms on the same questions."""
+    """Comparison of two arms on the same questions."""
 
     difference: Estimate
-    p: float  # exact two-sided p of McNemar's test; it takes questions for independent
+    p: float  # exact two-sided p of McNemar's test, which treats questions as independent
 
 
 def contrast(
     before: pd.DataFrame, arm: pd.DataFrame, null: pd.DataFrame, chosen: Chosen, direction: str, n: int, what: str
 ) -> Contrast | None:
-    """How much more often an arm has the intended outcome than a null arm, on the eligible questions of edited facts.
+    """Compare an arm with a null arm: shares of intended outcomes on eligible questions of edited facts.
 
     `what` is "probe" or "match". None without such questions.
     """
@@ -288,7 +295,7 @@ def contrast(
 
 
 def with_object(fact: Fact, object_: str) -> Fact:
-    """The fact as it is told with another object: the same statements about it."""
+    """Replace the fact's object, in the fact and in its statements: a counterfactual if the object is false."""
 
     def about(statement: Statement) -> Statement:
         before, after = statement.text[: statement.start], statement.text[statement.end :]

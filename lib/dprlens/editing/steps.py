@@ -1,4 +1,4 @@
-"""The cached steps of section 4: models are edited, and judged by a probe, by DPR's ranks and by cloze statements.
+"""Cached steps of section 4: editing models; evaluation by a probe, DPR's ranks and cloze statements.
 
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
@@ -31,7 +31,7 @@ Spec = TypeVar("Spec", bound=HypernetworkSpec)
 
 
 def material(world: World, text: TextSpec, seed: int) -> Material:
-    """What editors may use: facts that no test question is about, half of them to practise on, half to be kept."""
+    """Collect facts that editors may use: no test question is about them; half to practise on, half kept."""
     known = [fact for fact in world.facts if fact.split == "train" and world.may_know(fact.id) and fact.statements]
     order = np.random.default_rng([seed, 0x3A]).permutation(len(known))
     practice = [known[i] for i in order[::2] if known[i].alternatives]
@@ -42,21 +42,21 @@ def material(world: World, text: TextSpec, seed: int) -> Material:
 
 @step(version=1)
 def malmen(base: Encoder, world: World, text: TextSpec, spec: MalmenSpec, seed: int) -> Malmen:
-    """MALMEN's hypernetwork for the base model."""
+    """Train MALMEN's hypernetwork for the base model."""
     given = material(world, text, seed)
     return Malmen.trained(base, given.practice, given.kept, spec, seed)
 
 
 @step(version=1)
 def mend(base: Encoder, world: World, text: TextSpec, spec: MendSpec, seed: int) -> Mend:
-    """MEND's hypernetwork for the base model."""
+    """Train MEND's hypernetwork for the base model."""
     given = material(world, text, seed)
     return Mend.trained(base, given.practice, given.kept, spec, seed)
 
 
 @dataclass(frozen=True)
 class Edit(Task):
-    """What a model is told, and by which editor."""
+    """An edit of the base model: the facts to be edited in, the editor, and the null arm, if any."""
 
     base: Encoder
     world: World
@@ -65,14 +65,14 @@ class Edit(Task):
     spec: EditorSpec
     null: str  # "", or a null arm of the editor
     told: tuple[Fact, ...]
-    others: tuple[Fact, ...]  # told instead by the null arm "unrelated"
+    others: tuple[Fact, ...]  # edited in instead by the null arm "unrelated"
     seed: int
 
 
 @in_quick_precision(needed=lambda arguments: arguments["spec"].learning_rate is None)
 @step(version=1, threads=1)
 def edit_model(edit: Edit) -> Encoder:
-    """The base model after it was told facts by an editor, or by a null arm of it."""
+    """Edit facts into the base model by an editor, or by a null arm of it."""
     editor: Editor
     if isinstance(edit.spec, HypernetworkSpec):
         editor = hypernetwork(edit)
@@ -87,7 +87,7 @@ def edit_model(edit: Edit) -> Encoder:
 
 
 def hypernetwork(edit: Edit) -> Malmen | Mend:
-    """The trained hypernetwork of an edit by MALMEN or MEND; it does not depend on the facts that are told.
+    """Train, or read, the hypernetwork of an edit by MALMEN or MEND; it is independent of the edited facts.
 
     Raises TypeError for an edit by another editor.
     """
@@ -99,13 +99,13 @@ def hypernetwork(edit: Edit) -> Malmen | Mend:
 
 
 def _learning(spec: Spec) -> Spec:
-    """What of a hypernetwork's spec has a part in how it learns."""
+    """Reset the fields of a hypernetwork's spec that do not affect its training."""
     return replace(spec, rounds=1, wordings=None)
 
 
 @step(version=1, threads=1)
 def last_features(encoder: Encoder, world: World) -> Features:
-    """`steps.features` of the last layer alone."""
+    """Encode all questions and passages by the last layer alone (`steps.features`)."""
     questions = encoder.cls([question.text for question in world.questions])
     passages = encoder.cls(passage_texts(world, range(len(world.passages))))
     return Features(questions.numpy()[None], passages.numpy()[None])
@@ -113,7 +113,7 @@ def last_features(encoder: Encoder, world: World) -> Features:
 
 @dataclass(frozen=True)
 class Judging(Task):
-    """The test questions that judge a model, and the probe that does."""
+    """Test questions that a model is evaluated on, and the probe."""
 
     world: World  # whose passages are searched
     part: World  # the questions, and the passages that the probe chooses from
@@ -129,7 +129,7 @@ class Judging(Task):
         return max(self.choices)
 
     def items(self, split: str, reseed: int = 0) -> Items:
-        """The questions of a split with the passages that each chooses from."""
+        """Draw the questions of a split with the passages that each chooses from."""
         mined = mined_negatives(self.part, self.negatives)
         return items(self.part, mined, split, self.most, self.seed + reseed)
 
@@ -138,9 +138,9 @@ class Judging(Task):
 def probe_verdicts(
     judging: Judging, fitted_to: Features, applied_to: Sequence[Features], reseed: int = 0
 ) -> np.ndarray:
-    """Is the gold passage chosen? bool [model, n, test question]: a probe fitted to one model, applied to several.
+    """Fit a probe to one model, apply it to several: gold passage chosen, bool [model, n, test question].
 
-    `reseed` gives the probe other negatives and slots to learn from; what it is tested on stays the same.
+    `reseed` changes the negatives and slots that the probe is fitted to; its test set stays the same.
     """
     seed, test, train = judging.seed, judging.items("test"), judging.items("train", reseed)
     found = np.empty((len(applied_to), len(judging.choices), len(test.questions)), dtype=bool)
@@ -154,7 +154,7 @@ def probe_verdicts(
 
 
 class PassageRanks(NamedTuple):
-    """How DPR ranks the passages of the test questions."""
+    """DPR's dot products and ranks of the test questions' passages."""
 
     products: np.ndarray  # [question, choice]: dot products with the passages that the probe chooses from
     place: np.ndarray  # int [question]: rank of the gold passage among all passages, from 0
@@ -162,7 +162,7 @@ class PassageRanks(NamedTuple):
 
 @step(version=2, libraries=("bm25s", "faiss-cpu"), threads=1)
 def rank_passages(judging: Judging, dual: DualEncoder) -> PassageRanks:
-    """How DPR ranks the passages of the test questions among all passages of the world."""
+    """Rank the gold passages of the test questions among all passages of the world by DPR."""
     world, part, test = judging.world, judging.part, judging.items("test")
     rows = np.array([[world.place(part.passages[i].id) for i in choices] for choices in test.choices])
     queries = dual.questions(question_texts(part, test.questions)).numpy()
@@ -171,7 +171,7 @@ def rank_passages(judging: Judging, dual: DualEncoder) -> PassageRanks:
 
 @step(version=1)
 def cloze_after(encoder: Encoder, facts: Sequence[Fact]) -> pd.DataFrame:
-    """`cloze.cloze` of every statement of the facts: fact, reserved, recalled, probability, said."""
+    """Run `cloze.cloze` on every statement of the facts: fact, reserved, recalled, probability, said."""
     said = [(fact.id, statement) for fact in facts for statement in fact.statements]
     found = cloze.cloze(encoder, [statement for _, statement in said])
     return pd.DataFrame(

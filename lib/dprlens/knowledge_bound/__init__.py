@@ -1,1 +1,1 @@
-"""Chapter B.1: does retrieval depend on what pre-training stated?"""
+"""Chapter B.1: dependence of retrieval on the facts stated in pre-training."""

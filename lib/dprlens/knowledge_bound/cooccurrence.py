@@ -1,4 +1,4 @@
-"""Word co-occurrence: which passages the pre-training text alone suggests for a question, without any network.
+"""Word co-occurrence: a baseline that ranks passages by the pre-training text alone, without any network.
 
 The positive pointwise mutual information of two words within a segment of text,
 
@@ -9,8 +9,8 @@ negative values are best set to 0: Bullinaria and Levy 2007). For one word twice
 shared words count as in classical retrieval.
 
 A passage's score for a question sums over the different words of the question. Each counts with its PPMI to the words
-of the passage: with their mean ("mean", the bilinear form qᵀ PPMI d / |d|, so that one vector a text would do, as in
-DPR), or with their greatest ("max": the word of the passage that goes with it best, which takes a vector a word).
+of the passage: with their mean ("mean", the bilinear form qᵀ PPMI d / |d|, so that one vector per text suffices, as in
+DPR), or with their greatest ("max": the best-matching word of the passage, which takes one vector per word).
 """
 
 import re
@@ -26,20 +26,23 @@ WORD = re.compile(r"\w+")
 
 
 class Cooccurrence(NamedTuple):
-    """The words of a text and how strongly each two of them go together."""
+    """Words of a text, and the strength of association of each pair."""
 
     rows: Mapping[str, int]  # of `ppmi`, by word
     ppmi: csr_array  # [word, word], symmetric, natural logarithm
 
 
 def words(text: str) -> list[str]:
-    """The different words of a text in lower case, sorted: runs of letters and digits."""
+    """List the different words of a text in lower case, sorted: runs of letters and digits."""
     return sorted(set(WORD.findall(text.lower())))
 
 
 def count(segments: Iterable[str]) -> Cooccurrence:
-    """Count which words share a segment. Raises ValueError if no segment has a word."""
-    times = Counter(segments)  # a text says many sentences more than once
+    """Count words that share a segment, and compute their PPMI.
+
+    Raises ValueError if no segment has a word.
+    """
+    times = Counter(segments)  # many sentences occur more than once in a text
     index: dict[str, int] = {}
     held = [[index.setdefault(word, len(index)) for word in words(segment)] for segment in times]
     if not index:
@@ -55,9 +58,10 @@ def count(segments: Iterable[str]) -> Cooccurrence:
 
 
 def score(found: Cooccurrence, questions: Sequence[str], passages: Sequence[str], pool: str = "mean") -> np.ndarray:
-    """Scores [question, passage]; words that the counted text does not have count for nothing.
+    """Score every passage for every question [question, passage].
 
-    A passage of none but such words scores 0. Raises ValueError for a pool that is not in `POOLS`.
+    Words that do not occur in the counted text are ignored; a passage of none but such words scores 0. Raises
+    ValueError for a pool that is not in `POOLS`.
     """
     if pool not in POOLS:
         raise ValueError(f"pool = {pool!r} is not known; choose one of {', '.join(POOLS)}")
@@ -72,7 +76,7 @@ def _known(found: Cooccurrence, text: str) -> list[int]:
 
 
 def _bags(texts: Sequence[Sequence[int]], size: int) -> csr_array:
-    """Which words each text has: 1 or 0 [text, word]."""
+    """Mark the words of each text: 1 or 0 [text, word]."""
     columns = [word for text in texts for word in text]
     starts = np.cumsum([0, *map(len, texts)])
     return csr_array((np.ones(len(columns)), columns, starts), shape=(len(texts), size))

@@ -1,13 +1,13 @@
-"""Does retrieval depend on what BERT knows? The contrasts of the causal test (the paper's conclusion; claims C.1–C.3).
+"""Contrasts of the causal test: dependence of retrieval on BERT's knowledge (conclusion; claims C.1–C.3).
 
-All functions take rows of `steps.causal_test` or `steps.baselines`: one row a question, model and seed, with what
-pre-training said about the fact that decides the question, and where its gold passage was ranked. Whether a fact was
-stated, and how often, was dealt at random, so a difference between groups of questions is the effect of having stated
-the fact: of the statements of the fact, and of what the text composes with them (`compositions`). Questions about one
-fact are not independent: intervals draw whole facts, of each seed apart.
+All functions take rows of `steps.causal_test` or `steps.baselines`: one row per question, model and seed, with what
+pre-training stated about the fact that decides the question, and the rank of its gold passage. Whether a fact was
+stated, and how often, was assigned at random, so a difference between groups of questions is the effect of having
+stated the fact: of the statements of the fact, and of their compositions in the text (`compositions`). Questions about
+one fact are not independent: intervals draw whole facts, of each seed apart.
 
-A `measure` is a number k (top-k accuracy among all passages) or the name of a measure within the relation of the fact
-asked for, whose chance does not depend on the world's size: "auc", the share of the other passages of the relation
+A `measure` is a number k (top-k accuracy among all passages) or the name of a measure within the relation of the target
+fact, whose chance level does not depend on the world's size: "auc", the share of the other passages of the relation
 that rank behind the gold passage (ties count half; chance 1/2), or "top1", whether none of them ranks before it (a tie
 of n passages counts 1/n; chance 1/number of passages).
 """
@@ -26,7 +26,7 @@ from dprlens.world.records import World
 Measure = int | str
 WITHIN = ("auc", "top1")  # the measures within the relation
 STATES = ("known", "low dose", "held out")
-ARMS = {  # as ids of numbers begin with them, and in words
+ARMS = {  # {prefix of ids of numbers: label}
     "": "DPR",
     "unpretrained.": "without pre-training",
     "pretrained.": "BERT",
@@ -39,24 +39,27 @@ CONTROLS = {
     "unpretrained_difference": "knowledge-required, no pre-training: known minus held out",
     "held_out_minus_unpretrained": "held out: DPR minus no pre-training (same questions)",
 }
-WORLD = ["study", "size", "form", "seed"]  # the columns that say in which world a row's question is asked
+WORLD = ["study", "size", "form", "seed"]  # the columns that identify the world of a row's question
 
 
 @dataclass(frozen=True)
 class BoundSpec:
-    """The models of the causal test: of full depth in the page's world, and shallow ones in smaller worlds."""
+    """Models of the causal test: of full depth in the page's world, and shallow ones in smaller worlds."""
 
-    deep_arms: tuple[tuple[str, int], ...] = (("true", 1), ("nothing", 1))  # what is told (`steps.TOLD`), to how many:
-    #   the models of the page's seed and of those that follow it
+    deep_arms: tuple[tuple[str, int], ...] = (("true", 1), ("nothing", 1))  # what is stated (`steps.TOLD`), and for
+    #   how many seeds: the page's and those that follow it
     shallow_arms: tuple[tuple[str, int], ...] = (("true", 3), ("false", 1), ("nothing", 3))
     shallow_layers: int = 3
-    shallow_size: float = 0.5  # of the shallow models' world, against the page's
+    shallow_size: float = 0.5  # of the shallow models' world, relative to the page's
     grid: tuple[tuple[float, float], ...] = ((0.25, 0.1), (0.25, 0.9))  # worlds of other size and share of description
     grid_seeds: int = 1
 
 
 def select_test_questions(rows: pd.DataFrame, kind: str, **where: Hashable) -> pd.DataFrame:
-    """Test questions of a kind whose deciding fact DPR training never asks for; `where` gives values of columns."""
+    """Select test questions of a kind whose deciding fact no question of DPR training needs.
+
+    `where` gives values of columns.
+    """
     chosen = (rows["split"] == "test") & (rows["kind"] == kind) & ~rows["in_training"]
     for column, value in where.items():
         chosen &= rows[column] == value
@@ -64,21 +67,22 @@ def select_test_questions(rows: pd.DataFrame, kind: str, **where: Hashable) -> p
 
 
 def fact_clusters(rows: pd.DataFrame) -> list[tuple]:
-    """The cluster of each row: its deciding fact, in the world of its model."""
+    """List the cluster of each row: its deciding fact, in the world of its model."""
     return [*rows[[*WORLD, "fact"]].itertuples(index=False, name=None)]
 
 
 def measures(k: int) -> dict[str, Measure]:
-    """The measures by the names that they have in ids of numbers: those within the relation, and top-k accuracy."""
+    """Name the measures as in ids of numbers: those within the relation, and top-k accuracy."""
     if k < 2:
         raise ValueError(f"top_k = {k}: top1 is a measure within the relation on this page; give 2 or more")
     return {**{name: name for name in WITHIN}, f"top{k}": k}
 
 
 def measured_rows(rows: pd.DataFrame, measure: Measure, place: str = "place") -> np.ndarray:
-    """The measure of each row, 0–1 [row]; `place`: the column with the place that top-k accuracy looks at.
+    """Compute the measure of each row, 0–1 [row].
 
-    Places are among all passages of their world, so that every k has an answer. ValueError for a k below 1.
+    `place` names the column of ranks that top-k accuracy uses. Ranks are among all passages of their world, so that
+    every k is defined. Raises ValueError for a k below 1.
     """
     if isinstance(measure, int):
         if measure < 1:
@@ -92,29 +96,32 @@ def measured_rows(rows: pd.DataFrame, measure: Measure, place: str = "place") ->
 
 
 def mean_measure(rows: pd.DataFrame, measure: Measure, place: str = "place") -> Estimate | None:
-    """Mean of the measure over rows (for a k: the share ranked among the first k); None without rows."""
+    """Average the measure over rows (for a k: top-k accuracy); None without rows."""
     return mean(measured_rows(rows, measure, place), fact_clusters(rows)) if len(rows) else None
 
 
 def mean_by_group(rows: pd.DataFrame, measure: Measure, by: str | list[str]) -> dict:
-    """`mean_measure` of each group of rows."""
+    """Compute `mean_measure` of each group of rows."""
     return {group: mean_measure(found, measure) for group, found in rows.groupby(by)}
 
 
 def known_minus_held_out(rows: pd.DataFrame, measure: Measure) -> Estimate | None:
-    """The measure where the deciding fact is known, minus where it is held out (`unpaired_difference`)."""
+    """Estimate the measure where the deciding fact is known minus where it is held out, unpaired."""
     return unpaired_difference(*_known_and_held_out(rows), measure)
 
 
 def unpaired_difference(a: pd.DataFrame, b: pd.DataFrame, measure: Measure) -> Estimate | None:
-    """The measure on rows a minus that on rows b, about different facts; None if one of them has no rows."""
+    """Estimate the measure on rows a minus that on rows b, about different facts; None if either is empty."""
     if a.empty or b.empty:
         return None
     return gap(measured_rows(a, measure), measured_rows(b, measure), fact_clusters(a), fact_clusters(b))
 
 
 def paired_difference(a: pd.DataFrame, b: pd.DataFrame, measure: Measure, place: str = "place") -> Estimate | None:
-    """The measure in arm a minus that in arm b, on the same questions of the same worlds; None without questions."""
+    """Estimate the measure in arm a minus that in arm b, on the same questions of the same worlds.
+
+    None without questions.
+    """
     a, b = _same_questions(a, b)
     return (
         difference(measured_rows(a, measure, place), measured_rows(b, measure, place), fact_clusters(a))
@@ -124,7 +131,10 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, measure: Measure, place:
 
 
 def difference_in_differences(a: pd.DataFrame, b: pd.DataFrame, measure: Measure) -> Estimate | None:
-    """`known_minus_held_out` in arm a minus that in arm b, on the same questions; None if a state has no rows."""
+    """Estimate `known_minus_held_out` in arm a minus that in arm b, on the same questions.
+
+    None if a state has no rows.
+    """
     a, b = _same_questions(a, b)
     more = a.assign(more=measured_rows(a, measure) - measured_rows(b, measure))
     known, held_out = _known_and_held_out(more)
@@ -136,10 +146,10 @@ def difference_in_differences(a: pd.DataFrame, b: pd.DataFrame, measure: Measure
 def share_of_effect(
     a: pd.DataFrame, b: pd.DataFrame, measure: Measure, seed: int = 0, resamples: int = 2000
 ) -> Estimate | None:
-    """`known_minus_held_out` in arm b as a share of that in arm a, on the same questions; n is the smaller state's.
+    """Estimate `known_minus_held_out` in arm b as a share of that in arm a, on the same questions.
 
-    The interval is the bootstrap's, facts drawn whole and for both arms together. None where arm a's own effect is not
-    above 0 (its 95 % interval), since a share of nothing says nothing.
+    n is the smaller state's. The interval is the bootstrap's, facts drawn whole and for both arms together. None where
+    arm a's own effect is not above 0 (its 95 % interval), since a share of no effect is meaningless.
     """
     a, b = _same_questions(a, b)
     both = a.assign(a=measured_rows(a, measure), b=measured_rows(b, measure))
@@ -157,7 +167,7 @@ def share_of_effect(
 
 
 def _resampled(rows: pd.DataFrame, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Means of the columns a and b, first of all rows, then of each draw of whole facts [arm, 1 + resample]."""
+    """Average the columns a and b, first over all rows, then over each draw of whole facts [arm, 1 + resample]."""
     cluster = pd.factorize(pd.Series(fact_clusters(rows)))[0]
     sums = np.stack([np.bincount(cluster, rows[arm]) for arm in ("a", "b")])  # [arm, cluster]
     counts = np.bincount(cluster)
@@ -167,7 +177,10 @@ def _resampled(rows: pd.DataFrame, rng: np.random.Generator, resamples: int) -> 
 
 
 def _same_questions(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Arm a, and arm b in its order. Raises ValueError if they are not of the same questions of the same worlds."""
+    """Reorder arm b like arm a, and return both.
+
+    Raises ValueError if they are not of the same questions of the same worlds.
+    """
     key = [*WORLD, "question"]
     order = a[key].assign(a=range(len(a))).merge(b[key].assign(b=range(len(b))), on=key).sort_values("a")
     shared = len(order.drop_duplicates(key))
@@ -181,10 +194,11 @@ def _known_and_held_out(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def contrasts(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | None]:
-    """All numbers of the main table, by id without its exhibit: `<group>.<arm>.<measure>` and the contrasts.
+    """Compute all numbers of the main table, by id without its exhibit: `<group>.<arm>.<measure>`.
 
-    `arms` holds rows of the same test questions (knowledge-required) by arm: dpr, unpretrained, cooccurrence and more;
-    dpr is the arm that the ids leave out, as in known.auc, difference.auc, cooccurrence.difference.auc.
+    The contrasts between arms are among them. `arms` holds rows of the same test questions (knowledge-required) by arm:
+    dpr, unpretrained, cooccurrence and more; ids omit the arm dpr, as in known.auc, difference.auc,
+    cooccurrence.difference.auc.
     """
     numbers: dict[str, Estimate | None] = {}
     for name, measure in measures(k).items():
@@ -201,9 +215,9 @@ def contrasts(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | 
 
 
 def over_networks(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate]:
-    """Means over worlds and networks of what `contrasts` says of each, Student's interval; empty for fewer than two.
+    """Average `contrasts` over worlds and networks, with Student's interval; empty for fewer than two.
 
-    Networks are the units of a claim about training: questions of one network share all its accidents.
+    Networks are the units of a claim about training: questions of one network share all its chance variation.
     """
     seeds = sorted({*arms["dpr"]["seed"]})
     each = [contrasts({arm: rows[rows["seed"] == seed] for arm, rows in arms.items()}, k) for seed in seeds]
@@ -218,7 +232,7 @@ def over_networks(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimat
 
 
 def controls(dpr: pd.DataFrame, unpretrained: pd.DataFrame, k: int) -> dict[str, Estimate | None]:
-    """The effect beside its controls, by id without its exhibit: `<control>.<measure>`, as in `CONTROLS`.
+    """Compute the effect and its controls, by id without its exhibit: `<control>.<measure>`, as in `CONTROLS`.
 
     `dpr` and `unpretrained` are all rows of the two arms, of the same questions.
     """
@@ -234,7 +248,7 @@ def controls(dpr: pd.DataFrame, unpretrained: pd.DataFrame, k: int) -> dict[str,
 
 
 def in_words(k: int) -> dict[str, str]:
-    """The measures by name, as a reader's table calls them."""
+    """Name the measures for a table."""
     return {
         "auc": "AUC within the relation",
         "top1": "top-1 within the relation",
@@ -243,7 +257,7 @@ def in_words(k: int) -> dict[str, str]:
 
 
 def rows_by_state(found: Mapping[str, Estimate | None], k: int) -> list[dict]:
-    """The main table's rows from `contrasts`: each measure by state of the link, and known minus held out."""
+    """Lay out the main table from `contrasts`: measures by state of the link, and known minus held out."""
     rows = []
     for name, measure in in_words(k).items():
         for state in (*STATES, "known minus held out"):
@@ -255,7 +269,7 @@ def rows_by_state(found: Mapping[str, Estimate | None], k: int) -> list[dict]:
 
 
 def rows_by_baseline(found: Mapping[str, Estimate | None], k: int) -> list[dict]:
-    """Rows that set the effect in DPR beside that in each baseline of word co-occurrence, from `contrasts`."""
+    """Compare the effect in DPR with that in each baseline of word co-occurrence, from `contrasts`."""
     return [
         {
             "measure": measure,
@@ -273,7 +287,7 @@ def rows_by_baseline(found: Mapping[str, Estimate | None], k: int) -> list[dict]
 def rows_by_control(
     found: Mapping[str, Estimate | None], detectable: Mapping[str, float], k: int
 ) -> list[dict[str, str | float | Estimate | None]]:
-    """Rows of `controls` with the smallest difference that each could have shown."""
+    """Lay out `controls` with the smallest difference that each could have detected."""
     return [
         {
             "difference": CONTROLS[control],
@@ -287,10 +301,10 @@ def rows_by_control(
 
 
 def rows_by_size(sources: Mapping[str, Mapping[str, Estimate]], n_facts: int, k: int) -> list[dict]:
-    """Known minus held out by size of the world, from numbers with ids of exhibit `world_size`.
+    """Tabulate known minus held out by size of the world, from numbers with ids of exhibit `world_size`.
 
-    `sources` are numbers by the words that begin their columns; `n_facts` is the size of the page's own world. A source
-    that has none of these numbers has no columns.
+    `sources` are numbers by the prefix of their columns; `n_facts` is the size of the page's own world. A source that
+    has none of these numbers has no columns.
     """
     sizes = {25: 0.25, 50: 0.5, 100: 1.0, 200: 2.0}
     forms = {"": "all", "form10.": "10 %", "form90.": "90 %"}
@@ -312,7 +326,7 @@ def rows_by_size(sources: Mapping[str, Mapping[str, Estimate]], n_facts: int, k:
 
 
 def by_size(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | None]:
-    """Known minus held out by size of the world and share of description, by id without its exhibit.
+    """Estimate known minus held out by size of the world and share of description, by id without its exhibit.
 
     `arms` as in `contrasts`, dpr and cooccurrence: `size<percent>.[form<percent>.][<arm>.]difference.<measure>`.
     """
@@ -331,24 +345,24 @@ def by_size(arms: Mapping[str, pd.DataFrame], k: int) -> dict[str, Estimate | No
 
 
 def dose_slope(rows: pd.DataFrame, measure: Measure) -> Estimate:
-    """Gain in the measure for ten times the exposures: slope on log10(1 + exposures)."""
+    """Estimate the gain in the measure for ten times the exposures: slope on log10(1 + exposures)."""
     return slope(np.log10(1 + rows["exposures"]), measured_rows(rows, measure), fact_clusters(rows))
 
 
 def by_seed(rows: pd.DataFrame, measure: Measure) -> dict[int, Estimate | None]:
-    """`known_minus_held_out` of each seed."""
+    """Compute `known_minus_held_out` of each seed."""
     return {int(seed): known_minus_held_out(rows[rows["seed"] == seed], measure) for seed in sorted({*rows["seed"]})}
 
 
 def mostly_described(rows: pd.DataFrame) -> pd.Series:
-    """Whether pre-training stated the deciding fact in descriptions more often than not [row]."""
+    """Mark deciding facts that pre-training stated in descriptions more often than not [row]."""
     return rows["described"] > rows["exposures"] / 2
 
 
 def same_relation(world: World) -> np.ndarray:
-    """Which passages state a fact of the relation that the question asks for: bool [question, passage].
+    """Mark passages that state a fact of the relation of the question: bool [question, passage].
 
-    That is the relation of the question's target fact, of whatever subject; the gold passage is one of them.
+    The relation is that of the question's target fact, for any subject; the gold passage is among them.
     """
     names = sorted({fact.relation for fact in world.facts})
     number = {name: i for i, name in enumerate(names)}
@@ -359,10 +373,10 @@ def same_relation(world: World) -> np.ndarray:
 
 
 def standings(world: World, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Where scores [question, passage] rank each gold passage among the passages of the relation asked for.
+    """Rank each gold passage among the passages of its relation by scores [question, passage].
 
-    Columns [question]: within, how many score higher; tied, how many others score the same; peers, how many there are,
-    the gold passage included.
+    Columns [question]: within, number with a higher score; tied, number of others with the same score; peers, number of
+    all, the gold passage included.
     """
     gold = np.array([world.place(question.gold) for question in world.questions])
     rows = np.arange(len(gold))
@@ -373,7 +387,7 @@ def standings(world: World, scores: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def compositions(segments: Iterable[Segment]) -> Counter[tuple[str, ...]]:
-    """How often a text states each target fact of a description through each linking fact: (link, target) -> times.
+    """Count descriptions that state a target fact through a linking fact: {(link, target): times}.
 
     As in "The city where Ada Larchcroft was born, Kestrelgate, lies on the river Wend": the sentence names the subject
     of the link together with the answer to "Which river flows through the city where Ada Larchcroft was born?", whose

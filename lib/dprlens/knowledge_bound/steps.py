@@ -1,4 +1,4 @@
-"""The cached steps of chapter B.1: the arms of the causal test, and its baselines.
+"""Cached steps of chapter B.1: arms of the causal test, and its baselines.
 
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
@@ -26,12 +26,12 @@ from dprlens.world.records import World
 from dprlens.world.steps import closed_world
 
 ROUNDED = 9  # decimals of co-occurrence scores, so that equal ones tie whatever the order of their sums
-TOLD = ("true", "false", "nothing")  # what pre-training says about the linking facts under test
+TOLD = ("true", "false", "nothing")  # what pre-training states about the linking facts under test
 
 
 @dataclass(frozen=True)
 class Making(Task):
-    """What a model of the causal test is made of, from the world to DPR training."""
+    """Specs of a model of the causal test, from the world to DPR training."""
 
     world: ClosedSpec
     text: TextSpec
@@ -43,7 +43,7 @@ class Making(Task):
 
 
 def _lacks_base(asked: Mapping) -> bool:
-    """Must the base model of these `causal_arm` be made?"""
+    """Check whether the base model of this `causal_arm` is missing from the cache."""
     read = _told(closed_world(asked["world"], asked["seed"]), asked.get("told", "true"), asked["seed"])
     start = read, asked["text"], asked["shape"], asked["pretraining"], asked["seed"]
     return base_model.as_asked.record(*start) is None
@@ -52,12 +52,13 @@ def _lacks_base(asked: Mapping) -> bool:
 @in_quick_precision(needed=_lacks_base)
 @step(version=2, libraries=("bm25s", "faiss-cpu", "scipy"))
 def causal_arm(making: Making, told: str = "true") -> pd.DataFrame:
-    """One arm of the causal test, from the world to the rankings: what a model that was `told` this finds.
+    """Run one arm of the causal test, from the world to the rankings.
 
-    `cloze.question_table` with more columns: recalled (share of the fact's unread wordings that the model completes
-    before DPR training as it was told them), place (from 0) of the gold passage, and false_place, that of the passage
-    which would be gold if the counterfactual link were true (−1 where no link is false); within, tied, peers: the gold
-    passage among those of its relation (`exhibits.standings`).
+    `told`: what pre-training states about the linking facts, one of `TOLD`. The result is `cloze.question_table` with
+    more columns: recalled (share of the fact's reserved wordings that the model completes before DPR training as it was
+    stated), place (from 0) of the gold passage, and false_place, that of the passage which would be gold if the
+    counterfactual link were true (−1 where no link is false); within, tied, peers: the gold passage among those of its
+    relation (`exhibits.standings`).
     """
     if told not in TOLD:
         raise ValueError(f"told = {told!r} is no arm; choose one of {', '.join(TOLD)}")
@@ -80,7 +81,7 @@ def causal_arm(making: Making, told: str = "true") -> pd.DataFrame:
 
 
 def _scores(ranking: Ranking) -> np.ndarray:
-    """The scores [question, passage] of a ranking of all passages."""
+    """Reorder the scores of a ranking of all passages: [question, passage]."""
     scores = np.empty_like(ranking.scores)
     np.put_along_axis(scores, ranking.passages, ranking.scores, 1)
     return scores
@@ -91,7 +92,10 @@ def _scores(ranking: Ranking) -> np.ndarray:
 def pretrained_arm(
     world: ClosedSpec, text: TextSpec, shape: EncoderSpec, pretraining: PretrainSpec, seed: int
 ) -> pd.DataFrame:
-    """What pre-trained BERT retrieves without DPR training: `cloze.question_table`, place, and `exhibits.standings`."""
+    """Retrieve with pre-trained BERT, without DPR training.
+
+    `cloze.question_table` with place (from 0) and `exhibits.standings`.
+    """
     true = closed_world(world, seed)
     base = base_model(true, text, shape, pretraining, seed)
     ranking = rankings(DualEncoder(base, base), true, k=len(true.passages))
@@ -101,11 +105,11 @@ def pretrained_arm(
 
 @step(version=1, libraries=("scipy",), on_device=False)
 def cooccurrence_arm(world: ClosedSpec, text: TextSpec, seed: int, pool: str = "mean") -> pd.DataFrame:
-    """What word co-occurrence in the pre-training text retrieves (`cooccurrence.score`), without any network.
+    """Retrieve by word co-occurrence in the pre-training text (`cooccurrence.score`), without any network.
 
-    `cloze.question_table` with place (from 0; of the passages with the same score half rank before),
-    `exhibits.standings`, and composed, how often the text states the question's target in a description through its
-    link (`exhibits.compositions`; 0 for lexical questions).
+    `cloze.question_table` with place (from 0; half of the tied passages rank before), `exhibits.standings`, and
+    composed, how often the text states the question's target in a description through its link
+    (`exhibits.compositions`; 0 for lexical questions).
     """
     true = closed_world(world, seed)
     read = segments(true, text, seed)
@@ -124,5 +128,5 @@ def cooccurrence_arm(world: ClosedSpec, text: TextSpec, seed: int, pool: str = "
 
 
 def _told(world: World, told: str, seed: int) -> World:
-    """The world as an arm of the causal test reads of it."""
+    """Get the world as stated in an arm's pre-training text."""
     return with_false_links(world, seed) if told == "false" else world

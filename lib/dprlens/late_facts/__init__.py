@@ -1,1 +1,1 @@
-"""Chapter B.2: does it matter when a model was told a fact?"""
+"""Chapter B.2: effect on retrieval of when a model reads a fact."""

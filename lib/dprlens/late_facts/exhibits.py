@@ -1,9 +1,9 @@
-"""Is what is told late recalled and yet not retrieved with? Spec and summaries of the chapter on late facts.
+"""Spec and numbers of the chapter on late facts: recall and retrieval by when a fact is read.
 
-All functions take rows of `entering`: one row a question and model, with its linking fact, whether the model completed
-that fact's statements (share of the wordings that it had not read) before DPR training, `mean_recall`, and after it,
-`kept`, and the `place` of the gold passage then, from 0. Questions about one fact are not independent, nor are models
-of one world: intervals draw whole facts, with all that all models found through them.
+All functions take rows of `entering`: one row per question and model, with its linking fact, the share of that fact's
+reserved wordings that the model completed before DPR training, `recalled`, and after it, `kept`, and the `place` of the
+gold passage then, from 0. Questions about one fact are not independent, nor are models of one world: intervals draw
+whole facts, with the results of all models on them.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,18 +23,18 @@ NEVER = -1.0  # in place of a point of entry: no text states the fact
 
 
 class Arm(NamedTuple):
-    """A way to tell facts to a model whose pre-training left them out."""
+    """Way to teach facts to a model whose pre-training left them out."""
 
     telling: Telling = Telling()
-    only: tuple[str, ...] = ()  # the parts of the network that learn (`pretrain.read_on`); without names all do
+    only: tuple[str, ...] = ()  # the parts of the network that learn (`pretrain.read_on`); empty: all
     speed: float | None = (
-        1.0  # times the learning rate of the others; None: as pre-training learns (`pretrain.read_on`)
+        1.0  # multiple of the other arms' learning rate; None: as in pre-training (`pretrain.read_on`)
     )
-    at_cls: bool = False  # the object is asked for at [CLS] as well (`pretrain.masked_batches`)
-    opened: bool = False  # DPR training asks questions through one half of the facts, the other half is judged
+    at_cls: bool = False  # the object is predicted at [CLS] as well (`pretrain.masked_batches`)
+    opened: bool = False  # DPR training has questions through one half of the facts, the other half is evaluated
 
     def rate(self, usual: float) -> float | None:
-        """The learning rate where the usual one is `usual`; None: as pre-training learns."""
+        """Compute the learning rate from the usual one; None: as in pre-training."""
         return None if self.speed is None else self.speed * usual
 
 
@@ -63,16 +63,16 @@ REFERENCES = ("never", "start")  # the facts are in no text; or in the pre-train
 
 @dataclass(frozen=True)
 class LateSpec:
-    """The models of the chapter on late facts: shallow ones, in a world in which every fact is known fully or not."""
+    """Models of the chapter on late facts: shallow ones, in a world where a fact is known fully or not at all."""
 
     layers: int = 3
-    size: float = 0.5  # of the world, against the page's
+    size: float = 0.5  # of the world, relative to the page's
     points: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)  # of entry, shares of pre-training; a last group enters after it
     worlds: int = 1  # from the page's seed on
-    deals: int = 1  # models of each world, each with another deal of the facts to the points
-    constant: int = 1  # of these deals: so many also with learning rates that do not fall
+    deals: int = 1  # models of each world, each with another random assignment of the facts to the points
+    constant: int = 1  # of these models, the number also trained with learning rates that do not fall
     learning_rate: float = 3e-4  # of AdamW after pre-training
-    rehearsal: float = 1.0  # old segments for each one that tells late facts
+    rehearsal: float = 1.0  # old segments for each one that states late facts
     # names in `ARMS`
     arms: tuple[str, ...] = ("plain", "half_described", "at_cls", "opened", "large_steps", "as_at_start")
 
@@ -94,12 +94,12 @@ class LateSpec:
 
 
 def group(point: float) -> str:
-    """A point of entry as ids and labels have it: "never", "at0" … "at75", "after"."""
+    """Name a point of entry for ids and labels: "never", "at0" … "at75", "after"."""
     return "never" if point == NEVER else "after" if point == AFTER else f"at{100 * point:.0f}"
 
 
 def mean_recall(rows: pd.DataFrame, when: str = "recalled") -> Estimate | None:
-    """Share of the rows' facts that the model completed, each fact of each model once; None without rows.
+    """Estimate the share of facts that the model completed, each fact of each model once; None without rows.
 
     `when` is "recalled", before DPR training, or "kept", after it.
     """
@@ -108,9 +108,9 @@ def mean_recall(rows: pd.DataFrame, when: str = "recalled") -> Estimate | None:
 
 
 def shares_by_block(scores: ndarray) -> ndarray:
-    """Each block's share of the positive attribution [example, block], from scores [example, block, neuron].
+    """Compute each block's share of positive attribution [example, block] from [example, block, neuron].
 
-    Equal shares where nothing is positive.
+    Shares are equal where no attribution is positive.
     """
     sums = np.maximum(scores, 0).sum(2, dtype=float)
     total = sums.sum(1, keepdims=True)
@@ -118,7 +118,10 @@ def shares_by_block(scores: ndarray) -> ndarray:
 
 
 def by_block(rows: pd.DataFrame) -> dict[str, dict[int, Estimate]]:
-    """{group of entry: {block: mean share of the attribution}}, of rows of `steps.by_block`; facts are clusters."""
+    """Average shares of attribution, {group of entry: {block: mean}}, of rows of `steps.by_block`.
+
+    Facts are clusters.
+    """
     points = sorted({*rows["entry"]} - {NEVER})
     return {
         group(point): {
@@ -130,7 +133,7 @@ def by_block(rows: pd.DataFrame) -> dict[str, dict[int, Estimate]]:
 
 
 def measures(k: int) -> dict[str, Callable[[pd.DataFrame], Estimate | None]]:
-    """What is said of a group of rows, by the last part of its id."""
+    """Collect the measures of a group of rows, by the last part of their ids."""
     return {
         "recalled": mean_recall,
         "kept": lambda rows: mean_recall(rows, "kept"),
@@ -140,7 +143,7 @@ def measures(k: int) -> dict[str, Callable[[pd.DataFrame], Estimate | None]]:
 
 
 def curves(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate | None]]:
-    """{measure: {group: estimate}}, the groups in the order of their entry, those never told first."""
+    """Compute {measure: {group: estimate}}, groups in the order of entry, facts never stated first."""
     points = sorted({*rows["entry"]})
     return {
         name: {group(point): said(rows[rows["entry"] == point]) for point in points}
@@ -149,7 +152,7 @@ def curves(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate | None]]:
 
 
 def curves_on_record(kept: Mapping[str, Estimate]) -> dict[str, dict[int, Estimate]]:
-    """{line: {point of entry in percent: estimate}}, of numbers on record (`report.recorded`) as far as they are."""
+    """Collect recorded curves (`report.recorded`): {line: {point of entry in percent: estimate}}."""
     return {
         f"{label}, rates {'fall' if kind == 'falling' else 'stay'}": {
             round(100 * point): kept[name]
@@ -162,7 +165,7 @@ def curves_on_record(kept: Mapping[str, Estimate]) -> dict[str, dict[int, Estima
 
 
 def contrasts(rows: pd.DataFrame, k: int) -> dict[str, Estimate | None]:
-    """Differences between groups, by id; None where one of them has no rows.
+    """Estimate differences between groups, by id; None where one of them has no rows.
 
     slope: the change in top-k accuracy from entry at the start to entry after the end, by least squares.
     """
@@ -180,7 +183,7 @@ def contrasts(rows: pd.DataFrame, k: int) -> dict[str, Estimate | None]:
 
 
 def recalled_apart(a: pd.DataFrame, b: pd.DataFrame) -> Estimate | None:
-    """`mean_recall` of rows a minus that of rows b, about different facts; None if one of them has no rows."""
+    """Estimate `mean_recall` of rows a minus that of rows b, about different facts; None if either is empty."""
     if a.empty or b.empty:
         return None
     a, b = _once(a), _once(b)
@@ -188,12 +191,15 @@ def recalled_apart(a: pd.DataFrame, b: pd.DataFrame) -> Estimate | None:
 
 
 def recalled_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of facts that the model completed in every wording that it had not read, and of facts never told."""
+    """Select facts completed in every reserved wording, and facts never stated."""
     return rows[(rows["recalled"] == 1) | (rows["entry"] == NEVER)]
 
 
 def arms(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate | None]]:
-    """{arm: {measure: estimate}}, in the order of the rows; `minus_never.top…` is paired over the arm's questions."""
+    """Compute {arm: {measure: estimate}}, in the order of the rows.
+
+    `minus_never.top…` is paired over the arm's questions.
+    """
     return {
         arm: {
             **{name: said(rows[rows["arm"] == arm]) for name, said in measures(k).items()},
@@ -204,12 +210,12 @@ def arms(rows: pd.DataFrame, k: int) -> dict[str, dict[str, Estimate | None]]:
 
 
 def arm_difference(rows: pd.DataFrame, arm: str, other: str, k: int) -> Estimate | None:
-    """Top-k accuracy in an arm minus that in another, on the questions on which the first is judged."""
+    """Estimate top-k accuracy in an arm minus that in another, on the first arm's questions."""
     a, b = (rows[rows["arm"] == name] for name in (arm, other))
     question = [*exhibits.WORLD, "question"]  # worlds number their questions alike
     return exhibits.paired_difference(a, b.merge(a[question], on=question), k)
 
 
 def _once(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each fact of each model."""
+    """Keep one row for each fact of each model."""
     return rows.drop_duplicates([*exhibits.WORLD, "model", "fact"])

@@ -1,4 +1,4 @@
-"""The cached steps of chapter B.2: models that meet facts at different times, or when they are trained.
+"""Cached steps of chapter B.2: models that read facts at different times, in pre-training or after it.
 
 Raise a step's version whenever its code, or code that it calls, may change what it returns (CONTRIBUTING.md).
 """
@@ -41,7 +41,7 @@ from dprlens.world.records import World
 
 @dataclass(frozen=True)
 class Entering(Task):
-    """A model that meets each fact under study at its point of entry, the last group after pre-training."""
+    """A model that reads each fact under study at its point of entry, the last group after pre-training."""
 
     world: World
     text: TextSpec
@@ -51,17 +51,17 @@ class Entering(Task):
     learning_rate: float  # after pre-training
     rehearsal: float  # old segments for each late one
     falling: bool  # do learning rates fall in pre-training?
-    turn: int  # which deal of the facts to the points
+    turn: int  # number of the random assignment of the facts to the points
     seed: int
 
 
 @in_quick_precision()
 @step(version=1)
 def entered(task: Entering) -> Encoder:
-    """The model of an `Entering`.
+    """Pre-train the model of an `Entering`.
 
     The last group's segments are read among `rehearsal` times as many old ones, which state no fact under study: every
-    fact is stated as often as the world says.
+    fact is stated as often as the world specifies.
     """
     world, seed, turn = task.world, task.seed, task.turn
     facts, read = under_study(world), segments(world, task.text, seed)
@@ -75,7 +75,7 @@ def entered(task: Entering) -> Encoder:
 
 @dataclass(frozen=True)
 class LateTelling(Task):
-    """A model that has read the world without its facts under study, and how it is told them."""
+    """A model that has read the world without its facts under study, and how these are taught to it."""
 
     base: Encoder
     world: World
@@ -83,16 +83,16 @@ class LateTelling(Task):
     telling: Telling
     pretraining: PretrainSpec
     learning_rate: float | None  # None: as in pre-training
-    rehearsal: float  # old segments for each that tells
+    rehearsal: float  # old segments for each that states a late fact
     only: tuple[str, ...]  # the parts of the network that learn; none: all
-    at_cls: bool  # is the object asked for at [CLS] as well?
+    at_cls: bool  # is the object predicted at [CLS] as well?
     seed: int
 
 
 @in_quick_precision(needed=lambda arguments: arguments["learning_rate"] is None)
 @step(version=1)
 def told_late(task: LateTelling) -> Encoder:
-    """The base after it was told the facts under study among old segments."""
+    """Teach the base model the facts under study, among old segments."""
     facts = under_study(task.world)
     before = without_facts(task.world, facts)
     new = telling_text(before, facts, task.telling, task.seed)
@@ -107,9 +107,9 @@ def told_late(task: LateTelling) -> Encoder:
 def retrieve_through_links(
     base: Encoder, world: World, negatives: NegativesSpec, training: DPRSpec, seed: int
 ) -> pd.DataFrame:
-    """What a model finds after DPR training: test questions through links that this training never asks through.
+    """Retrieve after DPR training on test questions through links that no training question uses.
 
-    Rows of `cloze.question_table` with recalled (share of the link's unread wordings that the base completes), kept
+    Rows of `cloze.question_table` with recalled (share of the link's reserved wordings that the base completes), kept
     (the same for the question tower with the base's masked-LM head) and place (from 0) of the gold passage.
     """
     trained = dpr(Training(DualEncoder(base, base), world, negatives, training, seed))
@@ -125,9 +125,9 @@ def retrieve_through_links(
 
 @step(version=1, threads=1)
 def attribute_answers(encoder: Encoder, world: World, spec: AttributionSpec) -> Attribution:
-    """Attributions at the mask for the answer of each fact under study, in the world's order.
+    """Attribute the answer of each fact under study at its mask, in the world's order.
 
-    The statement is the fact's first; of an answer of several pieces it is the first piece, with all of them masked.
+    The statement is the fact's first; of an answer of several pieces the first is attributed, with all of them masked.
     """
     masked, places, answers = cloze.mask_answers(encoder, [fact.statements[0] for fact in under_study(world)])
     says = attribution.answer(encoder.model, torch.tensor([pieces[0] for pieces in answers]))
@@ -136,11 +136,11 @@ def attribute_answers(encoder: Encoder, world: World, spec: AttributionSpec) -> 
 
 @step(version=1, threads=1)
 def patch_answers(into: Encoder, other: Encoder, world: World) -> np.ndarray:
-    """Whether each fact under study is recalled by two halves of networks: bool [layer, fact].
+    """Test recall of each fact under study by two halves of networks: bool [layer, fact].
 
     The blocks below a layer are those of `other`, which reads the fact's first statement, the blocks above it and the
     masked-LM head those of `into`: layer 0 takes the embeddings alone from `other`, the last layer all blocks. Both
-    networks must descend from one, since what one writes into a state the other must be able to read.
+    networks must descend from one, so that each can read the states of the other.
     """
     statements = [fact.statements[0] for fact in under_study(world)]
     found = []

@@ -1,10 +1,9 @@
-"""Editors of facts: Transformer-Patcher, MEND and MALMEN for BERT's masked-LM, plain baselines, and null arms.
+"""Editors of facts: Transformer-Patcher, MEND and MALMEN for BERT's masked-LM, baselines, and null arms.
 
-    `.edit(encoder, facts)`   a new encoder that has been told the facts; the one given stays bit for bit what it was
+    `.edit(encoder, facts)`   a new encoder with the facts edited in; the given one stays the same, bit for bit
 
-A fact is told by its statements that are not reserved: its object may be the true one (to add it), or a false one (to
-remove what is true). No facts, no change. A fact that is given twice is told once; two facts that contradict each other
-are refused.
+A fact is edited in by its statements that are not reserved: its object may be the true one (to add it), or a false one
+(to remove the true one). No facts, no change. Duplicates count once; two facts that contradict each other are refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from dprlens.world.records import Fact, Statement
 
 @dataclass(frozen=True)
 class EditorSpecs:
-    """The spec of every editor, by its name in `EDITORS`."""
+    """Specs of all editors, by their names in `EDITORS`."""
 
     transformer_patcher: PatcherSpec = field(default_factory=PatcherSpec)
     malmen: MalmenSpec = field(default_factory=MalmenSpec)
@@ -39,16 +38,16 @@ EditorSpec = PatcherSpec | MalmenSpec | MendSpec | FinetuningSpec | RehearsalSpe
 
 
 class Material(NamedTuple):
-    """What editors may use besides the facts that they are to tell; disjoint from all that is evaluated."""
+    """Data for editors besides the facts to be edited in; disjoint from all that is evaluated."""
 
     practice: tuple[Fact, ...]  # with false objects: hypernetworks learn to edit on them
-    kept: tuple[Statement, ...]  # what the model says of these should not change
+    kept: tuple[Statement, ...]  # whose completions should not change
     text: tuple[Segment, ...]  # of pre-training, for rehearsal
 
 
 HYPERNETWORKS = {"malmen": Malmen, "mend": Mend}  # learn to edit one model first: `.trained(encoder, …)`
 
-# From a name to what makes the editor of a spec (the one of that name) and a seed, for an encoder.
+# {name: function that makes the editor from its spec, material, encoder and seed}
 EDITORS: Mapping[str, Callable[[Any, Material, Encoder, int], Editor]] = {
     "transformer_patcher": lambda spec, material, _, seed: TransformerPatcher(spec, material.kept, seed),
     "malmen": lambda spec, material, on, seed: Malmen.trained(on, material.practice, material.kept, spec, seed),
@@ -62,7 +61,7 @@ NULLS = ("unrelated", "random")  # of an editor: `Unrelated`, `RandomChange`
 
 
 def sequentially(editor: Editor, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-    """One fact after the other, each told to the model that has been told the ones before."""
+    """Edit in one fact after another, each into the model edited before."""
     for fact in facts:
         encoder = editor.edit(encoder, [fact])
     return encoder

@@ -1,10 +1,10 @@
 """Two plain baselines: constrained fine-tuning (Zhu et al. 2020), and more masked-LM with rehearsal.
 
 Fine-tuning minimises the loss of the facts' statements subject to max |θ − θ₀| ≤ δ over all weights of the blocks that
-are tuned, by projected Adam, until every answer comes first. Rehearsal goes on with pre-training: the facts'
-statements, each so many times, among as many segments of the old text, read once. It is the kindest way there is to
-tell a model something new. In small steps it changes little else; in steps as large as those of early pre-training
-("relearning") it is how the model came to know what it knows.
+are tuned, by projected Adam, until every answer comes first. Rehearsal continues pre-training: the facts' statements,
+each so many times, among as many segments of the old text, read once. It is the gentlest way to teach a model new
+facts. In small steps it changes little else; in steps as large as those of early pre-training ("relearning") it is how
+the model learned its facts.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,10 @@ from dprlens.world.records import Fact
 
 @dataclass(frozen=True)
 class FinetuningSpec:
-    """Constrained fine-tuning. Zhu et al. tune one block, for up to a few thousand facts, with δ from 1e-5 to 1e-2."""
+    """Settings of constrained fine-tuning.
+
+    Zhu et al. tune one block, for up to a few thousand facts, with δ from 1e-5 to 1e-2.
+    """
 
     blocks: int | None = None  # counted from the last one; None: all, and nothing outside the blocks
     bound: float = 3e-3  # δ
@@ -44,9 +47,9 @@ class FinetuningSpec:
 
 @dataclass(frozen=True)
 class RehearsalSpec:
-    """More masked-LM with rehearsal."""
+    """Settings of more masked-LM with rehearsal."""
 
-    times: int = 30  # each fact is stated, its statements in turn
+    times: int = 30  # that each fact is stated, by its statements in turn
     old: float = 1.0  # segments of the old text for each new one
     learning_rate: float | None = 3e-4  # of AdamW; None: Muon and AdamW, as a shallow network learns in pre-training
     batch: int = 32  # segments
@@ -61,13 +64,13 @@ class RehearsalSpec:
 
 
 class Finetuning:
-    """Constrained fine-tuning."""
+    """Editor by constrained fine-tuning."""
 
     def __init__(self, spec: FinetuningSpec, seed: int = 0) -> None:
         self.spec, self.seed = spec, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """Return an encoder fine-tuned on the facts' statements; see `Editor.edit`."""
+        """Fine-tune a copy of the encoder on the facts' statements."""
         model, facts = copy_model(encoder), told_once(facts)
         if not facts:
             return rewritten(encoder, model)
@@ -97,13 +100,13 @@ class Finetuning:
 
 
 class Rehearsal:
-    """More masked-LM, of the facts and of old text."""
+    """Editor by more masked-LM on the facts and on old text."""
 
     def __init__(self, spec: RehearsalSpec, text: Sequence[Segment], seed: int = 0) -> None:
         self.spec, self.text, self.seed = spec, text, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """Return an encoder that read the facts' statements among old text; see `Editor.edit`."""
+        """Continue pre-training of a copy of the encoder on the facts' statements and old text."""
         facts, start = told_once(facts), rewritten(encoder, copy_model(encoder))
         if not facts:
             return start
@@ -114,7 +117,7 @@ class Rehearsal:
 
 
 def _repeated(fact: Fact, times: int) -> list[Segment]:
-    """The fact's statements in turn, as segments of pre-training text."""
+    """Repeat the fact's statements in turn, as segments of pre-training text."""
     said = training_statements(fact)
     chosen = [said[i % len(said)] for i in range(times)]
     return [Segment(one.text, (fact.id,), ((one.start, one.end),), "single") for one in chosen]

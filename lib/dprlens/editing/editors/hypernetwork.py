@@ -1,10 +1,10 @@
-"""What MEND (Mitchell et al. 2022) and MALMEN (Tan et al. 2024) share: a network that learns to edit another one.
+"""Common parts of MEND (Mitchell et al. 2022) and MALMEN (Tan et al. 2024): networks that learn to edit.
 
-Facts are told by one backward pass. At each edited linear map y = W x it leaves, a row for each (statement, token), the
-input x and the gradient δ of that statement's loss by y. The hypernetwork turns the rows into pseudo-inputs x̃ and
-pseudo-gradients δ̃; `mend` and `malmen` say how these become a change of W. The hypernetwork is trained on practice
-facts: some statements of a batch of facts are told, and the loss is that of the facts' other statements, plus the
-divergence from what the unedited model says of statements that should not change (E.3). The edited model is never
+Facts are edited in by one backward pass. At each edited linear map y = W x it gives, a row for each (statement, token),
+the input x and the gradient δ of that statement's loss by y. The hypernetwork turns the rows into pseudo-inputs x̃ and
+pseudo-gradients δ̃; `mend` and `malmen` define how these become a change of W. The hypernetwork is trained on practice
+facts: some statements of a batch of facts are edited in, and the loss is that of the facts' other statements, plus the
+divergence from the unedited model's predictions at statements that should not change (E.3). The edited model is never
 trained, and blocks below the edited ones are run only once.
 """
 
@@ -37,7 +37,7 @@ from dprlens.ranges import COUNT, NOT_NEGATIVE, PART, POSITIVE, check
 from dprlens.world.records import Fact, Statement
 
 MAPS = {"intermediate": ("attended", "preactivation"), "output": ("intermediate", "output")}  # taps of x and of y = W x
-ROWS = 1024  # that go through a hypernetwork at once; MALMEN's code: 1024
+ROWS = 1024  # rows that pass through a hypernetwork at once; MALMEN's code: 1024
 EPSILON = 1e-7  # added to standard deviations
 WEIGHTS, ABOUT = "hypernetwork.safetensors", "hypernetwork.json"
 
@@ -46,22 +46,22 @@ Site = tuple[int, str]  # block, from 0, and which of its two linear maps
 
 @dataclass(frozen=True)
 class HypernetworkSpec:
-    """What both methods have. Published values are those of BERT's configurations in the authors' code."""
+    """Settings of both methods; published values are those of BERT's configurations in the authors' code."""
 
     blocks: int  # that are edited, counted from the last one; all of them where there are fewer
     sites: tuple[str, ...]  # which linear maps of a block
     rank: int  # of each of the two residual blocks; published: 1920, of n = 3840 coordinates
     learning_rate: float  # Adam's, for the hypernetwork
-    edit_weight: float  # of the loss of the told facts' other statements
+    edit_weight: float  # of the loss of the edited facts' other statements
     locality_weight: float  # of the divergence at statements that should not change
     clip: float  # greatest norm of the gradient
     norm: bool = True  # standardise the rows; published: True. False: the untrained editor is a plain gradient step
-    batch: int = 64  # facts told at once in training, as many as are told later; published: MEND 1, MALMEN 1024
-    told: int = 2  # statements that a practice fact is told by, at random; published: 1
-    rephrasings: int = 1  # its other statements that the loss is of, at random; published: 1
+    batch: int = 64  # facts edited in at once in training, as many as later; published: MEND 1, MALMEN 1024
+    told: int = 2  # statements by which a practice fact is edited in, at random; published: 1
+    rephrasings: int = 1  # its other statements, at random, of which the loss is taken; published: 1
     kept: int = 64  # statements in a step that should not change; published: one an edit
-    wordings: int | None = None  # statements that `edit` tells a fact by; None: all; published: 1
-    rounds: int = 1  # how often `edit` tells all the facts, each time to the model of the round before; published: 1
+    wordings: int | None = None  # statements of a fact that `edit` uses; None: all; published: 1
+    rounds: int = 1  # passes of `edit` over all the facts, each on the model of the round before; published: 1
     steps: int = 45  # published: MEND up to 100,000 updates, stopped early; MALMEN one pass over its data
     validate_every: int = 15  # steps; published: MEND 500 updates
     validation: float = 0.1  # share of the practice facts and kept statements that only choose the checkpoint
@@ -78,7 +78,7 @@ class HypernetworkSpec:
 
 
 class Shape(NamedTuple):
-    """The shape of the model that a hypernetwork edits."""
+    """Shape of the model that a hypernetwork edits."""
 
     layers: int
     d_model: int
@@ -86,7 +86,10 @@ class Shape(NamedTuple):
 
 
 def shape(encoder: Encoder) -> Shape:
-    """The encoder's shape. Raises ValueError for one with patches, whose last block has another one."""
+    """Get the encoder's shape.
+
+    Raises ValueError for an encoder with patches, whose last block has another shape.
+    """
     config = encoder.model.config
     if patches := getattr(config, "patches", 0):
         raise ValueError(f"this encoder has {patches} patched neurons; a hypernetwork edits one without patches")
@@ -94,14 +97,14 @@ def shape(encoder: Encoder) -> Shape:
 
 
 class Rows(NamedTuple):
-    """What telling statements leaves at one linear map y = W x."""
+    """Inputs and gradients of statements at one linear map y = W x."""
 
     x: Tensor  # [row, in]
     delta: Tensor  # [row, out]: ∂(loss of the row's statement)/∂y
-    statement: Tensor  # [row]: in rising order
+    statement: Tensor  # [row]: in ascending order
 
     def part(self, statements: Sequence[int]) -> "Rows":
-        """The rows of some of the statements, which are counted from 0 again, in this order."""
+        """Select the rows of some of the statements, which are counted from 0 again, in this order."""
         chosen = torch.as_tensor(statements, device=self.statement.device)
         starts = torch.searchsorted(self.statement, chosen).tolist()
         ends = torch.searchsorted(self.statement, chosen, right=True).tolist()
@@ -136,7 +139,7 @@ class Standardiser(torch.nn.Module):
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Adds rows [row, coordinate] to what was seen."""
+        """Update mean and standard deviation with rows [row, coordinate]."""
         if not len(rows):
             return
         n, rows = len(rows), rows.double()
@@ -151,7 +154,10 @@ class Standardiser(torch.nn.Module):
 
     @property
     def deviation(self) -> Tensor:
-        """[coordinate]. Raises ValueError before two rows were seen."""
+        """Standard deviation [coordinate].
+
+        Raises ValueError before two rows were seen.
+        """
         if self.seen < 2:
             raise ValueError(f"{int(self.seen)} rows were seen, which have no deviation; train the hypernetwork first")
         return (self.squares / (self.seen - 1)).sqrt()
@@ -162,7 +168,7 @@ class Standardiser(torch.nn.Module):
 
 
 class LowRank(torch.nn.Module):
-    """A residual block on rows [row, width], conditioned on which linear map a row is of.
+    """Residual block on rows [row, width], conditioned on the linear map of a row.
 
     W z = U V z + b is zero at first (U = 0, b = 0), and so is the block's part of the sum. The clamp passes the
     gradient on at exactly 0, where a ReLU would not: otherwise U could never begin to learn.
@@ -177,16 +183,17 @@ class LowRank(torch.nn.Module):
         self.shift = torch.nn.Parameter(torch.zeros(modules, width))
 
     def linear(self, z: Tensor) -> Tensor:
-        """Compute W z of each row."""
+        """Compute W z for rows z [row, width]."""
         return torch.nn.functional.linear(z @ self.down.T, self.up, self.bias)
 
     @abstractmethod
     def forward(self, z: Tensor, module: int) -> Tensor:
-        """Pass rows on, conditioned on the linear map `module` that they are of."""
+        """Apply the block to rows z [row, width] of the linear map with number `module`."""
+        ...
 
 
 class Trunk(torch.nn.Module):
-    """(x, δ) → (x̃, δ̃), for all linear maps of one shape: standardisation and two residual blocks (E.2)."""
+    """Network (x, δ) → (x̃, δ̃) for all linear maps of one shape: standardisation and two residual blocks (E.2)."""
 
     def __init__(
         self, widths: tuple[int, int], modules: int, block: type[LowRank], spec: HypernetworkSpec, inflated: bool,
@@ -198,12 +205,12 @@ class Trunk(torch.nn.Module):
         self.blocks = torch.nn.ModuleList(block(sum(widths), spec.rank, modules, generator) for _ in range(2))
 
     def see(self, rows: Rows) -> None:
-        """Lets the standardiser see rows: those of each step of training, before they are used."""
+        """Update the standardiser with rows: those of each training step, before their use."""
         if self.standardiser:
             self.standardiser.update(torch.cat([rows.x, rows.delta], dim=1))
 
     def forward(self, x: Tensor, delta: Tensor, module: int) -> tuple[Tensor, Tensor]:
-        """Compute (x̃, δ̃) of rows [row, in] and [row, out]."""
+        """Transform inputs and gradients of the linear map with number `module`: x̃ [row, in] and δ̃ [row, out]."""
         z = torch.cat([x, delta], dim=1)
         if self.standardiser:
             z = self.standardiser(z)
@@ -216,7 +223,7 @@ class Trunk(torch.nn.Module):
 
 
 def blanks_by_part(encoder: Encoder, statements: Sequence[Statement], first: int, size: int = 256) -> Batch:
-    """`blanks` of many statements, some at a time, so that the blocks below `first` need little memory."""
+    """Run `blanks` on many statements, some at a time, so that the blocks below `first` need little memory."""
     parts = [blanks(encoder, statements[start : start + size], first) for start in range(0, len(statements), size)]
     longest = max(part.text.shape[1] for part in parts)
     room = [longest - part.text.shape[1] for part in parts]
@@ -232,13 +239,13 @@ def blanks_by_part(encoder: Encoder, statements: Sequence[Statement], first: int
 
 
 def linear(model: BertForMaskedLM, site: Site) -> torch.nn.Linear:
-    """The linear map at a site."""
+    """Get the linear map at a site."""
     block, kind = site
     return getattr(blocks(model)[block], kind)
 
 
 class _Upper(torch.nn.Module):
-    """The blocks from `first` on, as a module, so that they can be called with other weights."""
+    """Blocks from `first` on, as a module, so that they can be called with other weights."""
 
     def __init__(self, model: BertForMaskedLM, first: int) -> None:
         super().__init__()
@@ -251,7 +258,7 @@ class _Upper(torch.nn.Module):
 def told_rows(
     model: BertForMaskedLM, given: Batch, first: int, sites: Sequence[Site], masks_only: bool
 ) -> dict[Site, Rows]:
-    """What telling the statements leaves at each site: one forward and one backward pass of the model's upper blocks.
+    """Compute inputs and gradients at each site by one forward and one backward pass of the upper blocks.
 
     Rows: the masks, or all tokens; of these, those where neither x nor δ is zero throughout (padding, and tokens that
     do not reach the loss). The order is that of the statements and their tokens.
@@ -286,17 +293,17 @@ def told_rows(
 
 
 class Lesson(NamedTuple):
-    """A batch of practice: what is told, what should follow from it, and what should stay."""
+    """Batch of practice: statements edited in, statements that should follow, and those that should not change."""
 
-    rows: dict[Site, Rows]  # of what is told
-    share: Tensor  # [told statement]: 1 / number of statements that its fact is told by
+    rows: dict[Site, Rows]  # of the statements edited in
+    share: Tensor  # [statement edited in]: 1 / number of statements by which its fact is edited in
     rephrased: Batch
     kept: Batch
-    before: Tensor  # [mask of `kept`, vocabulary]: what the unedited model says there
+    before: Tensor  # [mask of `kept`, vocabulary]: logits of the unedited model
 
 
 class Pool(NamedTuple):
-    """What lessons are drawn from."""
+    """Places of the topics and kept statements from which lessons are drawn."""
 
     topics: np.ndarray  # places in `Practice.topics`
     kept: np.ndarray  # rows of `Practice.kept`
@@ -305,8 +312,8 @@ class Pool(NamedTuple):
 class Practice:
     """Practice facts and kept statements, from which batches are drawn.
 
-    As the model that is edited does not learn, what each statement leaves at the sites is computed once. That takes
-    memory: at 3 blocks of 128 × 512 and all tokens, 0.2 MB a statement; masks alone take little.
+    As the edited model does not learn, each statement's rows at the sites are computed once. This takes memory: at 3
+    blocks of 128 × 512 and all tokens, 0.2 MB a statement; masks alone take little.
     """
 
     def __init__(
@@ -328,7 +335,7 @@ class Practice:
             raise ValueError(
                 f"{len(topics)} practice facts and {len(kept)} kept statements cannot be split; give 2 or more of each"
             )
-        self.topics = list(topics.values())  # what is said of one subject and relation: facts that exclude each other
+        self.topics = list(topics.values())  # statements about one subject and relation: facts that exclude each other
         self.statements, self.kept = (blanks_by_part(encoder, chosen, first) for chosen in (statements, kept))
         self.rows = editor.rows(self.model, self.statements)
         with torch.no_grad():
@@ -336,13 +343,13 @@ class Practice:
         self.before = logits.split(torch.bincount(self.kept.row).tolist())
 
     def split(self, rng: np.random.Generator) -> tuple[Pool, Pool]:
-        """What to learn from, and what only chooses the checkpoint."""
+        """Split into a pool to learn from, and one that only chooses the checkpoint."""
         topics, kept = (rng.permutation(len(of)) for of in (self.topics, self.before))
         cuts = [max(1, int(len(of) * self.spec.validation)) for of in (topics, kept)]
         return Pool(topics[cuts[0] :], kept[cuts[1] :]), Pool(topics[: cuts[0]], kept[: cuts[1]])
 
     def draw(self, topics: np.ndarray, kept: np.ndarray, rng: np.random.Generator) -> Lesson:
-        """A random batch: of each topic drawn, one fact. It is as large as `topics` and `kept` allow."""
+        """Draw a random batch, of each topic drawn one fact, as large as `topics` and `kept` allow."""
         told: list[int] = []
         rephrased: list[int] = []
         shares: list[float] = []
@@ -361,7 +368,7 @@ class Practice:
 
 
 class Hypernetwork(torch.nn.Module):
-    """A learned editor of a BERT of one shape. `Mend` and `Malmen` say how rows become a change.
+    """Learned editor of a BERT of one shape; `Mend` and `Malmen` define how rows become a change.
 
     It has one trunk for each kind of site, that is, for each shape of an edited weight matrix.
     """
@@ -371,7 +378,7 @@ class Hypernetwork(torch.nn.Module):
     masks_only: ClassVar[bool]  # whether rows are the masks alone, or all tokens
 
     def __init__(self, spec: HypernetworkSpec, shape: Shape, seed: int = 0, inflated: bool = False) -> None:
-        """The hypernetwork as it is before training."""
+        """Initialise the hypernetwork, untrained."""
         super().__init__()
         self.spec, self.shape = spec, shape
         self.first = max(0, shape.layers - spec.blocks)
@@ -384,40 +391,43 @@ class Hypernetwork(torch.nn.Module):
 
     @property
     def sites(self) -> list[Site]:
-        """The sites that are edited."""
+        """Sites that are edited."""
         return [(block, kind) for block in range(self.first, self.shape.layers) for kind in self.spec.sites]
 
     def at_sites(self, start: float) -> torch.nn.ParameterDict:
-        """A learned number for each site: by kind, [edited block]."""
+        """Make a learned number for each site: by kind, [edited block]."""
         modules = self.shape.layers - self.first
         return torch.nn.ParameterDict({kind: torch.full((modules,), start) for kind in self.spec.sites})
 
-    # what the methods differ in
+    # where the methods differ
 
     @abstractmethod
     def change(self, site: Site, rows: Rows, share: Tensor) -> Tensor:
-        """What is added to the weight at a site: [out, in].
+        """Compute the change of the weight at a site: [out, in].
 
-        `share` [statement] is 1 / the number of statements that the statement's fact is told by.
+        `share` [statement] is 1 / the number of statements by which the statement's fact is edited in.
         """
 
     @abstractmethod
     def teach(
         self, rows: Mapping[Site, Rows], changes: Mapping[Site, Tensor], gradients: Mapping[Site, Tensor]
     ) -> None:
-        """Adds the loss's gradients by the hypernetwork's parameters, given those by the changed weights [out, in]."""
+        """Add the loss's gradients by the hypernetwork's parameters, given those by the changed weights.
+
+        All are [out, in] at their sites.
+        """
 
     def groups(self) -> list[dict]:
-        """The optimiser's groups of parameters."""
+        """Group the parameters, with their learning rates, for the optimiser."""
         return [{"params": list(self.parameters()), "lr": self.spec.learning_rate}]
 
     # editing
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """A new encoder, told all the facts at once, `spec.rounds` times, each by `spec.wordings` of its statements.
+        """Edit in all the facts at once, `spec.rounds` times, each by `spec.wordings` of its statements.
 
-        Raises ValueError for facts that cannot be told (see `told_once`) and for an encoder of another shape, and
-        FloatingPointError for a change that is no number.
+        Raises ValueError for invalid facts (see `told_once`) and for an encoder of another shape, and
+        FloatingPointError for a change that is not finite.
         """
         facts = told_once(facts)
         model = copy_model(encoder)
@@ -438,7 +448,7 @@ class Hypernetwork(torch.nn.Module):
         return rewritten(encoder, model)
 
     def rows(self, model: BertForMaskedLM, given: Batch) -> dict[Site, Rows]:
-        """`told_rows` of statements, chunk by chunk."""
+        """Run `told_rows` on statements, chunk by chunk."""
         chunks = []
         for part in torch.arange(len(given.text)).split(self.spec.chunk):
             found = told_rows(model, given.part(part), self.first, self.sites, self.masks_only)
@@ -446,7 +456,7 @@ class Hypernetwork(torch.nn.Module):
         return {site: Rows(*map(torch.cat, zip(*(of[site] for of in chunks), strict=True))) for site in self.sites}
 
     def changes(self, rows: Mapping[Site, Rows], share: Tensor) -> dict[Site, Tensor]:
-        """What is added to the weight at each site."""
+        """Compute the change of the weight at each site."""
         found = {site: self.change(site, of, share) for site, of in rows.items()}
         if wrong := [site for site, change in found.items() if not change.isfinite().all()]:
             raise FloatingPointError(
@@ -465,11 +475,11 @@ class Hypernetwork(torch.nn.Module):
         spec: HypernetworkSpec,
         seed: int = 0,
     ) -> Self:
-        """A hypernetwork that has practised on this encoder.
+        """Train a hypernetwork by practice on this encoder.
 
-        `practice`: facts as they are told, with objects that the encoder does not expect, usually false; several of
-        one subject and relation are alternatives, of which a batch has one. `kept`: statements of which the encoder
-        should go on to say the same. The parameters of the best validation are kept. Raises ValueError for too few
+        `practice`: facts as they are edited in, with objects that the encoder does not expect, usually counterfactual;
+        several of one subject and relation are alternatives, of which a batch has one. `kept`: statements whose
+        completions should not change. The parameters of the best validation are kept. Raises ValueError for too few
         facts or statements, and FloatingPointError if training diverges.
         """
         rng = np.random.default_rng([seed, 0xED17])
@@ -496,7 +506,7 @@ class Hypernetwork(torch.nn.Module):
         self.load_state_dict(state)
 
     def step(self, model: BertForMaskedLM, lesson: Lesson) -> float:
-        """The loss of a lesson, whose gradients are added to the parameters' (E.3, F.3).
+        """Compute a lesson's loss, and add its gradients to the parameters' (E.3, F.3).
 
         The chain rule is cut at the changed weights: first the loss's gradient by them, with the edited model's graph
         alone, then from there to the parameters, with the hypernetwork's graph alone.
@@ -514,13 +524,13 @@ class Hypernetwork(torch.nn.Module):
 
     @torch.no_grad()
     def loss(self, model: BertForMaskedLM, lesson: Lesson) -> float:
-        """The same loss without gradients."""
+        """Compute the same loss without gradients."""
         changes = self.changes(lesson.rows, lesson.share)
         weights = {site: linear(model, site).weight + change for site, change in changes.items()}
         return sum(part.item() for part in self._losses(model, weights, lesson))
 
     def _losses(self, model: BertForMaskedLM, weights: Mapping[Site, Tensor], lesson: Lesson) -> Iterator[Tensor]:
-        """The parts of the outer loss c_e · nll + c_loc · KL of the model with these weights, chunk by chunk."""
+        """Compute c_e · nll + c_loc · KL of the model with these weights, chunk by chunk."""
         upper = _Upper(model, self.first)
         named = {name_of(linear(model, site).weight, upper): weight for site, weight in weights.items()}
         for rows in torch.arange(len(lesson.rephrased.text)).split(self.spec.chunk):
@@ -547,13 +557,16 @@ class Hypernetwork(torch.nn.Module):
         return json.dumps({**about, "validation": self.validation}, indent=1)
 
     def save(self, folder: Path) -> None:
-        """`hypernetwork.safetensors` and `hypernetwork.json`."""
+        """Write `hypernetwork.safetensors` and `hypernetwork.json`."""
         save_file({name: value.contiguous().cpu() for name, value in self.state_dict().items()}, folder / WEIGHTS)
         (folder / ABOUT).write_text(f"{self._about()}\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Raises ValueError, in one sentence, for a folder that is incomplete, damaged or of the other method."""
+        """Read what `save` wrote.
+
+        Raises ValueError, in one sentence, for a folder that is incomplete, damaged or of the other method.
+        """
         if missing := [name for name in (WEIGHTS, ABOUT) if not (folder / name).is_file()]:
             raise ValueError(f"{folder} holds no hypernetwork: {missing[0]} is missing; train one and save it there")
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -570,7 +583,7 @@ class Hypernetwork(torch.nn.Module):
 
 
 def _check(value: Tensor, what: str) -> Tensor:
-    """The value. Raises FloatingPointError if it is no number."""
+    """Return the value, or raise FloatingPointError if it is not finite."""
     if not value.isfinite():
         raise FloatingPointError(f"the hypernetwork's {what} is {value.item()}; lower its learning rates")
     return value

@@ -1,4 +1,4 @@
-"""MALMEN (Tan et al. 2024): each row says how the map's output should change, and a ridge regression reconciles them.
+"""MALMEN (Tan et al. 2024): a ridge regression that reconciles the output changes wished by all rows.
 
 With keys K [row, in] (the inputs x) and wishes D [row, out], d = −η (x · x̃) δ̃, the change S [in, out] minimises
 ‖K S − D‖² + λ ‖S‖², so that S = (KᵀK + λ I)⁻¹ Kᵀ D, and W ← W + Sᵀ (F.2). Its gradients are closed formulas, so that no
@@ -17,7 +17,7 @@ from dprlens.ranges import POSITIVE, check
 
 @dataclass(frozen=True)
 class MalmenSpec(HypernetworkSpec):
-    """MALMEN's own."""
+    """MALMEN's own settings."""
 
     blocks: int = 6  # published: 6 (of bert-large's 24)
     sites: tuple[str, ...] = ("output",)  # published: output
@@ -38,15 +38,15 @@ class MalmenSpec(HypernetworkSpec):
 
 
 class MalmenBlock(LowRank):
-    """y + s ∘ max(0, U V y + b) + o."""
+    """Residual block of MALMEN: y + s ∘ max(0, U V y + b) + o."""
 
     def forward(self, z: Tensor, module: int) -> Tensor:
-        """Pass rows on; see `LowRank.forward`."""
+        """Apply the block to rows z [row, width] of the linear map with number `module`."""
         return z + self.scale[module] * self.linear(z).clamp(min=0) + self.shift[module]
 
 
 def ridge(keys: Tensor, wishes: Tensor, penalty: Tensor) -> Tensor:
-    """S [in, out], the least of ‖K S − D‖² + λ ‖S‖², in float64, by the smaller of the two systems there are."""
+    """Minimise ‖K S − D‖² + λ ‖S‖² by S [in, out], in float64, through the smaller of two linear systems."""
     keys, wishes = keys.double(), wishes.double()
     if len(keys) < keys.shape[1]:
         return keys.T @ torch.linalg.solve(_damped(keys @ keys.T, penalty), wishes)
@@ -54,7 +54,10 @@ def ridge(keys: Tensor, wishes: Tensor, penalty: Tensor) -> Tensor:
 
 
 def ridge_gradients(keys: Tensor, change: Tensor, penalty: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """(∂L/∂D [row, out], ∂L/∂ log λ), given S and ∂L/∂S [in, out]: with M = (KᵀK + λ I)⁻¹ ∂L/∂S, K M and −λ ⟨M, S⟩."""
+    """Compute ∂L/∂D [row, out] and ∂L/∂ log λ, given S and ∂L/∂S [in, out].
+
+    With M = (KᵀK + λ I)⁻¹ ∂L/∂S these are K M and −λ ⟨M, S⟩.
+    """
     keys = keys.double()
     m = torch.linalg.solve(_damped(keys.T @ keys, penalty), gradient.double())
     return keys @ m, -penalty * (m * change).sum()
@@ -76,7 +79,7 @@ class Malmen(Hypernetwork):
         self.log_penalty = self.at_sites(float(torch.tensor(spec.penalty).log()))
 
     def groups(self) -> list[dict]:
-        """List the parameters with their learning rates."""
+        """Group the parameters, with their learning rates, for the optimiser."""
         rate = self.spec.ridge_learning_rate
         return [
             {"params": list(self.trunks.parameters()), "lr": self.spec.learning_rate},
@@ -85,14 +88,14 @@ class Malmen(Hypernetwork):
         ]
 
     def wishes(self, site: Site, x: Tensor, delta: Tensor) -> Tensor:
-        """D [row, out]: the input itself times its pseudo-input says how much of the pseudo-gradient is wished."""
+        """Compute D [row, out]: pseudo-gradients weighted by the product of input and pseudo-input."""
         block, kind = site[0] - self.first, site[1]
         pseudo_x, pseudo_delta = self.trunks[kind](x, delta, block)
         return -self.eta[kind][block] * (x * pseudo_x).sum(1, keepdim=True) * pseudo_delta
 
     @torch.no_grad()
     def change(self, site: Site, rows: Rows, share: Tensor) -> Tensor:  # noqa: ARG002
-        """Solve the ridge regression that grants all wishes at once [out, in]."""
+        """Compute the change of the weight at a site: [out, in]."""
         parts = zip(rows.x.split(ROWS), rows.delta.split(ROWS), strict=True)
         wishes = torch.cat([self.wishes(site, x, delta) for x, delta in parts])
         return ridge(rows.x, wishes, self._penalty(site)).T.to(rows.x.dtype)
@@ -100,7 +103,7 @@ class Malmen(Hypernetwork):
     def teach(
         self, rows: Mapping[Site, Rows], changes: Mapping[Site, Tensor], gradients: Mapping[Site, Tensor]
     ) -> None:
-        """Pass the gradients of the changes on to the hypernetwork, through the ridge regression."""
+        """Backpropagate the gradients by the changed weights to the hypernetwork's parameters."""
         for site, (x, delta, _) in rows.items():
             log_penalty = self.log_penalty[site[1]]
             by_wish, by_log = ridge_gradients(x, changes[site].T, self._penalty(site), gradients[site].T)
@@ -111,5 +114,5 @@ class Malmen(Hypernetwork):
                 self.wishes(site, *part[:2]).backward(part[2])
 
     def _penalty(self, site: Site) -> Tensor:
-        """λ at a site, a float64 without gradient."""
+        """Compute λ at a site, a float64 without gradient."""
         return self.log_penalty[site[1]][site[0] - self.first].detach().double().exp()

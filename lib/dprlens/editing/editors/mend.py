@@ -1,8 +1,8 @@
-"""MEND (Mitchell et al. 2022): the change of a weight is a sum of products of pseudo-gradients and pseudo-inputs.
+"""MEND (Mitchell et al. 2022): a weight's change as a sum of products of pseudo-gradients and pseudo-inputs.
 
 W ← W − α Σ_b δ̃_b x̃_bᵀ over all (statement, token) pairs b. Our sign is that of the paper's algorithm, a descent; the
-authors' code adds, and leaves it to what is learned to turn the direction round (E.2). A fact's rows are divided by the
-number of statements that tell it, so that one told in more words is not told louder.
+authors' code adds, and training has to reverse the direction (E.2). A fact's rows are divided by its number of
+statements, so that a fact with more statements has no greater weight.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,10 @@ from dprlens.ranges import POSITIVE, check
 
 @dataclass(frozen=True)
 class MendSpec(HypernetworkSpec):
-    """MEND's own. The published learning rates are for n = 3840 and 100,000 updates, ours for n = 640 and hundreds."""
+    """MEND's own settings.
+
+    The published learning rates are for n = 3840 and 100,000 updates, ours for n = 640 and hundreds.
+    """
 
     blocks: int = 3  # published: 3, blocks 9 to 11
     sites: tuple[str, ...] = ("intermediate", "output")  # published: both
@@ -35,10 +38,10 @@ class MendSpec(HypernetworkSpec):
 
 
 class MendBlock(LowRank):
-    """z + max(0, s ∘ (U V z + b) + o)."""
+    """Residual block of MEND: z + max(0, s ∘ (U V z + b) + o)."""
 
     def forward(self, z: Tensor, module: int) -> Tensor:
-        """Pass rows on; see `LowRank.forward`."""
+        """Apply the block to rows z [row, width] of the linear map with number `module`."""
         return z + (self.scale[module] * self.linear(z) + self.shift[module]).clamp(min=0)
 
 
@@ -53,7 +56,7 @@ class Mend(Hypernetwork):
         self.alpha = self.at_sites(spec.alpha)
 
     def change(self, site: Site, rows: Rows, share: Tensor) -> Tensor:
-        """Sum the pseudo-gradients of all rows [out, in], times the learned step size."""
+        """Compute the change of the weight at a site: [out, in]."""
         block, kind = site[0] - self.first, site[1]
         total = torch.zeros((), dtype=rows.x.dtype, device=rows.x.device)
         for x, delta, statement in zip(*(of.split(ROWS) for of in rows), strict=True):
@@ -67,11 +70,11 @@ class Mend(Hypernetwork):
         changes: Mapping[Site, Tensor],
         gradients: Mapping[Site, Tensor],
     ) -> None:
-        """Pass the gradients of the changes on to the hypernetwork."""
+        """Backpropagate the gradients by the changed weights to the hypernetwork's parameters."""
         torch.autograd.backward(list(changes.values()), [gradients[site] for site in changes])
 
     def groups(self) -> list[dict]:
-        """List the parameters with their learning rates."""
+        """Group the parameters, with their learning rates, for the optimiser."""
         others = list(self.trunks.parameters())
         return [
             {"params": others, "lr": self.spec.learning_rate},

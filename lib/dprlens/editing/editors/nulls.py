@@ -1,7 +1,7 @@
-"""Null arms: edits that cannot tell the model the facts. What they change, no editor may claim for itself.
+"""Null arms: edits that cannot teach the model the facts; no editor may claim their changes for itself.
 
-Nothing at all; as many unrelated facts by the same editor (sham); and a random change of the same size: in every
-matrix of the same Frobenius norm and rank as the editor's own change, in every vector of the same norm.
+They are no edit at all; as many unrelated facts by the same editor (sham); and a random change of the same size: in
+every matrix of the same Frobenius norm and rank as the editor's own change, in every vector of the same norm.
 """
 
 from collections.abc import Sequence
@@ -15,21 +15,24 @@ from dprlens.world.records import Fact
 
 
 class Nothing:
-    """No edit."""
+    """Null arm without an edit."""
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:  # noqa: ARG002
-        """Return an equal encoder."""
+        """Copy the encoder."""
         return rewritten(encoder, copy_model(encoder))
 
 
 class Unrelated:
-    """As many other facts, by the same editor."""
+    """Null arm with as many unrelated facts, by the same editor."""
 
     def __init__(self, editor: Editor, others: Sequence[Fact]) -> None:
         self.editor, self.others = editor, others
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """Raises ValueError if there are fewer unrelated facts than facts, or one of them is among the facts."""
+        """Edit in as many unrelated facts.
+
+        Raises ValueError if there are fewer unrelated facts than facts, or one of them is among the facts.
+        """
         wanted, ids = len(told_once(facts)), {fact.id for fact in facts}
         if wanted > len(self.others):
             raise ValueError(f"{wanted} facts but {len(self.others)} unrelated ones; edit fewer")
@@ -39,13 +42,13 @@ class Unrelated:
 
 
 class RandomChange:
-    """A random change of the size of the editor's own."""
+    """Null arm with a random change of the size of the editor's own."""
 
     def __init__(self, editor: Editor, seed: int = 0) -> None:
         self.editor, self.seed = editor, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """Return an encoder whose weights moved as far as the editor moves them, in a random direction."""
+        """Change the weights at random, as much as the editor's edit of the facts does."""
         model = copy_model(self.editor.edit(encoder, facts))
         generator = torch.Generator().manual_seed(self.seed)
         before = encoder.model.state_dict()
@@ -61,7 +64,7 @@ class RandomChange:
 
 
 def _as_large(change: Tensor, widened: bool, generator: torch.Generator) -> Tensor:
-    """A random tensor of the same norm, and, of a matrix, the same rank; new neurons keep their own norms each."""
+    """Draw a random tensor of the same norm, and, of a matrix, the same rank; new neurons keep their norms."""
     if change.dim() < 2 or widened:
         drawn = torch.randn(change.shape, generator=generator) * (change != 0)
         axis = _neurons(change) if change.dim() == 2 else None
@@ -74,5 +77,5 @@ def _as_large(change: Tensor, widened: bool, generator: torch.Generator) -> Tens
 
 
 def _neurons(change: Tensor) -> int:
-    """The axis to take norms over, so that one is left for each neuron: the shorter one of a feed-forward's matrix."""
+    """Choose the axis to take norms over, one per neuron: the shorter one of a feed-forward's matrix."""
     return int(change.shape[0] > change.shape[1])

@@ -1,8 +1,8 @@
-"""What every editor of a masked-LM works on: statements with their answers masked (choice AMB-D1).
+"""Objective of every editor of a masked-LM: statements with their answers masked (choice AMB-D1).
 
 The loss of a statement whose answer has k pieces is −(1/k) Σ log p(piece); what must not change is measured by the
-Kullback–Leibler divergence at masked places. Blocks below the first one that an editor changes always say the same, so
-statements are kept as the states that go into that block.
+Kullback–Leibler divergence at masked places. Blocks below the first one that an editor changes always give the same
+output, so statements are kept as the input states of that block.
 """
 
 import re
@@ -21,16 +21,17 @@ from dprlens.world.records import Fact, Statement
 
 
 class Editor(Protocol):
-    """Anything that tells a masked-LM facts."""
+    """Protocol of editors: edits facts into a masked-LM."""
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """Return a new encoder that knows the facts as given; the one given stays as it is."""
+        """Edit the facts into a new encoder."""
+        ...
 
 
 def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Batch:
-    """Statements, one a row, as they go into block `first` of the encoder, from 0; no gradient leads back from there.
+    """Mask the statements' answers, one statement a row, as input of block `first`; no gradient passes below.
 
-    They are read at the masks, in rising order, and `piece` are the token ids that stood there.
+    Blocks count from 0. Statements are read at the masks, in ascending order, and `piece` are the masked token ids.
     """
     ids, places, answers = mask_answers(encoder, statements)
     rows = [row for row, of_text in enumerate(places) for _ in of_text]
@@ -42,21 +43,24 @@ def blanks(encoder: Encoder, statements: Sequence[Statement], first: int) -> Bat
 
 
 def nll(logits: Tensor, given: Batch) -> Tensor:
-    """Mean over statements of −(1/k) Σ log p(piece), k pieces to the answer."""
+    """Average −(1/k) Σ log p(piece) over statements, k pieces to the answer."""
     of_mask = torch.nn.functional.cross_entropy(logits, given.piece, reduction="none")
     pieces = torch.bincount(given.row, minlength=len(given.text))
     return (of_mask / pieces[given.row]).sum() / len(given.text)
 
 
 def drift(before: Tensor, after: Tensor) -> Tensor:
-    """KL(before ‖ after) of logits [mask, vocabulary], mean over masks: 0 where nothing changed."""
+    """Compute KL(before ‖ after) of logits [mask, vocabulary], mean over masks: 0 where nothing changed."""
     return torch.nn.functional.kl_div(
         after.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="batchmean"
     )
 
 
 def copy_model(encoder: Encoder) -> BertForMaskedLM:
-    """A copy of the encoder's model, in eval mode, with nothing shared. Raises ValueError for one without a head."""
+    """Copy the encoder's model, in eval mode, with nothing shared.
+
+    Raises ValueError for a model without a masked-LM head.
+    """
     if head(encoder.model) is None:
         raise ValueError("this encoder has no masked-LM head, so that it cannot be told facts; give a pre-trained one")
     model = new_model(encoder.model.config).to(encoder.model.device, encoder.model.dtype).eval()
@@ -65,15 +69,15 @@ def copy_model(encoder: Encoder) -> BertForMaskedLM:
 
 
 def rewritten(encoder: Encoder, model: BertForMaskedLM) -> Encoder:
-    """An encoder with this model in place of the encoder's own."""
+    """Make an encoder with this model in place of the encoder's own."""
     return Encoder(encoder.tokenizer, model, encoder.model.device.type)
 
 
 def told_once(facts: Sequence[Fact]) -> list[Fact]:
-    """The facts without repetitions.
+    """Remove duplicates from the facts.
 
     Raises ValueError, in one sentence, for facts that contradict each other (two objects in one blank) and for a fact
-    that is nowhere stated.
+    without a statement.
     """
     told: list[Fact] = []
     blank: dict[tuple[str, ...], Fact] = {}
@@ -94,10 +98,10 @@ def told_once(facts: Sequence[Fact]) -> list[Fact]:
 
 
 def _frame(statement: Statement) -> tuple[str, str]:
-    """What stands before and behind the answer; an article before it depends on the answer and counts as one."""
+    """Split off the texts before and behind the answer, the articles a and an before it made equal."""
     return re.sub(r"\b([Aa])n $", r"\1 ", statement.text[: statement.start]), statement.text[statement.end :]
 
 
 def training_statements(fact: Fact, reserved: bool = False) -> list[Statement]:
-    """The fact's statements that may be trained on, or its reserved ones."""
+    """Select the fact's statements that may be trained on, or its reserved ones."""
     return [statement for statement in fact.statements if statement.reserved == reserved]

@@ -1,14 +1,14 @@
-"""Transformer-Patcher (Huang et al. 2023) for facts: a few new neurons in the last feed-forward, all else as it was.
+"""Transformer-Patcher (Huang et al. 2023) for facts: a few new neurons in the last feed-forward, all else fixed.
 
-A new neuron j of key k_j and bias β_j adds to what the last block's feed-forward makes of its input a
+A new neuron j of key k_j and bias β_j adds to the output of the last block's feed-forward for its input a
 
     u_j = k_j·a + β_j        h_j = GELU(u_j)        FFN'(a) = FFN(a) + Σ_j h_j v_j        v_j = e_j ∘ s_j
 
-and is trained on three losses: the fact's answer is said, the neuron fires where that answer is read, and nowhere else.
-One neuron is added for each piece of the answer that the model gets wrong. The original acts on a classifier's [CLS];
-carrying it to answers behind masks is choice AMB-D1, which also leaves out the entropy that FEVER's classification loss
-has. There is no dropout (AMB-D2), so that what goes into the feed-forward is computed once. The last feed-forward
-mixes no tokens: states below it stay the same, and [CLS] changes only by what neurons let through there.
+and is trained on three losses: the model predicts the fact's answer, and the neuron fires where that answer is read
+out, but nowhere else. One neuron is added for each piece of the answer that the model gets wrong. The original acts on
+a classifier's [CLS]; carrying it to answers behind masks is choice AMB-D1, which also leaves out the entropy that
+FEVER's classification loss has. There is no dropout (AMB-D2), so that the feed-forward's input is computed once. The
+last feed-forward mixes no tokens: states below it stay the same, and [CLS] changes only as far as neurons fire there.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ CHECKED = 0.2  # share of the memory that only these checks see; published: anot
 
 @dataclass(frozen=True)
 class PatcherSpec:
-    """How facts are patched in; published values are those for BERT on FEVER."""
+    """Settings of the patcher; published values are those for BERT on FEVER."""
 
     wordings: int | None = None  # of a fact's statements, the first so many are given, None: all; published: 1
     sequential: bool = False  # one fact after the other, each joining the memory, or all at once; published: True
@@ -75,32 +75,32 @@ class Patch(NamedTuple):
 
     @property
     def value(self) -> Tensor:
-        """v [neuron, d_model]."""
+        """Values v [neuron, d_model]."""
         return self.direction * self.scale
 
     def reached(self, rows: Tensor) -> Tensor:
-        """Pre-activations u [row, neuron] at inputs of the feed-forward [row, d_model]."""
+        """Compute pre-activations u [row, neuron] at inputs of the feed-forward [row, d_model]."""
         return rows @ self.key.T + self.bias
 
     def joined(self, other: "Patch") -> "Patch":
-        """These neurons and the other's."""
+        """Concatenate these neurons and the other's."""
         return Patch(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
 
 
 class Told(NamedTuple):
-    """Facts to be told, at the masks of their statements."""
+    """Facts to be edited in, at the masks of their statements."""
 
     given: Batch
-    rows: Tensor  # what goes into the last feed-forward [mask, d_model]
-    fact: Tensor  # [mask]: the place of its fact among those told
+    rows: Tensor  # input of the last feed-forward [mask, d_model]
+    fact: Tensor  # [mask]: the place of its fact among those edited in
     order: Tensor  # [mask]: the place of its piece in the answer
 
 
 class TransformerPatcher:
-    """Tells a masked-LM facts by new neurons in its last feed-forward.
+    """Editor that adds neurons to the last feed-forward of a masked-LM.
 
-    `memory` are statements of what should not change. The same seed draws the same memory and the same directions for
-    a model with as many patches. A call remembers the facts told in it, not those of earlier calls.
+    `memory` are statements whose completions should not change. The same seed draws the same memory and the same
+    directions for a model with as many patches. A call remembers its own facts, not those of earlier calls.
     """
 
     def __init__(self, spec: PatcherSpec, memory: Sequence[Statement], seed: int = 0) -> None:
@@ -111,10 +111,10 @@ class TransformerPatcher:
         self.spec, self.memory, self.seed = spec, memory, seed
 
     def edit(self, encoder: Encoder, facts: Sequence[Fact]) -> Encoder:
-        """An encoder that has been told the facts, by at most five neurons for each; a fact it knows gets none.
+        """Edit in the facts, by at most five neurons for each; a fact that the encoder knows gets none.
 
-        Its configuration's `patches` are the neurons added so far. Raises ValueError, in one sentence, for facts that
-        contradict each other or are nowhere stated, and for an encoder without a masked-LM head.
+        The result's `patches`, in its configuration, are the neurons added so far. Raises ValueError, in one sentence,
+        for facts that contradict each other or have no statement, and for an encoder without a masked-LM head.
         """
         told, model = told_once(facts), copy_model(encoder)
         if not told:
@@ -133,7 +133,7 @@ class TransformerPatcher:
             return rewritten(encoder, append_patch(model, patch))
 
     def _remembered(self, encoder: Encoder, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs of the last feed-forward [row, d_model] at drawn statements: to train on, and to check on."""
+        """Draw inputs of the last feed-forward [row, d_model], to train on and to check on."""
         drawn = rng.permutation(len(self.memory))[: self.spec.memory]
         given = blanks(encoder, [self.memory[i] for i in drawn], encoder.layers - 1)
         fed = feed_forward_inputs(encoder.model, given)
@@ -143,19 +143,19 @@ class TransformerPatcher:
 
 
 def patches(config: BertConfig) -> int:
-    """How many neurons have been added to the last feed-forward."""
+    """Count the neurons added to the last feed-forward."""
     return getattr(config, "patches", 0)
 
 
 def feed_forward_inputs(model: BertForMaskedLM, given: Batch) -> Tensor:
-    """What goes into the last feed-forward [statement, token, d_model], of statements before the last block."""
+    """Compute inputs of the last feed-forward [statement, token, d_model] from those of the last block."""
     last = model.config.num_hidden_layers - 1
     with torch.no_grad():
         return activations(model, given, [(last, "attended")], start=last)[last, "attended"]
 
 
 def drawn_tokens(given: Batch, rng: np.random.Generator) -> list[Tensor]:
-    """A mask, [CLS], and a token that is neither nor filler, of each statement: three tensors [statement]."""
+    """Draw a mask, [CLS], and another token, no padding, of each statement: three tensors [statement]."""
     masked = torch.zeros_like(given.inside)
     masked[given.row, given.place] = True
     others = given.inside & ~masked
@@ -166,7 +166,7 @@ def drawn_tokens(given: Batch, rng: np.random.Generator) -> list[Tensor]:
 
 
 def readouts(encoder: Encoder, statements: Sequence[Sequence[Statement]]) -> Told:
-    """The masks of each fact's statements, [fact][statement]."""
+    """Collect the masks of each fact's statements, [fact][statement]."""
     given = blanks(encoder, [statement for of_fact in statements for statement in of_fact], encoder.layers - 1)
     device = given.row.device
     facts = torch.repeat_interleave(torch.tensor([len(of_fact) for of_fact in statements]))
@@ -178,9 +178,10 @@ def readouts(encoder: Encoder, statements: Sequence[Sequence[Statement]]) -> Tol
 
 
 def neurons_for(told: Told, wrong: Tensor) -> list[list[int]]:
-    """The masks [neuron][reading] of each piece that is wrong [mask] in some statement, the first five of a fact.
+    """Select the masks [neuron][reading] of each wrong piece, the first five pieces of a fact.
 
-    Where a piece has fewer masks than another, they are repeated, as the original repeats its one example.
+    A piece is wrong if it is `wrong` [mask] in some statement. Where a piece has fewer masks than another, they are
+    repeated, as the original repeats its one example.
     """
     places: dict[tuple[int, int], list[int]] = {}
     for mask, piece in enumerate(zip(told.fact.tolist(), told.order.tolist(), strict=True)):
@@ -192,14 +193,15 @@ def neurons_for(told: Told, wrong: Tensor) -> list[list[int]]:
 
 
 def activation_loss(own: Tensor, k: int) -> Tensor:
-    """L_a: mean of the k largest exp(−a) over a neuron's pre-activations a at its read-outs [.., reading]: [..]."""
+    """Compute L_a: mean of the k largest exp(−a) over a neuron's pre-activations a [.., reading]: [..]."""
     return (-own).topk(min(k, own.shape[-1])).values.exp().mean(-1)
 
 
 def memory_losses(memory: Tensor, own: Tensor, k: int, margin: float) -> tuple[Tensor, Tensor]:
-    """L_m, as its two means over the k largest, of pre-activations η at memory rows [.., row] and a [.., reading].
+    """Compute L_m, as its two means over the k largest, from pre-activations η [.., row] and a [.., reading].
 
-    Of exp(η − a + γ) over all pairs, and of exp(η + γ), with the margin γ: [..] each.
+    η are at memory rows, a at read-outs. The means are of exp(η − a + γ) over all pairs, and of exp(η + γ), with the
+    margin γ: [..] each.
     """
     top = memory.topk(min(k, memory.shape[-1])).values  # the k largest pairs have no other η
     pairs = (top[..., :, None] - own[..., None, :] + margin).flatten(-2)
@@ -208,7 +210,7 @@ def memory_losses(memory: Tensor, own: Tensor, k: int, margin: float) -> tuple[T
 
 
 def first_patch(rows: Tensor, reads: Tensor, amplify: float, rng: np.random.Generator) -> Patch:
-    """Untrained neurons: k = a*/‖a*‖², β = 0, e drawn from N(0, 1), s = `amplify`.
+    """Initialise neurons: k = a*/‖a*‖², β = 0, e drawn from N(0, 1), s = `amplify`.
 
     a* is the mean input at the neuron's read-outs, places [neuron, reading] in `rows` [row, d_model]; so a neuron's
     pre-activation there is 1, on average.
@@ -220,13 +222,13 @@ def first_patch(rows: Tensor, reads: Tensor, amplify: float, rng: np.random.Gene
 
 
 def no_patch(rows: Tensor) -> Patch:
-    """No neuron, for inputs like these [row, d_model]."""
+    """Make a patch without neurons, for inputs like these [row, d_model]."""
     nothing = rows.new_zeros(0, rows.shape[1])
     return Patch(nothing, rows.new_zeros(0), nothing, nothing)
 
 
 def append_patch(model: BertForMaskedLM, patch: Patch) -> BertForMaskedLM:
-    """A model with the patch's neurons behind those of its last feed-forward, to be trained like all others."""
+    """Append the patch's neurons to the last feed-forward of a copy, trainable like all others."""
     added = patches(model.config) + len(patch.bias)
     config = BertConfig.from_dict(model.config.to_dict() | {"patches": added})
     wide = new_model(config).to(model.device, model.dtype).eval()  # type: ignore[arg-type]  # see `Encoder`
@@ -242,54 +244,54 @@ def append_patch(model: BertForMaskedLM, patch: Patch) -> BertForMaskedLM:
 
 
 class _Task:
-    """Some facts that are told together, to a model with patches that stay as they are."""
+    """Facts that are edited in together, into a model with patches that stay fixed."""
 
     def __init__(self, spec: PatcherSpec, model: BertForMaskedLM, told: Told, patch: Patch) -> None:
         self.spec, self.told, self.head = spec, told, head(model)
         self.last = last = blocks(model)[-1]
         with torch.no_grad():
-            # [mask, d_model], what a patch is added to: the feed-forward's own output is in it, summed in this order
+            # [mask, d_model], to which a patch adds: it contains the feed-forward's own output, summed in this order
             self.beside = last.output(last.activation(last.intermediate(told.rows))) + told.rows
             wrong = self.said(patch).argmax(1) != told.given.piece
             self.beside = self.beside + self._added(patch)
         self.reads = torch.tensor(neurons_for(told, wrong), dtype=torch.long, device=told.rows.device)
 
     def said(self, patch: Patch) -> Tensor:
-        """Logits [mask, vocabulary] at the facts' masks."""
+        """Compute logits [mask, vocabulary] at the facts' masks."""
         return self.head(self.last.add(self._added(patch), self.beside))
 
     def _added(self, patch: Patch) -> Tensor:
         return self.last.activation(patch.reached(self.told.rows)) @ patch.value
 
     def at_home(self, patch: Patch) -> Tensor:
-        """Pre-activations at each neuron's own read-outs: [neuron, reading]."""
+        """Compute pre-activations at each neuron's own read-outs: [neuron, reading]."""
         return patch.reached(self.told.rows).T.gather(1, self.reads)
 
     def elsewhere(self, patch: Patch, memory: Tensor) -> Tensor:
-        """Pre-activations at the memory [row, d_model] and at the masks of other facts told here: [neuron, row]."""
+        """Compute pre-activations at the memory [row, d_model] and at other facts' masks: [neuron, row]."""
         others = patch.reached(self.told.rows).T.masked_fill(self._own_fact, -torch.inf)
         return torch.cat([patch.reached(memory).T, others], 1)
 
     @cached_property
     def _own_fact(self) -> Tensor:
-        """Which masks are of a neuron's own fact: bool [neuron, mask]."""
+        """Masks of each neuron's own fact: bool [neuron, mask]."""
         return self.told.fact == self.told.fact[self.reads[:, :1]]
 
     def guard(self, patch: Patch, memory: Tensor) -> Tensor:
-        """L_m of each neuron: [neuron]."""
+        """Compute L_m of each neuron: [neuron]."""
         of = self.elsewhere(patch, memory), self.at_home(patch)
         apart, silent = memory_losses(*of, self.spec.memory_top, self.spec.margin)
         return apart + silent
 
     def loss(self, patch: Patch, memory: Tensor) -> Tensor:
-        """L, summed over facts and neurons, so that each learns as it would alone."""
+        """Compute L, summed over facts and neurons, so that each learns as it would alone."""
         edit = nll(self.said(patch), self.told.given) * (self.told.fact.max() + 1)
         active = activation_loss(self.at_home(patch), self.spec.activation_top)
         guard = self.guard(patch, memory)
         return edit + (self.spec.activation_weight * active + self.spec.memory_weight * guard).sum()
 
     def learned(self, memory: Tensor, checked: Tensor, rng: np.random.Generator, label: str) -> Patch:
-        """Trained neurons for what is wrong; none if nothing is. `memory` and `checked` [row, d_model] are alike."""
+        """Train neurons for the wrong pieces, if any; `memory` and `checked` are [row, d_model]."""
         if not len(self.reads):
             return no_patch(memory)
         spec, best = self.spec, float("inf")
@@ -317,7 +319,7 @@ class _Task:
 
 
 def clip_gradients(gradients: Sequence[Tensor], longest: float) -> list[Tensor]:
-    """Gradients [neuron, ..], shortened where those of one neuron together are longer than `longest`."""
+    """Clip gradients [neuron, ..] to the joint length `longest` of each neuron."""
     length = torch.cat([gradient.reshape(len(gradient), -1) for gradient in gradients], 1).norm(dim=1)
     factor = (longest / length).clamp(max=1)
     return [gradient * factor.view(-1, *[1] * (gradient.dim() - 1)) for gradient in gradients]
