@@ -31,12 +31,11 @@ layers: tuple[int, ...] = (0, 1)  # [0 to 9]
 fast: bool = False
 """.strip()
 STEP = """
-from dprlens.cache.artifacts import step
-from dprlens.cache.events import progress
+from dprlens.cache import artifacts, events
 
-@step(version=1)
+@artifacts.step(version=1)
 def count(n: int) -> dict:
-    return {"n": sum(1 for _ in progress(range(n), "counting"))}
+    return {"n": sum(1 for _ in events.progress(range(n), "counting"))}
 
 print(count(3)["n"], flush=True); print(seed)
 """.strip()
